@@ -1,0 +1,23 @@
+//! Arithmetic of OpenELM on slices of `f32`.
+//!
+//! One file per operation, its `forward` beside its `backward`. The functions know nothing of models: they take slices,
+//! infer the number of rows from their lengths, and split the work over [`Threads`]. Shapes are written `[rows, columns]`,
+//! row-major, the last index contiguous.
+//!
+//! ```text
+//! embedding -> rms_norm -> linear -> qk_norm_rope -> attention -> linear -> rms_norm -> linear -> swiglu -> linear
+//!                                                                                    ... -> cross_entropy -> adamw
+//! ```
+//!
+//! Loops are written over fixed groups of lanes and compiled once per instruction set (see `simd`); the sum of a row is
+//! always taken in the same order, so results do not depend on the number of threads.
+//!
+//! # Panics
+//! Lengths that do not fit together are errors of the calling code and panic. Data from outside is checked before it
+//! comes here.
+
+mod mapped;
+mod threads;
+
+pub use mapped::MappedFile;
+pub use threads::Threads;

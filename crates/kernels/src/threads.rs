@@ -1,0 +1,322 @@
+//! A small persistent pool: decoding forks and joins about a hundred times per token, so workers spin briefly before they
+//! sleep, and work is handed out by an atomic counter.
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Rounds of busy waiting before a worker goes to sleep: some tens of microseconds, longer than the serial code between
+/// two operations of a decode step.
+const SPINS: u32 = 20_000;
+
+/// The threads that an operation may use. Cheap to clone; the workers end with the last clone.
+///
+/// Results never depend on the number of threads: callers cut work into tasks by the shape of the data alone.
+///
+/// ```
+/// let threads = openelm_kernels::Threads::new(2);
+/// let mut squares = [0, 1, 2, 3, 4];
+/// threads.for_each_chunk(&mut squares, 2, |_, chunk| chunk.iter_mut().for_each(|x| *x *= *x));
+/// assert_eq!(squares, [0, 1, 4, 9, 16]);
+/// ```
+#[derive(Clone)]
+pub struct Threads {
+    pool: Option<Arc<Pool>>,
+}
+
+impl Threads {
+    /// A pool of `count` threads, the caller's included; 0 means one per physical core.
+    pub fn new(count: usize) -> Self {
+        let count = if count == 0 { num_cpus::get_physical() } else { count };
+        if count <= 1 {
+            return Self { pool: None };
+        }
+        let shared = Arc::new(Shared::default());
+        let workers = (1..count)
+            .filter_map(|index| {
+                let shared = shared.clone();
+                let name = format!("openelm-{index}");
+                std::thread::Builder::new().name(name).spawn(move || shared.work()).ok()
+            })
+            .collect();
+        Self { pool: Some(Arc::new(Pool { shared, workers, turn: Mutex::new(()) })) }
+    }
+
+    /// The calling thread alone.
+    pub fn single() -> Self {
+        Self { pool: None }
+    }
+
+    /// Number of threads, the caller's included.
+    pub fn count(&self) -> usize {
+        self.pool.as_ref().map_or(1, |pool| pool.workers.len() + 1)
+    }
+
+    /// Calls `task(i)` once for each `i` in `0..tasks`, on any thread and in any order, and returns when all are done.
+    ///
+    /// # Panics
+    /// A panic of a task is passed on to the caller once all threads have stopped. A task must not call back into the
+    /// pool that runs it.
+    pub fn run(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        match &self.pool {
+            Some(pool) if tasks > 1 => pool.run(tasks, &task),
+            _ => (0..tasks).for_each(task),
+        }
+    }
+
+    /// Calls `task(i, chunk)` for each piece of `data` of `length` elements (the last may be shorter).
+    pub fn for_each_chunk<T: Send>(&self, data: &mut [T], length: usize, task: impl Fn(usize, &mut [T]) + Sync) {
+        let chunks = Chunks::new(data, length);
+        // SAFETY: `run` calls the task once per index, so no chunk is borrowed twice at a time.
+        self.run(chunks.count(), |i| task(i, unsafe { chunks.get(i) }));
+    }
+
+    /// Like [`Threads::for_each_chunk`] over two slices that are cut alike: `task(i, chunk_of_a, chunk_of_b)`.
+    ///
+    /// # Panics
+    /// If the two are not cut into the same number of chunks.
+    pub fn for_each_chunk2<A: Send, B: Send>(
+        &self,
+        (a, length_a): (&mut [A], usize),
+        (b, length_b): (&mut [B], usize),
+        task: impl Fn(usize, &mut [A], &mut [B]) + Sync,
+    ) {
+        let (a, b) = (Chunks::new(a, length_a), Chunks::new(b, length_b));
+        assert_eq!(a.count(), b.count(), "slices cut into different numbers of chunks");
+        // SAFETY: as in `for_each_chunk`.
+        self.run(a.count(), |i| task(i, unsafe { a.get(i) }, unsafe { b.get(i) }));
+    }
+}
+
+/// A mutable slice that threads share chunk by chunk.
+pub(crate) struct Chunks<T> {
+    start: *mut T,
+    total: usize,
+    length: usize,
+}
+
+// SAFETY: the pointer comes from a `&mut [T]` that outlives the value's use, and `get`'s contract keeps chunks apart.
+unsafe impl<T: Send> Sync for Chunks<T> {}
+
+impl<T> Chunks<T> {
+    pub(crate) fn new(data: &mut [T], length: usize) -> Self {
+        assert!(length > 0 || data.is_empty(), "chunks of no length");
+        Self { start: data.as_mut_ptr(), total: data.len(), length: length.max(1) }
+    }
+
+    fn count(&self) -> usize {
+        self.total.div_ceil(self.length)
+    }
+
+    /// # Safety
+    /// The slice given to `new` is still borrowed, and no other chunk `i` is alive.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn get(&self, i: usize) -> &mut [T] {
+        // SAFETY: the caller keeps the chunk exclusive; `slice` checks the bounds.
+        unsafe { self.slice(i * self.length, self.length.min(self.total - i * self.length)) }
+    }
+
+    /// # Safety
+    /// The slice given to `new` is still borrowed, and no other borrow overlaps `start..start + length`.
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice(&self, start: usize, length: usize) -> &mut [T] {
+        assert!(start <= self.total && length <= self.total - start, "chunk beyond the slice");
+        // SAFETY: in bounds by the line above, exclusive by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) }
+    }
+}
+
+struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    /// One job at a time, whoever asks.
+    turn: Mutex<()>,
+}
+
+/// The job of the moment: a task borrowed from a caller that waits until every worker has let go of it.
+type Job = *const (dyn Fn(usize) + Sync);
+
+#[derive(Default)]
+struct Shared {
+    job: UnsafeCell<Option<Job>>,
+    /// Counts the jobs; a worker that sees a new number takes part.
+    generation: AtomicU64,
+    next: AtomicUsize,
+    tasks: AtomicUsize,
+    busy: AtomicUsize,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    asleep: Mutex<usize>,
+    wake: Condvar,
+}
+
+// SAFETY: `job` is written only by the caller that holds `turn` while no worker is busy, published by `generation`
+// (release), and read by workers after they see the new generation (acquire).
+unsafe impl Sync for Shared {}
+// SAFETY: the raw pointer in `job` is followed only while its owner waits in `Pool::run`.
+unsafe impl Send for Shared {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Pool {
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let turn = lock(&self.turn);
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime is erased; this function does not return before `busy` is 0 again, after which no
+        // worker touches the job.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(task) };
+        // SAFETY: no worker is busy and `turn` is held, so nobody else reads or writes the cell.
+        unsafe { *shared.job.get() = Some(job) };
+        shared.next.store(0, Ordering::Relaxed);
+        shared.tasks.store(tasks, Ordering::Relaxed);
+        shared.busy.store(self.workers.len(), Ordering::Relaxed);
+        shared.generation.fetch_add(1, Ordering::SeqCst);
+        if *lock(&shared.asleep) > 0 {
+            shared.wake.notify_all();
+        }
+        shared.take_tasks(task);
+        let mut spins = 0;
+        while shared.busy.load(Ordering::Acquire) > 0 {
+            spins += 1;
+            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        }
+        let panic = lock(&shared.panic).take();
+        drop(turn);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+        drop(lock(&self.shared.asleep));
+        self.shared.wake.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches the panics of tasks, so joining cannot fail.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    fn take_tasks(&self, task: &(dyn Fn(usize) + Sync)) {
+        let tasks = self.tasks.load(Ordering::Relaxed);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let i = self.next.fetch_add(1, Ordering::Relaxed);
+                if i >= tasks {
+                    break;
+                }
+                task(i);
+            }
+        }));
+        if let Err(panic) = outcome {
+            self.next.store(tasks, Ordering::Relaxed);
+            lock(&self.panic).get_or_insert(panic);
+        }
+    }
+
+    fn work(&self) {
+        let mut seen = 0;
+        loop {
+            seen = self.wait_beyond(seen);
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            // SAFETY: a new generation was seen, so the cell was written before; its owner waits for `busy`.
+            if let Some(job) = unsafe { *self.job.get() } {
+                // SAFETY: the pointee lives until this worker has left `busy`.
+                self.take_tasks(unsafe { &*job });
+            }
+            self.busy.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits until the generation is another than `seen`: spinning at first, then asleep.
+    fn wait_beyond(&self, seen: u64) -> u64 {
+        for _ in 0..SPINS {
+            let now = self.generation.load(Ordering::SeqCst);
+            if now != seen {
+                return now;
+            }
+            std::hint::spin_loop();
+        }
+        let mut asleep = lock(&self.asleep);
+        *asleep += 1;
+        loop {
+            let now = self.generation.load(Ordering::SeqCst);
+            if now != seen {
+                *asleep -= 1;
+                return now;
+            }
+            asleep = self.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_whatever_the_number_of_threads() {
+        for count in [1, 2, 3, 7] {
+            let threads = Threads::new(count);
+            assert_eq!(threads.count(), count);
+            for tasks in [0, 1, 2, 5, 1000] {
+                let runs: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                threads.run(tasks, |i| {
+                    runs[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(runs.iter().all(|n| n.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_workers_wake_up() {
+        let threads = Threads::new(3);
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let sum = AtomicUsize::new(0);
+            threads.run(100, |i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 4950);
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
+        let threads = Threads::new(2);
+        let outcome = catch_unwind(AssertUnwindSafe(|| threads.run(8, |i| assert_ne!(i, 5, "five"))));
+        assert!(outcome.is_err());
+        let mut data = vec![1; 10];
+        threads.for_each_chunk(&mut data, 3, |i, chunk| chunk.fill(i));
+        assert_eq!(data, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]);
+    }
+
+    #[test]
+    fn callers_on_several_threads_take_turns() {
+        let threads = Threads::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let sum = AtomicUsize::new(0);
+                        threads.run(10, |i| {
+                            sum.fetch_add(i, Ordering::Relaxed);
+                        });
+                        assert_eq!(sum.into_inner(), 45);
+                    }
+                });
+            }
+        });
+    }
+}
