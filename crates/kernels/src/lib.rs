@@ -17,6 +17,7 @@
 //! comes here.
 
 mod mapped;
+pub(crate) mod simd;
 mod threads;
 
 pub use mapped::MappedFile;

@@ -13,6 +13,6 @@ mod config;
 mod layout;
 mod tensor;
 
-pub use config::{Activation, LayerConfig, ModelConfig};
+pub use config::{Activation, LayerConfig, ModelConfig, NORM_EPS};
 pub use layout::{TensorSpec, tensor_specs};
 pub use tensor::{DType, Tensor, TensorError};

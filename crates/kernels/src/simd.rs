@@ -1,0 +1,125 @@
+//! The vector abstraction: loops over groups of [`LANES`] lanes, compiled once per instruction set and chosen at run time.
+//!
+//! A kernel's body is a plain function marked `#[inline(always)]`; [`dispatch`] calls it in a context where the compiler
+//! may use everything the processor has (AVX-512, AVX2 with FMA, NEON, WebAssembly SIMD), so that there is one body, not
+//! one per instruction set. Sums run over [`LANES`] partial sums in a fixed order and multiply-adds are fused on every
+//! path: the results do not depend on the instruction set chosen.
+
+/// Partial sums of a reduction: one AVX-512 register, two of AVX2, four of NEON.
+pub(crate) const LANES: usize = 16;
+
+/// Runs `body` compiled for the best instruction set of this processor.
+#[inline]
+pub(crate) fn dispatch<R>(body: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(body)
+}
+
+/// Adds the partial sums pairwise.
+#[inline(always)]
+pub(crate) fn reduce(lanes: [f32; LANES]) -> f32 {
+    let mut lanes = lanes;
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// `sum of f(a[i], b[i])` in [`LANES`] partial sums; the elements beyond the last whole group are added at the end.
+#[inline(always)]
+pub(crate) fn fold2(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (tail_a, tail_b) = (a.remainder(), b.remainder());
+    for (a, b) in a.zip(b) {
+        for i in 0..LANES {
+            lanes[i] = step(lanes[i], a[i], b[i]);
+        }
+    }
+    for (i, (&a, &b)) in tail_a.iter().zip(tail_b).enumerate() {
+        lanes[i] = step(lanes[i], a, b);
+    }
+    reduce(lanes)
+}
+
+/// Inner product of two equally long slices.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    fold2(a, b, |sum, a, b| a.mul_add(b, sum))
+}
+
+/// `y += a * x`.
+#[inline(always)]
+pub(crate) fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = a.mul_add(x, *y);
+    }
+}
+
+/// `e^x` to about one unit in the last place, without branches, so that loops over it vectorise. Below -87.3 it stays at
+/// the smallest normal number, above 88.7 at the largest finite one; NaN gives NaN.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    // Adding 1.5 * 2^23 leaves the rounded integer in the low bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let x = if x < -87.3 { -87.3 } else { x };
+    let x = if x > 88.7 { 88.7 } else { x };
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    // Coefficients of Cephes' expf on [-ln2/2, ln2/2].
+    let mut p = 1.987_569_1e-4;
+    p = r.mul_add(p, 1.398_199_9e-3);
+    p = r.mul_add(p, 8.333_452e-3);
+    p = r.mul_add(p, 4.166_579_6e-2);
+    p = r.mul_add(p, 1.666_666_5e-1);
+    p = r.mul_add(p, 0.5);
+    let mantissa = (r * r).mul_add(p, r) + 1.0;
+    // 2^n in two factors: n may be 128, whose power alone would overflow.
+    let half = f32::from_bits((shifted.to_bits() << 22 & 0xff80_0000).wrapping_add(1.0f32.to_bits()));
+    let rest =
+        f32::from_bits((shifted.to_bits() << 23).wrapping_sub(half.to_bits()).wrapping_add(2 * 1.0f32.to_bits()));
+    mantissa * half * rest
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let mut x = -87.2;
+        while x < 88.7 {
+            let expected = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - expected).abs() / expected;
+            assert!(error < 1.6e-7, "exp({x}) is off by {error:e}");
+            x += 0.003;
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan());
+        assert!(exp(1000.0).is_finite() && exp(-1000.0) < 2e-38);
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_bits_of_the_plain_code() {
+        for n in [0, 1, 15, 16, 17, 100] {
+            let a: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
+            let b: Vec<f32> = (0..n).map(|i| (i as f32 * 1.3).cos()).collect();
+            assert_eq!(dispatch(|| dot(&a, &b)).to_bits(), dot(&a, &b).to_bits());
+            let fast: Vec<u32> = dispatch(|| a.iter().map(|&x| exp(10.0 * x).to_bits()).collect());
+            let plain: Vec<u32> = a.iter().map(|&x| exp(10.0 * x).to_bits()).collect();
+            assert_eq!(fast, plain);
+        }
+    }
+}
