@@ -16,9 +16,14 @@
 //! Lengths that do not fit together are errors of the calling code and panic. Data from outside is checked before it
 //! comes here.
 
+pub mod attention;
+pub mod embedding;
+mod gemm;
+pub mod linear;
 mod mapped;
 pub(crate) mod simd;
 mod threads;
 
+pub use gemm::Matrix;
 pub use mapped::MappedFile;
 pub use threads::Threads;

@@ -1,0 +1,173 @@
+//! Linear layers without bias, `y = x W^T`, and their derivatives.
+
+use crate::Threads;
+use crate::gemm::{Matrix, Product, View, gemm};
+use crate::simd::{dispatch, dot};
+
+/// Up to this many rows of `x`, weights are streamed once per row instead of being packed: packing costs about as much as
+/// four products of a row.
+const STREAMED_ROWS: usize = 4;
+/// Weight rows in a task of a streamed product.
+const TASK_ROWS: usize = 32;
+
+/// `out[n, o] = sum over i of x[n, i] weight[o, i]`.
+///
+/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`; 16-bit weights are widened to `f32`.
+pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize) {
+    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
+    assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
+    if rows <= STREAMED_ROWS {
+        return streamed(threads, out, x, weight, inputs);
+    }
+    let (a, b) = (View::rows(Matrix::F32(x), inputs), View::rows(weight, inputs).transposed());
+    gemm(threads, out, outputs, Product { m: rows, n: outputs, k: inputs, a, b, accumulate: false });
+}
+
+/// Reads the weights once, in order: the speed of memory is the limit.
+fn streamed(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize) {
+    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    let out = crate::threads::Chunks::new(out, 1);
+    threads.run(outputs.div_ceil(TASK_ROWS), |task| {
+        dispatch(
+            #[inline(always)]
+            || {
+                let mut buffer = vec![0.0; if matches!(weight, Matrix::F32(_)) { 0 } else { inputs }];
+                for output in task * TASK_ROWS..outputs.min((task + 1) * TASK_ROWS) {
+                    let weights = weight.widened(output * inputs, inputs, &mut buffer);
+                    for row in 0..rows {
+                        // SAFETY: each weight row belongs to one task, which alone writes that column of `out`.
+                        let target = unsafe { out.slice(row * outputs + output, 1) };
+                        target[0] = dot(&x[row * inputs..][..inputs], weights);
+                    }
+                }
+            },
+        )
+    });
+}
+
+/// The derivative by the input: `dx[n, i] (+)= sum over o of dout[n, o] weight[o, i]`; adds if `accumulate`.
+///
+/// `dout` is `[N, outputs]`, `weight` `[outputs, inputs]`, `dx` `[N, inputs]`.
+pub fn backward_input(
+    threads: &Threads,
+    dx: &mut [f32],
+    dout: &[f32],
+    weight: Matrix<'_>,
+    inputs: usize,
+    accumulate: bool,
+) {
+    let (rows, outputs) = (dx.len() / inputs, weight.len() / inputs);
+    assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
+    let (a, b) = (View::rows(Matrix::F32(dout), outputs), View::rows(weight, inputs));
+    gemm(threads, dx, inputs, Product { m: rows, n: inputs, k: outputs, a, b, accumulate });
+}
+
+/// The derivative by the weight, added to what is there: `dweight[o, i] += sum over n of dout[n, o] x[n, i]`.
+///
+/// `dout` is `[N, outputs]`, `x` `[N, inputs]`, `dweight` `[outputs, inputs]`.
+pub fn backward_weight(threads: &Threads, dweight: &mut [f32], dout: &[f32], x: &[f32], inputs: usize) {
+    let (rows, outputs) = (x.len() / inputs, dweight.len() / inputs);
+    assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
+    let (a, b) = (View::rows(Matrix::F32(dout), outputs).transposed(), View::rows(Matrix::F32(x), inputs));
+    gemm(threads, dweight, inputs, Product { m: outputs, n: inputs, k: rows, a, b, accumulate: true });
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values(count: usize, seed: f32) -> Vec<f32> {
+        (0..count).map(|i| ((i as f32 + seed) * 1.618).sin()).collect()
+    }
+
+    /// `sum over k of a(i, k) b(k, j)` in f64.
+    fn reference(
+        m: usize,
+        n: usize,
+        k: usize,
+        a: impl Fn(usize, usize) -> f32,
+        b: impl Fn(usize, usize) -> f32,
+    ) -> Vec<f32> {
+        let element = |i, j| (0..k).map(|p| f64::from(a(i, p)) * f64::from(b(p, j))).sum::<f64>() as f32;
+        (0..m * n).map(|e| element(e / n, e % n)).collect()
+    }
+
+    fn assert_close(found: &[f32], expected: &[f32], k: usize) {
+        let tolerance = 1e-6 * (k as f32 + 10.0);
+        for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+            assert!((a - b).abs() <= tolerance, "element {i}: {a} instead of {b}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn products_equal_the_plain_sums(rows in 1usize..40, outputs in 1usize..70, inputs in 1usize..300, count in 1usize..4) {
+            let threads = Threads::new(count);
+            let (x, w, dout) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.2), values(rows * outputs, 0.3));
+            let (x_at, w_at) = (|n: usize, i: usize| x[n * inputs + i], |o: usize, i: usize| w[o * inputs + i]);
+            let dout_at = |n: usize, o: usize| dout[n * outputs + o];
+
+            let mut out = vec![f32::NAN; rows * outputs];
+            forward(&threads, &mut out, &x, Matrix::F32(&w), inputs);
+            assert_close(&out, &reference(rows, outputs, inputs, x_at, |k, o| w_at(o, k)), inputs);
+
+            let mut dx = vec![1.0; rows * inputs];
+            backward_input(&threads, &mut dx, &dout, Matrix::F32(&w), inputs, true);
+            let mut expected = reference(rows, inputs, outputs, dout_at, w_at);
+            expected.iter_mut().for_each(|x| *x += 1.0);
+            assert_close(&dx, &expected, outputs);
+            backward_input(&threads, &mut dx, &dout, Matrix::F32(&w), inputs, false);
+            expected.iter_mut().for_each(|x| *x -= 1.0);
+            assert_close(&dx, &expected, outputs);
+
+            let mut dw = vec![2.0; outputs * inputs];
+            backward_weight(&threads, &mut dw, &dout, &x, inputs);
+            let mut expected = reference(outputs, inputs, rows, |o, n| dout_at(n, o), x_at);
+            expected.iter_mut().for_each(|x| *x += 2.0);
+            assert_close(&dw, &expected, rows);
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_a_bit() {
+        let (rows, outputs, inputs) = (130, 700, 600);
+        let (x, w) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.2));
+        let run = |count| {
+            let mut out = vec![0.0; rows * outputs];
+            forward(&Threads::new(count), &mut out, &x, Matrix::F32(&w), inputs);
+            out
+        };
+        assert_eq!(run(1), run(2));
+        assert_eq!(run(1), run(5));
+        assert_close(
+            &run(1),
+            &reference(rows, outputs, inputs, |n, i| x[n * inputs + i], |i, o| w[o * inputs + i]),
+            inputs,
+        );
+    }
+
+    #[test]
+    fn sixteen_bit_weights_give_the_product_of_their_widened_values() {
+        let threads = Threads::new(2);
+        let (outputs, inputs) = (45, 300);
+        let half: Vec<f16> = values(outputs * inputs, 0.4).into_iter().map(f16::from_f32).collect();
+        let brain: Vec<bf16> = values(outputs * inputs, 0.5).into_iter().map(bf16::from_f32).collect();
+        for rows in [1, 4, 5, 30] {
+            let x = values(rows * inputs, 0.6);
+            let run = |weight| {
+                let mut out = vec![0.0; rows * outputs];
+                forward(&threads, &mut out, &x, weight, inputs);
+                out
+            };
+            let wide: Vec<f32> = half.iter().map(|x| x.to_f32()).collect();
+            assert_eq!(run(Matrix::F16(&half)), run(Matrix::F32(&wide)));
+            let wide: Vec<f32> = brain.iter().map(|x| x.to_f32()).collect();
+            assert_eq!(run(Matrix::BF16(&brain)), run(Matrix::F32(&wide)));
+        }
+    }
+}
