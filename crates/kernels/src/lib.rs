@@ -16,12 +16,21 @@
 //! Lengths that do not fit together are errors of the calling code and panic. Data from outside is checked before it
 //! comes here.
 
+pub mod adamw;
 pub mod attention;
+#[cfg(test)]
+mod check;
+pub mod cross_entropy;
 pub mod embedding;
 mod gemm;
+pub mod gradient_norm;
 pub mod linear;
 mod mapped;
+pub mod qk_norm_rope;
+pub mod rms_norm;
+pub mod rope;
 pub(crate) mod simd;
+pub mod swiglu;
 mod threads;
 
 pub use gemm::Matrix;

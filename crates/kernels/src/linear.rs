@@ -10,22 +10,22 @@ const STREAMED_ROWS: usize = 4;
 /// Weight rows in a task of a streamed product.
 const TASK_ROWS: usize = 32;
 
-/// `out[n, o] = sum over i of x[n, i] weight[o, i]`.
+/// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`, as a residual connection does.
 ///
 /// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`; 16-bit weights are widened to `f32`.
-pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize) {
+pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize, accumulate: bool) {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
     assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
     if rows <= STREAMED_ROWS {
-        return streamed(threads, out, x, weight, inputs);
+        return streamed(threads, out, x, weight, inputs, accumulate);
     }
     let (a, b) = (View::rows(Matrix::F32(x), inputs), View::rows(weight, inputs).transposed());
-    gemm(threads, out, outputs, Product { m: rows, n: outputs, k: inputs, a, b, accumulate: false });
+    gemm(threads, out, outputs, Product { m: rows, n: outputs, k: inputs, a, b, accumulate });
 }
 
 /// Reads the weights once, in order: the speed of memory is the limit.
-fn streamed(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize) {
+fn streamed(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize, accumulate: bool) {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     let out = crate::threads::Chunks::new(out, 1);
     threads.run(outputs.div_ceil(TASK_ROWS), |task| {
@@ -38,7 +38,8 @@ fn streamed(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, i
                     for row in 0..rows {
                         // SAFETY: each weight row belongs to one task, which alone writes that column of `out`.
                         let target = unsafe { out.slice(row * outputs + output, 1) };
-                        target[0] = dot(&x[row * inputs..][..inputs], weights);
+                        let before = if accumulate { target[0] } else { 0.0 };
+                        target[0] = before + dot(&x[row * inputs..][..inputs], weights);
                     }
                 }
             },
@@ -113,8 +114,12 @@ mod tests {
             let dout_at = |n: usize, o: usize| dout[n * outputs + o];
 
             let mut out = vec![f32::NAN; rows * outputs];
-            forward(&threads, &mut out, &x, Matrix::F32(&w), inputs);
-            assert_close(&out, &reference(rows, outputs, inputs, x_at, |k, o| w_at(o, k)), inputs);
+            forward(&threads, &mut out, &x, Matrix::F32(&w), inputs, false);
+            let mut expected = reference(rows, outputs, inputs, x_at, |k, o| w_at(o, k));
+            assert_close(&out, &expected, inputs);
+            forward(&threads, &mut out, &x, Matrix::F32(&w), inputs, true);
+            expected.iter_mut().for_each(|x| *x *= 2.0);
+            assert_close(&out, &expected, inputs);
 
             let mut dx = vec![1.0; rows * inputs];
             backward_input(&threads, &mut dx, &dout, Matrix::F32(&w), inputs, true);
@@ -139,7 +144,7 @@ mod tests {
         let (x, w) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.2));
         let run = |count| {
             let mut out = vec![0.0; rows * outputs];
-            forward(&Threads::new(count), &mut out, &x, Matrix::F32(&w), inputs);
+            forward(&Threads::new(count), &mut out, &x, Matrix::F32(&w), inputs, false);
             out
         };
         assert_eq!(run(1), run(2));
@@ -161,7 +166,7 @@ mod tests {
             let x = values(rows * inputs, 0.6);
             let run = |weight| {
                 let mut out = vec![0.0; rows * outputs];
-                forward(&threads, &mut out, &x, weight, inputs);
+                forward(&threads, &mut out, &x, weight, inputs, false);
                 out
             };
             let wide: Vec<f32> = half.iter().map(|x| x.to_f32()).collect();

@@ -28,27 +28,70 @@ pub(crate) fn reduce(lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// `sum of f(a[i], b[i])` in [`LANES`] partial sums; the elements beyond the last whole group are added at the end.
+/// Inner product of two equally long slices, in [`LANES`] partial sums.
 #[inline(always)]
-pub(crate) fn fold2(a: &[f32], b: &[f32], step: impl Fn(f32, f32, f32) -> f32) -> f32 {
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
     let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let (tail_a, tail_b) = (a.remainder(), b.remainder());
+    let tails = a.remainder().iter().zip(b.remainder());
     for (a, b) in a.zip(b) {
         for i in 0..LANES {
-            lanes[i] = step(lanes[i], a[i], b[i]);
+            lanes[i] = a[i].mul_add(b[i], lanes[i]);
         }
     }
-    for (i, (&a, &b)) in tail_a.iter().zip(tail_b).enumerate() {
-        lanes[i] = step(lanes[i], a, b);
+    for (lane, (a, b)) in lanes.iter_mut().zip(tails) {
+        *lane = a.mul_add(*b, *lane);
     }
     reduce(lanes)
 }
 
-/// Inner product of two equally long slices.
+/// `sum of a[i] b[i] c[i]` of three equally long slices, in [`LANES`] partial sums.
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    fold2(a, b, |sum, a, b| a.mul_add(b, sum))
+pub(crate) fn dot3(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (a, b, c) = (a.chunks_exact(LANES), b.chunks_exact(LANES), c.chunks_exact(LANES));
+    let tails = a.remainder().iter().zip(b.remainder()).zip(c.remainder());
+    for ((a, b), c) in a.zip(b).zip(c) {
+        for i in 0..LANES {
+            lanes[i] = a[i].mul_add(b[i] * c[i], lanes[i]);
+        }
+    }
+    for (lane, ((a, b), c)) in lanes.iter_mut().zip(tails) {
+        *lane = a.mul_add(b * c, *lane);
+    }
+    reduce(lanes)
+}
+
+/// The largest element; negative infinity if there is none. NaN is passed over.
+#[inline(always)]
+pub(crate) fn maximum(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let tail = chunks.remainder();
+    for x in chunks {
+        for i in 0..LANES {
+            lanes[i] = if x[i] > lanes[i] { x[i] } else { lanes[i] };
+        }
+    }
+    lanes.iter().chain(tail).fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max })
+}
+
+/// Replaces each `x` by `e^(x - shift)` and sums up the results in [`LANES`] partial sums.
+#[inline(always)]
+pub(crate) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let mut chunks = x.chunks_exact_mut(LANES);
+    for x in &mut chunks {
+        for i in 0..LANES {
+            x[i] = exp(x[i] - shift);
+            lanes[i] += x[i];
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(chunks.into_remainder()) {
+        *x = exp(*x - shift);
+        *lane += *x;
+    }
+    reduce(lanes)
 }
 
 /// `y += a * x`.

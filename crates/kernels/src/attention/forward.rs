@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use super::{KEYS, QUERIES, Rows, Shape, gather, single};
 use crate::Threads;
 use crate::gemm::{Matrix, Product, View, gemm};
-use crate::simd::{dispatch, exp};
+use crate::simd::{dispatch, exp, exp_sum, maximum as largest};
 use crate::threads::Chunks;
 
 #[derive(Default)]
@@ -137,14 +137,12 @@ fn soften(scores: &mut [f32], seen: usize, maximum: &mut f32, total: &mut f32, s
     if visible.is_empty() {
         return;
     }
-    let new = visible.iter().fold(*maximum, |max, &x| if x > max { x } else { max });
+    let new = largest(visible).max(*maximum);
     if new > *maximum {
         let factor = if *total > 0.0 { exp(*maximum - new) } else { 0.0 };
         *total *= factor;
         sums.iter_mut().for_each(|x| *x *= factor);
         *maximum = new;
     }
-    let maximum = *maximum;
-    visible.iter_mut().for_each(|x| *x = exp(*x - maximum));
-    *total += visible.iter().sum::<f32>();
+    *total += exp_sum(visible, *maximum);
 }

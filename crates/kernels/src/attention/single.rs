@@ -2,7 +2,7 @@
 
 use super::{Rows, Shape};
 use crate::Threads;
-use crate::simd::{axpy, dispatch, dot, exp};
+use crate::simd::{axpy, dispatch, dot, exp_sum, maximum};
 
 /// `out = softmax(q k^T / sqrt(d)) v` for `shape.queries == 1`; `q` and `out` are `[sequences, query_heads * head_dim]`.
 pub(super) fn forward(threads: &Threads, out: &mut [f32], q: &[f32], k: Rows<'_>, v: Rows<'_>, shape: Shape) {
@@ -21,9 +21,8 @@ pub(super) fn forward(threads: &Threads, out: &mut [f32], q: &[f32], k: Rows<'_>
                     }
                 }
                 for scores in scores.chunks_exact_mut(keys) {
-                    let maximum = scores.iter().fold(f32::NEG_INFINITY, |max, &x| if x > max { x } else { max });
-                    scores.iter_mut().for_each(|x| *x = exp(*x - maximum));
-                    let factor = 1.0 / scores.iter().sum::<f32>();
+                    let largest = maximum(scores);
+                    let factor = 1.0 / exp_sum(scores, largest);
                     scores.iter_mut().for_each(|x| *x *= factor);
                 }
                 out.fill(0.0);

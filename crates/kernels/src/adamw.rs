@@ -1,0 +1,100 @@
+//! AdamW (Loshchilov and Hutter 2019), in the arithmetic of `torch.optim.AdamW`.
+
+use crate::Threads;
+use crate::simd::dispatch;
+
+/// Elements in a task.
+const TASK_ELEMENTS: usize = 16 * 1024;
+
+/// Settings of a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Step size.
+    pub learning_rate: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay; the weights shrink by `learning_rate * weight_decay`.
+    pub weight_decay: f32,
+}
+
+/// Updates `weights` and both moments from `gradients`, each multiplied by `gradient_scale`; `step` counts from 1.
+///
+/// ```text
+/// w *= 1 - lr wd    m += (1 - b1)(g - m)    v = b2 v + (1 - b2) g^2
+/// w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+/// ```
+#[allow(clippy::too_many_arguments)]
+pub fn step(
+    threads: &Threads,
+    weights: &mut [f32],
+    gradients: &[f32],
+    first_moments: &mut [f32],
+    second_moments: &mut [f32],
+    options: &AdamW,
+    step: u64,
+    gradient_scale: f32,
+) {
+    let AdamW { learning_rate, beta1, beta2, eps, weight_decay } = *options;
+    assert!(weights.len() == gradients.len() && weights.len() == first_moments.len(), "lengths differ");
+    // Powers in f64, as PyTorch's scalars are.
+    let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
+    let step_size = (f64::from(learning_rate) / power(beta1)) as f32;
+    let root = power(beta2).sqrt() as f32;
+    let keep = 1.0 - learning_rate * weight_decay;
+    let first = crate::threads::Chunks::new(first_moments, TASK_ELEMENTS);
+    threads.for_each_chunk2((weights, TASK_ELEMENTS), (second_moments, TASK_ELEMENTS), |task, weights, second| {
+        let start = task * TASK_ELEMENTS;
+        let gradients = &gradients[start..start + weights.len()];
+        // SAFETY: each task has a range of its own.
+        let first = unsafe { first.slice(start, weights.len()) };
+        dispatch(
+            #[inline(always)]
+            || {
+                for (((w, &g), m), v) in weights.iter_mut().zip(gradients).zip(first).zip(second) {
+                    let g = g * gradient_scale;
+                    *m = (1.0 - beta1).mul_add(g - *m, *m);
+                    *v = ((1.0 - beta2) * g).mul_add(g, beta2 * *v);
+                    let denominator = v.sqrt() / root + eps;
+                    *w = *w * keep - step_size * *m / denominator;
+                }
+            },
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::values;
+
+    #[test]
+    fn many_steps_follow_the_formula() {
+        let options = AdamW { learning_rate: 0.01, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+        let count = TASK_ELEMENTS + 37;
+        let run = |threads| {
+            let threads = Threads::new(threads);
+            let (mut w, mut m, mut v) = (values(count, 0.1), vec![0.0; count], vec![0.0; count]);
+            for t in 1..=10 {
+                step(&threads, &mut w, &values(count, t as f32), &mut m, &mut v, &options, t, 0.5);
+            }
+            w
+        };
+        let found = run(1);
+        assert_eq!(found, run(3));
+        for i in [0, 1, 100, TASK_ELEMENTS, count - 1] {
+            let (mut w, mut m, mut v) = (f64::from(values(count, 0.1)[i]), 0.0, 0.0);
+            for t in 1..=10 {
+                let g = 0.5 * f64::from(values(count, t as f32)[i]);
+                m = 0.9 * m + 0.1 * g;
+                v = 0.95 * v + 0.05 * g * g;
+                let (first, second) = (m / (1.0 - 0.9f64.powi(t)), v / (1.0 - 0.95f64.powi(t)));
+                w = w * (1.0 - 0.01 * 0.1) - 0.01 * first / (second.sqrt() + 1e-8);
+            }
+            assert!((f64::from(found[i]) - w).abs() < 1e-6, "weight {i}: {} instead of {w}", found[i]);
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! From the output of the query/key/value projection to what attention takes: norm of each query and key head, then RoPE.
+
+use crate::Threads;
+use crate::rms_norm::{normalise, row_backward, sum_rows};
+use crate::rope::{RopeTable, rotate, rotate_back};
+use crate::simd::dispatch;
+
+/// Rows in a task.
+const TASK_ROWS: usize = 32;
+
+/// Heads of a layer; a row of the projection's output holds queries, keys and values in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub query_heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+}
+
+impl Heads {
+    fn query_dim(&self) -> usize {
+        self.query_heads * self.head_dim
+    }
+
+    fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    fn qkv_dim(&self) -> usize {
+        self.query_dim() + 2 * self.kv_dim()
+    }
+}
+
+/// Row `n` stands at position `start + n % time`: a batch of sequences of `time` rows each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Positions {
+    /// Position of the first row of each sequence.
+    pub start: usize,
+    /// Rows of each sequence.
+    pub time: usize,
+}
+
+/// RMSNorm weights of query and key heads, `[head_dim]` each, shared by all heads of the layer.
+#[derive(Debug, Clone, Copy)]
+pub struct QkNorms<'a> {
+    /// Of the queries.
+    pub q: &'a [f32],
+    /// Of the keys.
+    pub k: &'a [f32],
+}
+
+/// Where the derivatives by the weights of [`QkNorms`] are added.
+#[derive(Debug)]
+pub struct QkNormGradients<'a> {
+    /// Of the queries, `[head_dim]`.
+    pub q: &'a mut [f32],
+    /// Of the keys, `[head_dim]`.
+    pub k: &'a mut [f32],
+}
+
+/// Writes normalised and rotated queries `q`, `[N, query_heads * head_dim]`, and keys `k`, `[N, kv_heads * head_dim]`, from
+/// `qkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`; without `norms` they are only rotated.
+#[allow(clippy::too_many_arguments)]
+pub fn forward(
+    threads: &Threads,
+    q: &mut [f32],
+    k: &mut [f32],
+    qkv: &[f32],
+    norms: Option<QkNorms<'_>>,
+    rope: &RopeTable,
+    positions: Positions,
+    heads: Heads,
+    eps: f32,
+) {
+    let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
+    let d = heads.head_dim;
+    assert_eq!(q.len() / query_dim * qkv_dim, qkv.len(), "q does not fit qkv");
+    threads.for_each_chunk2((q, query_dim * TASK_ROWS), (k, kv_dim * TASK_ROWS), |task, q, k| {
+        let qkv = &qkv[task * TASK_ROWS * qkv_dim..];
+        dispatch(
+            #[inline(always)]
+            || {
+                for (i, ((q, k), qkv)) in q
+                    .chunks_exact_mut(query_dim)
+                    .zip(k.chunks_exact_mut(kv_dim))
+                    .zip(qkv.chunks_exact(qkv_dim))
+                    .enumerate()
+                {
+                    let (cosines, sines) = rope.at(positions.start + (task * TASK_ROWS + i) % positions.time);
+                    let (queries, rest) = qkv.split_at(query_dim);
+                    for (out, x, weight) in [(q, queries, norms.map(|n| n.q)), (k, &rest[..kv_dim], norms.map(|n| n.k))]
+                    {
+                        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+                            match weight {
+                                Some(weight) => normalise(out, x, weight, eps),
+                                None => out.copy_from_slice(x),
+                            }
+                            rotate(out, cosines, sines);
+                        }
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// Writes `dqkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`, from the derivatives by [`forward`]'s outputs `dq` and `dk`
+/// and by the values `dv`, `[N, kv_heads * head_dim]`; adds the derivatives by the norms' weights to `dnorms`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    threads: &Threads,
+    dqkv: &mut [f32],
+    dnorms: Option<&mut QkNormGradients<'_>>,
+    dq: &[f32],
+    dk: &[f32],
+    dv: &[f32],
+    qkv: &[f32],
+    norms: Option<QkNorms<'_>>,
+    rope: &RopeTable,
+    positions: Positions,
+    heads: Heads,
+    eps: f32,
+) {
+    let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
+    let d = heads.head_dim;
+    let rows = qkv.len() / qkv_dim;
+    assert!(dqkv.len() == qkv.len() && dq.len() == rows * query_dim, "derivatives do not fit qkv");
+    assert!(dk.len() == rows * kv_dim && dv.len() == dk.len(), "derivatives do not fit qkv");
+    // The sums of each task, first of the queries' weight, then of the keys'.
+    let mut partial = vec![0.0; rows.div_ceil(TASK_ROWS) * 2 * d];
+    threads.for_each_chunk2((dqkv, qkv_dim * TASK_ROWS), (&mut partial, 2 * d), |task, dqkv, partial| {
+        let (dnorm_q, dnorm_k) = partial.split_at_mut(d);
+        let mut unrotated = vec![0.0; d];
+        dispatch(
+            #[inline(always)]
+            || {
+                for (i, dqkv) in dqkv.chunks_exact_mut(qkv_dim).enumerate() {
+                    let row = task * TASK_ROWS + i;
+                    let (cosines, sines) = rope.at(positions.start + row % positions.time);
+                    let qkv = &qkv[row * qkv_dim..][..qkv_dim];
+                    let (dq, dk) = (&dq[row * query_dim..][..query_dim], &dk[row * kv_dim..][..kv_dim]);
+                    let (dx, dvalues) = dqkv.split_at_mut(query_dim + kv_dim);
+                    dvalues.copy_from_slice(&dv[row * kv_dim..][..kv_dim]);
+                    for (head, dx) in dx.chunks_exact_mut(d).enumerate() {
+                        let x = &qkv[head * d..][..d];
+                        let is_query = head < heads.query_heads;
+                        let dout = if is_query { &dq[head * d..] } else { &dk[head * d - query_dim..] };
+                        unrotated.copy_from_slice(&dout[..d]);
+                        rotate_back(&mut unrotated, cosines, sines);
+                        match norms {
+                            Some(norms) => {
+                                let weight = if is_query { norms.q } else { norms.k };
+                                let dnorm = if is_query { &mut *dnorm_q } else { &mut *dnorm_k };
+                                dx.fill(0.0);
+                                row_backward(dx, dnorm, &unrotated, x, weight, eps);
+                            }
+                            None => dx.copy_from_slice(&unrotated),
+                        }
+                    }
+                }
+            },
+        );
+    });
+    if let Some(dnorms) = dnorms {
+        let mut total = vec![0.0; 2 * d];
+        sum_rows(threads, &mut total, &partial);
+        dnorms.q.iter_mut().zip(&total[..d]).for_each(|(sum, x)| *sum += x);
+        dnorms.k.iter_mut().zip(&total[d..]).for_each(|(sum, x)| *sum += x);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::check::{assert_close, assert_derivative, values, wide};
+
+    fn reference(qkv: &[f64], norms: Option<[&[f64]; 2]>, positions: Positions, heads: Heads) -> Vec<f64> {
+        let d = heads.head_dim;
+        let mut out = Vec::new();
+        for (n, row) in qkv.chunks(heads.qkv_dim()).enumerate() {
+            for (head, x) in row.chunks(d).take(heads.query_heads + heads.kv_heads).enumerate() {
+                let mut x = x.to_vec();
+                if let Some(norms) = norms {
+                    let r = (x.iter().map(|x| x * x).sum::<f64>() / d as f64 + 1e-6).sqrt();
+                    let weight = norms[usize::from(head >= heads.query_heads)];
+                    x.iter_mut().zip(weight).for_each(|(x, w)| *x *= w / r);
+                }
+                for i in 0..d {
+                    let j = i % (d / 2);
+                    let angle = (positions.start + n % positions.time) as f64 * 1e4f64.powf(-2.0 * j as f64 / d as f64);
+                    let other = if i < d / 2 { -x[i + d / 2] } else { x[i - d / 2] };
+                    out.push(x[i] * angle.cos() + other * angle.sin());
+                }
+            }
+        }
+        out
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        #[test]
+        fn heads_and_derivatives_equal_the_plain_ones(
+            sequences in 1usize..3, time in 1usize..40, start in 0usize..5, kv_heads in 1usize..3, group in 1usize..4,
+            half in 1usize..12, normed in any::<bool>(),
+        ) {
+            let heads = Heads { query_heads: kv_heads * group, kv_heads, head_dim: 2 * half };
+            let (d, rows) = (heads.head_dim, sequences * time);
+            let positions = Positions { start, time };
+            let mut rope = RopeTable::new(d, 1e4);
+            rope.grow_to(start + time);
+            let qkv = values(rows * heads.qkv_dim(), 0.1);
+            let (wq, wk) = (values(d, 0.2), values(d, 0.3));
+            let norms = normed.then_some(QkNorms { q: &wq, k: &wk });
+            let (dq, dk) = (values(rows * heads.query_dim(), 0.4), values(rows * heads.kv_dim(), 0.5));
+            let dv = values(rows * heads.kv_dim(), 0.6);
+            let run = |count| {
+                let threads = Threads::new(count);
+                let (mut q, mut k) = (vec![f32::NAN; dq.len()], vec![f32::NAN; dk.len()]);
+                forward(&threads, &mut q, &mut k, &qkv, norms, &rope, positions, heads, 1e-6);
+                let (mut dqkv, mut dwq, mut dwk) = (vec![f32::NAN; qkv.len()], vec![0.0; d], vec![0.0; d]);
+                let mut dnorms = QkNormGradients { q: &mut dwq, k: &mut dwk };
+                let dnorms = normed.then_some(&mut dnorms);
+                backward(&threads, &mut dqkv, dnorms, &dq, &dk, &dv, &qkv, norms, &rope, positions, heads, 1e-6);
+                (q, k, dqkv, dwq, dwk)
+            };
+            let found = run(1);
+            prop_assert_eq!(&found, &run(3));
+            let (q, k, dqkv, dwq, dwk) = found;
+            // Queries and keys of a row side by side, as the reference has them.
+            let joined = |q: &[f32], k: &[f32]| -> Vec<f32> {
+                let rows = q.chunks(heads.query_dim()).zip(k.chunks(heads.kv_dim()));
+                rows.flat_map(|(q, k)| [q, k].concat()).collect()
+            };
+            let (a, b) = (wide(&wq), wide(&wk));
+            let plain = |qkv: &[f64], a: &[f64], b: &[f64]| reference(qkv, normed.then_some([a, b]), positions, heads);
+            assert_close(&joined(&q, &k), &plain(&wide(&qkv), &a, &b), 1e-4);
+            let dout = joined(&dq, &dk);
+            let kv_start = heads.query_dim() + heads.kv_dim();
+            for (dqkv, dv) in dqkv.chunks(heads.qkv_dim()).zip(dv.chunks(heads.kv_dim())) {
+                prop_assert_eq!(&dqkv[kv_start..], dv);
+            }
+            let mut without_values = dqkv.clone();
+            without_values.chunks_mut(heads.qkv_dim()).for_each(|row| row[kv_start..].fill(0.0));
+            assert_derivative(&without_values, &dout, &qkv, |qkv| plain(qkv, &a, &b), 1e-3);
+            if normed {
+                assert_derivative(&dwq, &dout, &wq, |a| plain(&wide(&qkv), a, &b), 1e-3);
+                assert_derivative(&dwk, &dout, &wk, |b| plain(&wide(&qkv), &a, b), 1e-3);
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Rotary position embedding (Su et al. 2021): the angles. Halves are rotated against each other (the layout of GPT-NeoX,
+//! MLX's `traditional=False`): element `j` pairs with `j + head_dim / 2`.
+
+/// Cosines and sines of `position * theta^(-2j / head_dim)` for `j < head_dim / 2`, computed in `f32` as PyTorch does.
+#[derive(Debug, Clone)]
+pub struct RopeTable {
+    frequencies: Vec<f32>,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl RopeTable {
+    /// An empty table for heads of `head_dim` elements.
+    pub fn new(head_dim: usize, theta: f64) -> Self {
+        let exponent = |j| (2 * j) as f32 / head_dim as f32;
+        let frequencies = (0..head_dim / 2).map(|j| 1.0 / (theta as f32).powf(exponent(j))).collect();
+        Self { frequencies, cosines: Vec::new(), sines: Vec::new() }
+    }
+
+    /// Makes the table serve positions below `positions`.
+    pub fn grow_to(&mut self, positions: usize) {
+        let width = self.frequencies.len();
+        for position in self.cosines.len() / width.max(1)..positions {
+            let angles = self.frequencies.iter().map(|f| position as f32 * f);
+            self.cosines.extend(angles.clone().map(f32::cos));
+            self.sines.extend(angles.map(f32::sin));
+        }
+    }
+
+    /// Cosines and sines at `position`, `[head_dim / 2]` each.
+    #[inline(always)]
+    pub(crate) fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let width = self.frequencies.len();
+        (&self.cosines[position * width..][..width], &self.sines[position * width..][..width])
+    }
+}
+
+/// Rotates one head: `x' = x cos + (-x2, x1) sin`.
+#[inline(always)]
+pub(crate) fn rotate(x: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    let (first, second) = x.split_at_mut(cosines.len());
+    for (((a, b), &cos), &sin) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    }
+}
+
+/// Rotates back, which is also the derivative of [`rotate`].
+#[inline(always)]
+pub(crate) fn rotate_back(x: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    let (first, second) = x.split_at_mut(cosines.len());
+    for (((a, b), &cos), &sin) in first.iter_mut().zip(second).zip(cosines).zip(sines) {
+        (*a, *b) = (*a * cos + *b * sin, *b * cos - *a * sin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_are_those_of_openelm() {
+        let check = |head_dim, expected: [f32; 3], last: f32| {
+            let frequencies = RopeTable::new(head_dim, 10_000.0).frequencies;
+            for (found, expected) in frequencies.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-7, "{found} instead of {expected}");
+            }
+            assert!((frequencies[head_dim / 2 - 1] - last).abs() < 1e-8);
+        };
+        check(64, [1.0, 0.749_894_2, 0.562_341_3], 0.000_133_352);
+        check(128, [1.0, 0.865_964_3, 0.749_894_2], 0.000_115_478);
+    }
+
+    #[test]
+    fn rotating_back_undoes_the_rotation() {
+        let mut table = RopeTable::new(6, 10_000.0);
+        table.grow_to(3);
+        table.grow_to(30);
+        let (cosines, sines) = table.at(29);
+        assert_eq!((cosines[0], sines[0]), (29f32.cos(), 29f32.sin()));
+        let x = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
+        let mut y = x;
+        rotate(&mut y, cosines, sines);
+        assert!((y[0] - (0.1 * cosines[0] - 0.4 * sines[0])).abs() < 1e-7);
+        rotate_back(&mut y, cosines, sines);
+        assert!(x.iter().zip(y).all(|(x, y)| (x - y).abs() < 1e-6));
+    }
+}
