@@ -1,13 +1,11 @@
 //! The geometry of a model: how many heads and how wide a feed-forward network each layer has.
 
-/// The non-linearity of the feed-forward network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(x)`, also called SiLU; with `glu` the block is SwiGLU.
-    Swish,
-    /// `x * Phi(x)` with the exact normal distribution function (PyTorch's default GELU).
-    Gelu,
-}
+use std::fmt;
+
+pub use openelm_kernels::swiglu::Activation;
+
+use crate::geometry::{Geometry, Multipliers};
+use crate::layout::{TensorSpec, tensor_specs};
 
 /// One layer's own sizes.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +33,8 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Query heads per key/value head.
     pub gqa_groups: usize,
+    /// Width of all query heads relative to `model_dim` (kept for the config files; the layers' heads count).
+    pub qkv_multipliers: Multipliers,
     /// The feed-forward sizes are multiples of this.
     pub ffn_divisor: usize,
     /// Whether the feed-forward network is gated (`proj_1` then has `2 * ffn_dim` rows: gate, then up).
@@ -65,5 +65,227 @@ impl ModelConfig {
     /// Rows of `proj_1` of `layer`: gate and up of a gated network, one of them otherwise.
     pub fn ffn_hidden_dim(&self, layer: &LayerConfig) -> usize {
         layer.ffn_dim * if self.ffn_glu { 2 } else { 1 }
+    }
+}
+
+/// A geometry that no model can have.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ConfigError {
+    /// A size that must be at least 1.
+    #[error("{what} is 0; it must be at least 1")]
+    Zero {
+        /// Name of the size.
+        what: &'static str,
+    },
+    /// A list of multipliers that is neither a pair nor one per layer.
+    #[error(
+        "{what} has {found} entries; give one number, two (first and last layer) or one for each of the {layers} layers"
+    )]
+    ListLength {
+        /// Name of the list.
+        what: &'static str,
+        /// Layers of the model.
+        layers: usize,
+        /// Entries found.
+        found: usize,
+    },
+    /// A multiplier that is not a positive number.
+    #[error("{what} holds {value}; multipliers are positive numbers")]
+    Multiplier {
+        /// Name of the list.
+        what: &'static str,
+        /// The number found.
+        value: f64,
+    },
+    /// Query heads that cannot be shared out among key/value heads.
+    #[error("layer {layer} has {query_heads} query heads, which {kv_heads} key/value heads do not divide evenly")]
+    Heads {
+        /// Index of the layer.
+        layer: usize,
+        /// Its query heads.
+        query_heads: usize,
+        /// Its key/value heads.
+        kv_heads: usize,
+    },
+    /// Rotary embedding turns pairs of elements.
+    #[error("head_dim is {head_dim}; it must be even, for rotary embedding turns pairs")]
+    OddHead {
+        /// Elements per head.
+        head_dim: usize,
+    },
+    /// A model beyond what memory can address.
+    #[error("the model would have more than {limit} parameters; check its sizes")]
+    TooLarge {
+        /// Most parameters that a model may have.
+        limit: usize,
+    },
+    /// A base of the rotary frequencies that is not a positive number.
+    #[error("rope_theta is {value}; it must be a positive number")]
+    Theta {
+        /// The number found.
+        value: f64,
+    },
+    /// A name that is no OpenELM model's.
+    #[error("no model is called {name}; known are openelm-270m, openelm-450m, openelm-1.1b and openelm-3b")]
+    Name {
+        /// The name given.
+        name: String,
+    },
+}
+
+/// More parameters than any file or memory here holds: sizes beyond are taken for mistakes.
+const MAX_PARAMETERS: usize = 1 << 40;
+
+impl ModelConfig {
+    /// OpenELM-270M with LLaMA's vocabulary of 32000 pieces.
+    pub fn openelm_270m() -> Self {
+        Self::released(16, 1280, 64)
+    }
+
+    /// OpenELM-450M with LLaMA's vocabulary of 32000 pieces.
+    pub fn openelm_450m() -> Self {
+        Self::released(20, 1536, 64)
+    }
+
+    /// OpenELM-1.1B with LLaMA's vocabulary of 32000 pieces.
+    pub fn openelm_1_1b() -> Self {
+        Self::released(28, 2048, 64)
+    }
+
+    /// OpenELM-3B with LLaMA's vocabulary of 32000 pieces.
+    pub fn openelm_3b() -> Self {
+        Self::released(36, 3072, 128)
+    }
+
+    fn released(layers: usize, dim: usize, head_dim: usize) -> Self {
+        let geometry = Geometry { layers, dim, head_dim, ..Geometry::default() };
+        geometry.build(32_000).unwrap_or_else(|e| unreachable!("a released geometry is sound: {e}"))
+    }
+
+    /// A released model by its name: `openelm-270m`, `OpenELM-1_1B`, `3B` and the like.
+    ///
+    /// # Errors
+    /// If no model has that name.
+    pub fn by_name(name: &str) -> Result<Self, ConfigError> {
+        let plain = name.to_lowercase().replace('_', ".");
+        match plain.strip_prefix("openelm-").unwrap_or(&plain) {
+            "270m" => Ok(Self::openelm_270m()),
+            "450m" => Ok(Self::openelm_450m()),
+            "1.1b" => Ok(Self::openelm_1_1b()),
+            "3b" => Ok(Self::openelm_3b()),
+            _ => Err(ConfigError::Name { name: name.to_owned() }),
+        }
+    }
+
+    /// Checks that the sizes make a model.
+    ///
+    /// # Errors
+    /// The first thing that is wrong; see [`ConfigError`].
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("context_length", self.context_length),
+            ("model_dim", self.model_dim),
+            ("head_dim", self.head_dim),
+            ("the number of layers", self.layers.len()),
+        ];
+        if let Some(&(what, _)) = sizes.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::Zero { what });
+        }
+        if self.head_dim % 2 != 0 {
+            return Err(ConfigError::OddHead { head_dim: self.head_dim });
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
+            return Err(ConfigError::Theta { value: self.rope_theta });
+        }
+        let mut total = self.vocab_size as f64 * self.model_dim as f64;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let &LayerConfig { query_heads, kv_heads, ffn_dim, .. } = layer;
+            if ffn_dim == 0 {
+                return Err(ConfigError::Zero { what: "the feed-forward size of a layer" });
+            }
+            if kv_heads == 0 || query_heads == 0 || query_heads % kv_heads != 0 {
+                return Err(ConfigError::Heads { layer: index, query_heads, kv_heads });
+            }
+            // In floating point, where nothing overflows; the exact count comes after the check.
+            let heads = (2.0 * query_heads as f64 + 2.0 * kv_heads as f64) * self.head_dim as f64;
+            total += (heads + 3.0 * ffn_dim as f64) * self.model_dim as f64;
+        }
+        if total > MAX_PARAMETERS as f64 {
+            return Err(ConfigError::TooLarge { limit: MAX_PARAMETERS });
+        }
+        Ok(())
+    }
+
+    /// Parameters in all; a tied output projection counts once.
+    pub fn parameters(&self) -> usize {
+        tensor_specs(self).iter().map(TensorSpec::len).sum()
+    }
+
+    /// Parameters of the embedding table.
+    pub fn embedding_parameters(&self) -> usize {
+        self.vocab_size * self.model_dim
+    }
+
+    /// Parameters of the layer at `index`, its norms included.
+    pub fn layer_parameters(&self, index: usize) -> usize {
+        let prefix = format!("layers.{index}.");
+        tensor_specs(self).iter().filter(|spec| spec.name.starts_with(&prefix)).map(TensorSpec::len).sum()
+    }
+
+    /// Elements of the key/value cache per token.
+    pub fn kv_elements_per_token(&self) -> usize {
+        self.layers.iter().map(|layer| 2 * layer.kv_heads * self.head_dim).sum()
+    }
+
+    /// Bytes of all weights at `precision`.
+    pub fn weight_bytes(&self, precision: Precision) -> usize {
+        let tensor = |spec: &TensorSpec| match (&spec.shape[..], precision.bits()) {
+            (_, 32) => 4 * spec.len(),
+            ([rows, columns], bits @ (4 | 8)) => rows * (columns * bits / 8 + columns.div_ceil(GROUP) * 4),
+            _ => 2 * spec.len(),
+        };
+        tensor_specs(self).iter().map(tensor).sum()
+    }
+}
+
+/// Columns that share a scale and a bias where matrices are quantised.
+const GROUP: usize = 64;
+
+/// How weights may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floating point.
+    F32,
+    /// 16-bit floating point of either kind.
+    F16,
+    /// 8-bit integers in groups of 64 with a 16-bit scale and bias each, as MLX stores them.
+    Int8,
+    /// 4-bit integers, likewise.
+    Int4,
+}
+
+impl Precision {
+    /// All of them, widest first.
+    pub const ALL: [Precision; 4] = [Precision::F32, Precision::F16, Precision::Int8, Precision::Int4];
+
+    fn bits(self) -> usize {
+        match self {
+            Precision::F32 => 32,
+            Precision::F16 => 16,
+            Precision::Int8 => 8,
+            Precision::Int4 => 4,
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "float32",
+            Precision::F16 => "float16 or bfloat16",
+            Precision::Int8 => "8 bits",
+            Precision::Int4 => "4 bits",
+        })
     }
 }

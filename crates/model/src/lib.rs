@@ -5,14 +5,27 @@
 //!      -> Sampler -> id -> Detokenizer -> text
 //! ```
 //!
-//! A [`ModelConfig`] says how wide each layer is (layer-wise scaling), a `Model` holds checked weights, borrowed from a
-//! mapped file where possible, and a `Session` runs them. No network, no async, no file formats: those are the business
+//! A [`ModelConfig`] says how wide each layer is (layer-wise scaling), a [`Model`] holds checked weights, borrowed from a
+//! mapped file where possible, and a [`Session`] runs them. No network, no async, no file formats: those are the business
 //! of other crates.
 
+pub mod block;
+mod cache;
 mod config;
+mod geometry;
 mod layout;
+mod model;
+mod session;
 mod tensor;
+mod weights;
 
-pub use config::{Activation, LayerConfig, ModelConfig, NORM_EPS};
+pub use cache::{Cache, LayerCache};
+pub use config::{Activation, ConfigError, LayerConfig, ModelConfig, NORM_EPS, Precision};
+pub use geometry::{Geometry, Multipliers, make_divisible};
 pub use layout::{TensorSpec, tensor_specs};
+pub use model::{Model, ModelError};
+/// The arithmetic below this crate: threads and matrices appear in its interface.
+pub use openelm_kernels as kernels;
+pub use session::{Session, SessionError};
 pub use tensor::{DType, Tensor, TensorError};
+pub use weights::{LayerWeights, Weights};

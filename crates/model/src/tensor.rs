@@ -93,6 +93,14 @@ impl Tensor {
         &self.bytes
     }
 
+    /// The same tensor in `f32`.
+    pub fn widened(&self) -> Self {
+        match self.dtype {
+            DType::F32 => self.clone(),
+            _ => Self { dtype: DType::F32, shape: self.shape.clone(), bytes: Bytes::from_owner(Words(self.to_f32())) },
+        }
+    }
+
     /// All values widened to `f32` (exact for each dtype).
     pub fn to_f32(&self) -> Vec<f32> {
         match self.dtype {

@@ -1,0 +1,84 @@
+//! What can be wrong with a model on disk.
+
+use std::path::{Path, PathBuf};
+
+use openelm::{ConfigError, DType};
+
+/// A model that cannot be read or written; the message names the file and what is wrong with it.
+#[derive(Debug, thiserror::Error)]
+pub enum FormatError {
+    /// The system could not do what was asked.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The folder has no model in it.
+    #[error("{} holds no model: {missing} is missing", path.display())]
+    NoModel {
+        /// The folder.
+        path: PathBuf,
+        /// The file that ought to be there.
+        missing: String,
+    },
+    /// A configuration that is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what is expected.
+        reason: String,
+    },
+    /// A configuration whose sizes make no model.
+    #[error("{}: {source}", path.display())]
+    Geometry {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// A weights file that is broken as a whole: truncated, empty, or of another kind.
+    #[error("{} is not a sound safetensors file: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A tensor that is not what the geometry asks for.
+    #[error("tensor {name} in {}: {reason}", path.display())]
+    Tensor {
+        /// Name in the file.
+        name: String,
+        /// The file, or the folder if no file holds the tensor.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A value too large for the dtype that was asked for.
+    #[error("tensor {name} does not fit {dtype}: it holds {value}; choose bfloat16 or float32")]
+    Overflow {
+        /// CoreNet's name of the tensor.
+        name: String,
+        /// The dtype asked for.
+        dtype: DType,
+        /// A value that does not fit.
+        value: f32,
+    },
+    /// A folder that holds something already.
+    #[error("{} exists already; choose another folder or remove it", path.display())]
+    Exists {
+        /// The file that would be overwritten.
+        path: PathBuf,
+    },
+}
+
+impl FormatError {
+    /// Says which file an error of the system concerns.
+    pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| FormatError::Io { path, source }
+    }
+}

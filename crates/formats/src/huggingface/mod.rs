@@ -1,0 +1,29 @@
+//! Apple's Hugging Face layout: `config.json` beside `model.safetensors` or its shards; CoreNet's tensor names behind the
+//! prefix `transformer.`, the output projection as `lm_head.weight`.
+
+mod config;
+mod reader;
+mod writer;
+
+pub use config::{config_from_json, config_to_json};
+pub use reader::{Loaded, from_bytes, read};
+pub use writer::{WriteOptions, write};
+
+/// CoreNet's name of a tensor, or `None` for buffers that hold nothing learned.
+fn corenet_name(name: &str) -> Option<String> {
+    if name.contains("inv_freq") || name.contains("rotary") || name.contains("pos_embedding") {
+        return None;
+    }
+    Some(match name {
+        "lm_head.weight" => "classifier.weight".to_owned(),
+        _ => name.strip_prefix("transformer.").unwrap_or(name).to_owned(),
+    })
+}
+
+/// The name in this layout of CoreNet's `name`.
+fn file_name_of(name: &str) -> String {
+    match name {
+        "classifier.weight" => "lm_head.weight".to_owned(),
+        _ => format!("transformer.{name}"),
+    }
+}

@@ -1,0 +1,181 @@
+//! Running a model over one sequence: prompts in chunks, then token by token.
+
+use openelm_kernels::rope::RopeTable;
+use openelm_kernels::{Threads, embedding, linear, rms_norm};
+
+use crate::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
+use crate::cache::Cache;
+use crate::config::NORM_EPS;
+use crate::model::Model;
+use crate::weights::Weights;
+
+/// Tokens of a prompt that pass through the blocks together; bounds the memory for activations.
+const CHUNK: usize = 512;
+
+/// Input that a session cannot take.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SessionError {
+    /// A token id that the vocabulary does not have.
+    #[error("token id {id} is out of range: the model's vocabulary has {vocabulary} tokens")]
+    Id {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding table.
+        vocabulary: usize,
+    },
+    /// More tokens than the session was made for.
+    #[error("{tokens} tokens do not fit the context of {limit}; shorten the prompt or allow a longer context")]
+    ContextFull {
+        /// Tokens that there would be.
+        tokens: usize,
+        /// Tokens that the session was made for.
+        limit: usize,
+    },
+    /// No tokens at all.
+    #[error("there is no token to start from; the prompt needs at least one")]
+    Empty,
+}
+
+/// A model at work on one sequence.
+///
+/// ```
+/// # use std::collections::HashMap;
+/// use openelm::{Geometry, Model, Session, Tensor, tensor_specs};
+/// use openelm::kernels::Threads;
+///
+/// let config = Geometry { layers: 2, dim: 64, head_dim: 16, gqa_groups: 2, ..Geometry::default() }.build(100)?;
+/// let mut tensors = HashMap::new();
+/// for spec in tensor_specs(&config) {
+///     let values = (0..spec.len()).map(|i| (i as f32).sin()).collect();
+///     tensors.insert(spec.name, Tensor::from_f32(spec.shape, values)?);
+/// }
+/// let model = Model::new(config, tensors)?;
+/// let mut session = Session::new(&model, Threads::new(2), 2048);
+/// let logits = session.append(&[1, 5, 7])?;
+/// assert_eq!(logits.len(), 100);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Session<'m> {
+    model: &'m Model,
+    weights: Weights<'m>,
+    threads: Threads,
+    limit: usize,
+    cache: Cache,
+    rope: RopeTable,
+    kept: Activations,
+    scratch: Scratch,
+    /// The residual stream before and after a block, `[chunk, dim]`.
+    stream: [Vec<f32>; 2],
+    logits: Vec<f32>,
+}
+
+impl<'m> Session<'m> {
+    /// A session for up to `limit` tokens. Beyond the context that the model was trained with it works, but the model
+    /// has never seen such positions.
+    pub fn new(model: &'m Model, threads: Threads, limit: usize) -> Self {
+        let config = model.config();
+        Self {
+            model,
+            weights: model.weights(),
+            threads,
+            limit,
+            cache: Cache::new(config),
+            rope: RopeTable::new(config.head_dim, config.rope_theta),
+            kept: Activations::default(),
+            scratch: Scratch::default(),
+            stream: [Vec::new(), Vec::new()],
+            logits: Vec::new(),
+        }
+    }
+
+    /// Tokens taken in so far.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether no token was taken in yet.
+    pub fn is_empty(&self) -> bool {
+        self.cache.is_empty()
+    }
+
+    /// Takes in `ids` and returns the logits `[vocabulary]` that follow the last of them.
+    ///
+    /// # Errors
+    /// See [`SessionError`]; the session is then as it was.
+    pub fn append(&mut self, ids: &[u32]) -> Result<&[f32], SessionError> {
+        self.check(ids)?;
+        for chunk in ids.chunks(CHUNK) {
+            self.blocks(chunk);
+        }
+        let dim = self.model.config().model_dim;
+        let last = self.stream[0].len() - dim;
+        self.stream[0].drain(..last);
+        self.project();
+        Ok(&self.logits)
+    }
+
+    /// Takes in `ids` and hands the logits `[tokens, vocabulary]` of each chunk of them to `sink`, in order.
+    ///
+    /// # Errors
+    /// See [`SessionError`]; the session is then as it was.
+    pub fn append_all(&mut self, ids: &[u32], mut sink: impl FnMut(&[f32])) -> Result<(), SessionError> {
+        self.check(ids)?;
+        // The logits of a whole chunk would be large with a large vocabulary.
+        for chunk in ids.chunks(CHUNK / 8) {
+            self.blocks(chunk);
+            self.project();
+            sink(&self.logits);
+        }
+        Ok(())
+    }
+
+    /// Forgets all tokens from position `tokens` on.
+    pub fn truncate(&mut self, tokens: usize) {
+        self.cache.truncate(tokens);
+    }
+
+    fn check(&mut self, ids: &[u32]) -> Result<(), SessionError> {
+        let vocabulary = self.model.config().vocab_size;
+        if ids.is_empty() {
+            return Err(SessionError::Empty);
+        }
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(SessionError::Id { id, vocabulary });
+        }
+        let tokens = self.len() + ids.len();
+        if tokens > self.limit {
+            return Err(SessionError::ContextFull { tokens, limit: self.limit });
+        }
+        self.cache.reserve(self.model.config(), tokens.next_power_of_two().min(self.limit));
+        self.rope.grow_to(tokens);
+        Ok(())
+    }
+
+    /// Runs `ids` through all blocks; the residual stream behind the last one is left in `self.stream[0]`.
+    fn blocks(&mut self, ids: &[u32]) {
+        let config = self.model.config();
+        let span = Span { sequences: 1, time: ids.len(), past: self.cache.len() };
+        let pass = Pass { threads: &self.threads, config, rope: &self.rope, span };
+        let [x, out] = &mut self.stream;
+        fit(x, ids.len() * config.model_dim);
+        fit(out, ids.len() * config.model_dim);
+        embedding::forward(pass.threads, x, ids, self.weights.embedding, config.model_dim);
+        for (i, (layer, weights)) in config.layers.iter().zip(&self.weights.layers).enumerate() {
+            let memory = Memory::Cache(&mut self.cache.layers[i]);
+            block::forward(&pass, layer, weights, x, out, &mut self.kept, &mut self.scratch, memory);
+            std::mem::swap(x, out);
+        }
+        self.cache.advance(ids.len());
+    }
+
+    /// Logits of all rows of the residual stream.
+    fn project(&mut self) {
+        let config = self.model.config();
+        let x = &self.stream[0];
+        fit(&mut self.scratch.normed, x.len());
+        rms_norm::forward(&self.threads, &mut self.scratch.normed, x, self.weights.norm, NORM_EPS);
+        fit(&mut self.logits, x.len() / config.model_dim * config.vocab_size);
+        let normed = &self.scratch.normed;
+        linear::forward(&self.threads, &mut self.logits, normed, self.weights.head, config.model_dim, false);
+    }
+}

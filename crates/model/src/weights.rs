@@ -1,0 +1,68 @@
+//! A model's weights as the forward pass sees them: borrowed matrices, whatever holds the bytes.
+
+use openelm_kernels::Matrix;
+use openelm_kernels::qk_norm_rope::QkNorms;
+
+use crate::config::ModelConfig;
+
+/// One layer's weights.
+#[derive(Clone, Copy)]
+pub struct LayerWeights<'a> {
+    /// RMSNorm before attention, `[dim]`.
+    pub attn_norm: &'a [f32],
+    /// Queries, keys and values, `[(query_heads + 2 kv_heads) * head_dim, dim]`.
+    pub qkv_proj: Matrix<'a>,
+    /// Norms of queries and keys, `[head_dim]` each, shared by the heads.
+    pub qk_norms: Option<QkNorms<'a>>,
+    /// `[dim, query_heads * head_dim]`.
+    pub out_proj: Matrix<'a>,
+    /// RMSNorm before the feed-forward network, `[dim]`.
+    pub ffn_norm: &'a [f32],
+    /// `[2 * ffn_dim, dim]`, gate then up, or `[ffn_dim, dim]` without a gate.
+    pub proj_1: Matrix<'a>,
+    /// `[dim, ffn_dim]`.
+    pub proj_2: Matrix<'a>,
+}
+
+/// All weights of a model.
+#[derive(Clone)]
+pub struct Weights<'a> {
+    /// Embedding table, `[vocabulary, dim]`.
+    pub embedding: Matrix<'a>,
+    /// From the text to the output.
+    pub layers: Vec<LayerWeights<'a>>,
+    /// RMSNorm before the output projection, `[dim]`.
+    pub norm: &'a [f32],
+    /// Output projection, `[vocabulary, dim]`: the embedding table where the two are tied.
+    pub head: Matrix<'a>,
+}
+
+impl<'a> Weights<'a> {
+    /// Names the tensors that come in the order of [`crate::tensor_specs`].
+    ///
+    /// # Panics
+    /// If there are fewer tensors than the model has, or a vector is not of `f32`.
+    pub fn in_order(config: &ModelConfig, tensors: impl IntoIterator<Item = Matrix<'a>>) -> Self {
+        let mut tensors = tensors.into_iter();
+        let mut next = || tensors.next().unwrap_or_else(|| panic!("too few tensors for the model"));
+        let vector = |matrix| match matrix {
+            Matrix::F32(data) => data,
+            _ => panic!("vectors are f32"),
+        };
+        let embedding = next();
+        let layers = (0..config.layers.len())
+            .map(|_| LayerWeights {
+                attn_norm: vector(next()),
+                qkv_proj: next(),
+                qk_norms: config.qk_norm.then(|| QkNorms { q: vector(next()), k: vector(next()) }),
+                out_proj: next(),
+                ffn_norm: vector(next()),
+                proj_1: next(),
+                proj_2: next(),
+            })
+            .collect();
+        let norm = vector(next());
+        let head = if config.tied_embeddings { embedding } else { next() };
+        Self { embedding, layers, norm, head }
+    }
+}

@@ -1,0 +1,170 @@
+//! The whole model for training: forward, loss and backward over a batch.
+
+use openelm::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
+use openelm::{ModelConfig, NORM_EPS, Weights};
+use openelm_kernels::cross_entropy::{self, LossSums};
+use openelm_kernels::rope::RopeTable;
+use openelm_kernels::{Threads, embedding, linear, rms_norm};
+
+use crate::backward::{Derivatives, backward};
+use crate::data::Batch;
+use crate::parameters::{Gradients, Parameters};
+
+/// Rows whose logits are in memory at a time.
+const LOSS_ROWS: usize = 256;
+
+/// What the loss is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossOptions {
+    /// Targets with this id do not count, and as an input it has no embedding to learn (CoreNet's `padding_index`).
+    pub ignore: Option<u32>,
+    /// Weight of the squared logarithm of the softmax denominator (z-loss).
+    pub z_weight: f32,
+}
+
+/// Buffers for passes over batches; they are kept from step to step.
+pub struct Network {
+    config: ModelConfig,
+    threads: Threads,
+    rope: RopeTable,
+    /// The residual stream before each block and behind the last, `[N, dim]` each.
+    streams: Vec<Vec<f32>>,
+    kept: Vec<Activations>,
+    scratch: Scratch,
+    derivatives: Derivatives,
+    /// Derivative by the residual stream.
+    stream: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+impl Network {
+    /// Empty buffers; the first batch sizes them.
+    pub fn new(config: ModelConfig, threads: Threads) -> Self {
+        let layers = config.layers.len();
+        Self {
+            rope: RopeTable::new(config.head_dim, config.rope_theta),
+            streams: vec![Vec::new(); layers + 1],
+            kept: (0..layers).map(|_| Activations::default()).collect(),
+            scratch: Scratch::default(),
+            derivatives: Derivatives::default(),
+            stream: Vec::new(),
+            logits: Vec::new(),
+            config,
+            threads,
+        }
+    }
+
+    /// Sums of the losses of `batch`, without a backward pass.
+    pub fn loss(&mut self, parameters: &Parameters, batch: &Batch, options: LossOptions) -> LossSums {
+        let config = self.config.clone();
+        let weights = parameters.weights(&config);
+        // One set of activations serves all layers where nothing is kept.
+        self.forward(&weights, batch, false);
+        let mut sums = LossSums::default();
+        for_each_chunk(batch, |rows, targets| {
+            let normed = &self.scratch.normed[rows.start * config.model_dim..rows.end * config.model_dim];
+            fit(&mut self.logits, targets.len() * config.vocab_size);
+            linear::forward(&self.threads, &mut self.logits, normed, weights.head, config.model_dim, false);
+            sums += cross_entropy::forward(&self.threads, &self.logits, targets, options.ignore);
+        });
+        sums
+    }
+
+    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) sums.
+    pub fn gradients(
+        &mut self,
+        parameters: &Parameters,
+        gradients: &mut Parameters,
+        batch: &Batch,
+        options: LossOptions,
+        scale: f32,
+    ) -> LossSums {
+        let config = self.config.clone();
+        let weights = parameters.weights(&config);
+        let mut gradients = gradients.gradients(&config);
+        self.forward(&weights, batch, true);
+        let sums = self.head(&weights, &mut gradients, batch, options, scale);
+        let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
+        let pass = Pass { threads: &self.threads, config: &config, rope: &self.rope, span };
+        for (i, layer) in config.layers.iter().enumerate().rev() {
+            backward(
+                &pass,
+                layer,
+                &weights.layers[i],
+                &mut gradients.layers[i],
+                &self.streams[i],
+                &self.kept[i],
+                &mut self.stream,
+                &mut self.scratch,
+                &mut self.derivatives,
+            );
+        }
+        let dim = config.model_dim;
+        embedding::backward(&self.threads, gradients.embedding, &batch.inputs, &self.stream, dim, options.ignore);
+        sums
+    }
+
+    /// Runs all blocks and the last norm, whose output is left in `scratch.normed`.
+    fn forward(&mut self, weights: &Weights<'_>, batch: &Batch, keep: bool) {
+        let dim = self.config.model_dim;
+        let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
+        self.rope.grow_to(batch.time);
+        let pass = Pass { threads: &self.threads, config: &self.config, rope: &self.rope, span };
+        fit(&mut self.streams[0], span.rows() * dim);
+        embedding::forward(&self.threads, &mut self.streams[0], &batch.inputs, weights.embedding, dim);
+        let mut last = 0;
+        for (i, (layer, weights)) in self.config.layers.iter().zip(&weights.layers).enumerate() {
+            // Without a backward pass two streams and one set of activations are enough.
+            let (from, to, slot) = if keep { (i, i + 1, i) } else { (i % 2, (i + 1) % 2, 0) };
+            let mut out = std::mem::take(&mut self.streams[to]);
+            fit(&mut out, span.rows() * dim);
+            let x = &self.streams[from];
+            block::forward(&pass, layer, weights, x, &mut out, &mut self.kept[slot], &mut self.scratch, Memory::Backward);
+            self.streams[to] = out;
+            last = to;
+        }
+        fit(&mut self.scratch.normed, span.rows() * dim);
+        rms_norm::forward(&self.threads, &mut self.scratch.normed, &self.streams[last], weights.norm, NORM_EPS);
+    }
+
+    /// Output projection and loss, chunk by chunk, forward and backward; the derivative by the last residual stream is
+    /// left in `self.stream`.
+    fn head(
+        &mut self,
+        weights: &Weights<'_>,
+        gradients: &mut Gradients<'_>,
+        batch: &Batch,
+        options: LossOptions,
+        scale: f32,
+    ) -> LossSums {
+        let (dim, vocabulary) = (self.config.model_dim, self.config.vocab_size);
+        let mut sums = LossSums::default();
+        // The derivative by the norm's output takes the place of that output, chunk by chunk.
+        let mut dnormed = vec![0.0; LOSS_ROWS * dim];
+        for_each_chunk(batch, |rows, targets| {
+            let normed = &mut self.scratch.normed[rows.start * dim..rows.end * dim];
+            fit(&mut self.logits, targets.len() * vocabulary);
+            linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
+            let (ignore, z_weight) = (options.ignore, options.z_weight);
+            sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, ignore, z_weight, scale);
+            let head = gradients.head.as_deref_mut().unwrap_or(gradients.embedding);
+            linear::backward_weight(&self.threads, head, &self.logits, normed, dim);
+            let dnormed = &mut dnormed[..normed.len()];
+            linear::backward_input(&self.threads, dnormed, &self.logits, weights.head, dim, false);
+            normed.copy_from_slice(dnormed);
+        });
+        self.stream.clear();
+        self.stream.resize(batch.inputs.len() * dim, 0.0);
+        let last = &self.streams[self.config.layers.len()];
+        rms_norm::backward(
+            &self.threads, &mut self.stream, gradients.norm, &self.scratch.normed, last, weights.norm, NORM_EPS,
+        );
+        sums
+    }
+}
+
+fn for_each_chunk(batch: &Batch, mut task: impl FnMut(std::ops::Range<usize>, &[u32])) {
+    for (chunk, targets) in batch.targets.chunks(LOSS_ROWS).enumerate() {
+        task(chunk * LOSS_ROWS..chunk * LOSS_ROWS + targets.len(), targets);
+    }
+}
