@@ -119,7 +119,16 @@ impl Network {
             let mut out = std::mem::take(&mut self.streams[to]);
             fit(&mut out, span.rows() * dim);
             let x = &self.streams[from];
-            block::forward(&pass, layer, weights, x, &mut out, &mut self.kept[slot], &mut self.scratch, Memory::Backward);
+            block::forward(
+                &pass,
+                layer,
+                weights,
+                x,
+                &mut out,
+                &mut self.kept[slot],
+                &mut self.scratch,
+                Memory::Backward,
+            );
             self.streams[to] = out;
             last = to;
         }
@@ -157,7 +166,13 @@ impl Network {
         self.stream.resize(batch.inputs.len() * dim, 0.0);
         let last = &self.streams[self.config.layers.len()];
         rms_norm::backward(
-            &self.threads, &mut self.stream, gradients.norm, &self.scratch.normed, last, weights.norm, NORM_EPS,
+            &self.threads,
+            &mut self.stream,
+            gradients.norm,
+            &self.scratch.normed,
+            last,
+            weights.norm,
+            NORM_EPS,
         );
         sums
     }

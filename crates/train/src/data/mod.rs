@@ -1,0 +1,5 @@
+//! From shards to batches.
+
+mod batch;
+
+pub use batch::Batch;
