@@ -17,6 +17,7 @@ mod layout;
 mod model;
 mod session;
 mod tensor;
+mod tokenizer;
 mod weights;
 
 pub use cache::{Cache, LayerCache};
@@ -28,4 +29,5 @@ pub use model::{Model, ModelError};
 pub use openelm_kernels as kernels;
 pub use session::{Session, SessionError};
 pub use tensor::{DType, Tensor, TensorError};
+pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError, clean};
 pub use weights::{LayerWeights, Weights};

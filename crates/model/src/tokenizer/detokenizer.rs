@@ -1,0 +1,79 @@
+//! Decoding id by id, without ever showing half a character.
+
+use super::pieces::{Piece, Vocabulary};
+
+/// Turns a stream of ids into text; made by [`super::Tokenizer::detokenizer`].
+#[derive(Debug, Clone)]
+pub struct Detokenizer<'t> {
+    vocabulary: &'t Vocabulary,
+    /// Bytes of a character that is not complete yet.
+    pending: Vec<u8>,
+    /// Whether a space at this place is the one that encoding put before the text.
+    at_start: bool,
+}
+
+impl<'t> Detokenizer<'t> {
+    pub(super) fn new(vocabulary: &'t Vocabulary) -> Self {
+        Self { vocabulary, pending: Vec::new(), at_start: true }
+    }
+
+    /// The text that `id` completes, possibly none.
+    pub fn push(&mut self, id: u32) -> String {
+        let vocabulary = self.vocabulary;
+        match vocabulary.pieces.get(id as usize) {
+            Some(Piece::Byte(byte)) => {
+                self.at_start = false;
+                self.pending.push(*byte);
+                self.complete()
+            }
+            Some(Piece::Text(text)) => {
+                let mut out = self.finish();
+                let stripped = text.strip_prefix(' ').filter(|_| self.at_start && vocabulary.leading_space);
+                self.at_start = false;
+                out.push_str(stripped.unwrap_or(text));
+                out
+            }
+            Some(Piece::Unknown(surface)) => {
+                let mut out = self.finish();
+                self.at_start = false;
+                out.push_str(surface);
+                out
+            }
+            // A control token ends a row of bytes, like any other piece.
+            Some(Piece::Control) => self.finish(),
+            None => String::new(),
+        }
+    }
+
+    /// What is left at the end: bytes that never became a character, one U+FFFD each.
+    pub fn finish(&mut self) -> String {
+        let out = replace_invalid(&self.pending);
+        self.pending.clear();
+        out
+    }
+
+    /// Takes the characters that are complete out of `pending`.
+    fn complete(&mut self) -> String {
+        let tail = self.pending.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
+        let may_grow = may_become_character(&self.pending[self.pending.len() - tail..]);
+        let complete = self.pending.len() - if may_grow { tail } else { 0 };
+        let out = replace_invalid(&self.pending[..complete]);
+        self.pending.drain(..complete);
+        out
+    }
+}
+
+/// Whether more bytes could make a character of these.
+fn may_become_character(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
+}
+
+/// Decodes like SentencePiece: one U+FFFD for each byte that belongs to no character.
+fn replace_invalid(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    out
+}

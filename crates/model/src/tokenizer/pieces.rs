@@ -1,0 +1,130 @@
+//! What each id stands for when text is put together.
+
+use sentencepiece_model::{SentencePieceModel, Type};
+use serde_json::Value;
+
+use super::{TokenizerError, unusable};
+
+/// What an id stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// Text, with spaces in place of `▁`.
+    Text(String),
+    /// One byte of a character that has no piece.
+    Byte(u8),
+    /// What stands for the unknown.
+    Unknown(String),
+    /// Nothing that is seen: the beginning or the end of a text.
+    Control,
+}
+
+/// All pieces of a tokenizer.
+#[derive(Debug, Clone)]
+pub(super) struct Vocabulary {
+    pub pieces: Vec<Piece>,
+    pub bos: Option<u32>,
+    pub eos: Option<u32>,
+    pub unk: Option<u32>,
+    /// Whether encoding puts a space before the text, which decoding takes away.
+    pub leading_space: bool,
+}
+
+/// More pieces than any vocabulary has; a larger number is a sign of a damaged file.
+const MAX_PIECES: usize = 1 << 24;
+
+impl Vocabulary {
+    pub fn from_sentencepiece(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        let model = SentencePieceModel::from_slice(bytes)
+            .map_err(|e| unusable(format_args!("not a SentencePiece model: {e}")))?;
+        let model = model.model();
+        let trainer = model.trainer_spec.clone().unwrap_or_default();
+        if model.pieces.is_empty() {
+            return Err(unusable("the SentencePiece model has no pieces"));
+        }
+        let pieces = model.pieces.iter().map(|piece| {
+            let text = piece.piece().replace('▁', " ");
+            match piece.r#type() {
+                Type::Control => Piece::Control,
+                Type::Unknown => Piece::Unknown(trainer.unk_surface().to_owned()),
+                Type::Byte => byte_of(piece.piece()).map_or(Piece::Text(text), Piece::Byte),
+                _ => Piece::Text(text),
+            }
+        });
+        let pieces: Vec<Piece> = pieces.collect();
+        let id = |id: i32| u32::try_from(id).ok().filter(|&id| (id as usize) < pieces.len());
+        Ok(Self {
+            bos: id(trainer.bos_id()),
+            eos: id(trainer.eos_id()),
+            unk: id(trainer.unk_id()),
+            leading_space: model.normalizer_spec.as_ref().is_none_or(|n| n.add_dummy_prefix()),
+            pieces,
+        })
+    }
+
+    pub fn from_tokenizer_json(text: &[u8]) -> Result<Self, TokenizerError> {
+        let json: Value =
+            serde_json::from_slice(text).map_err(|e| unusable(format_args!("not a tokenizer.json: {e}")))?;
+        let model = &json["model"];
+        let Some(vocab) = model["vocab"].as_object().filter(|vocab| !vocab.is_empty()) else {
+            return Err(unusable("the tokenizer.json has no model with a vocabulary"));
+        };
+        let added = json["added_tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let id = |value: &Value| value.as_u64().filter(|&id| id < MAX_PIECES as u64).map(|id| id as usize);
+        let mut entries = Vec::new();
+        for (piece, value) in vocab {
+            let id = id(value).ok_or_else(|| unusable(format_args!("the piece {piece:?} has the id {value}")))?;
+            let text = || Piece::Text(piece.replace('▁', " "));
+            entries.push((id, byte_of(piece).map_or_else(text, Piece::Byte)));
+        }
+        for token in added {
+            if let (Some(id), Some(text)) = (id(&token["id"]), token["content"].as_str()) {
+                let special = token["special"] == true;
+                entries.push((id, if special { Piece::Control } else { Piece::Text(text.to_owned()) }));
+            }
+        }
+        let count = entries.iter().map(|(id, _)| id + 1).max().unwrap_or_default();
+        // Ids are dense but for a few holes; a file that claims one huge id must not make us allocate for it.
+        if count > 2 * entries.len() + 1024 {
+            return Err(unusable(format_args!("{} pieces have ids up to {}", entries.len(), count - 1)));
+        }
+        let mut pieces = vec![Piece::Control; count];
+        for (id, piece) in entries {
+            pieces[id] = piece;
+        }
+        let named = |names: &[&str]| {
+            let in_vocab = |name: &&str| vocab.get(*name).and_then(id);
+            let in_added = |name: &&str| added.iter().find(|t| t["content"] == **name).and_then(|t| id(&t["id"]));
+            names.iter().find_map(|name| in_vocab(name).or_else(|| in_added(name))).map(|id| id as u32)
+        };
+        let unk = named(&[model["unk_token"].as_str().unwrap_or("<unk>")]);
+        if let Some(unk) = unk {
+            pieces[unk as usize] = Piece::Unknown(" \u{2047} ".to_owned());
+        }
+        Ok(Self {
+            bos: named(&["<s>", "<bos>", "<|begin_of_text|>"]),
+            eos: named(&["</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"]),
+            unk,
+            leading_space: has_leading_space(&json),
+            pieces,
+        })
+    }
+}
+
+/// The byte that a piece such as `<0x0A>` stands for.
+fn byte_of(piece: &str) -> Option<u8> {
+    u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()
+}
+
+/// Whether the normaliser or the pre-tokeniser puts `▁` before the text.
+fn has_leading_space(json: &Value) -> bool {
+    let prepends = |step: &Value| match step["type"].as_str() {
+        Some("Prepend") => step["prepend"] == "▁",
+        Some("Metaspace") => step["prepend_scheme"] != "never" && step["add_prefix_space"] != false,
+        _ => false,
+    };
+    ["normalizer", "pre_tokenizer"].iter().any(|key| {
+        let step = &json[key];
+        let parts = ["normalizers", "pretokenizers"].iter().filter_map(|key| step[key].as_array()).flatten();
+        prepends(step) || parts.into_iter().any(prepends)
+    })
+}
