@@ -1,0 +1,58 @@
+//! What can be wrong with a corpus.
+
+use std::path::PathBuf;
+
+/// A corpus that cannot be read; the message names the file and the place in it.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A path or pattern that matches nothing.
+    #[error("no file matches {pattern}; check the path of this source")]
+    NoFiles {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A pattern that cannot be understood.
+    #[error("{pattern} is not a pattern for files: {reason}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A name that says nothing of the content.
+    #[error("{}: cannot tell the format from the name; set format = \"text\", \"jsonl\" or \"parquet\"", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that cannot be read, or is not what its name says.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A line that is not what it should be.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A corpus without a single row to train on.
+    #[error("the corpus yields no row of {tokens} tokens after filtering; bring more text or shorten sequence_length")]
+    Empty {
+        /// Tokens that a row needs.
+        tokens: usize,
+    },
+    /// Other files than those that the checkpoint was made with.
+    #[error("the corpus changed since the checkpoint was made: {change}; put it back, or start a new run")]
+    Changed {
+        /// What is different.
+        change: String,
+    },
+}

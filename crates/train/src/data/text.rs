@@ -1,0 +1,40 @@
+//! Plain text: documents are cut at blank lines.
+
+use std::path::Path;
+
+use super::DataError;
+use super::lines::Lines;
+
+/// A document ends at the first blank line behind this many bytes.
+const DOCUMENT: usize = 16 << 10;
+/// A document without blank lines ends with the line that passes this many bytes.
+const LONGEST: usize = 1 << 20;
+
+/// The documents of a text file.
+pub(super) fn documents(
+    path: &Path,
+) -> Result<impl Iterator<Item = Result<String, DataError>> + Send + use<>, DataError> {
+    let mut lines = Lines::open(path)?;
+    let mut done = false;
+    Ok(std::iter::from_fn(move || {
+        let mut document = String::new();
+        while !done {
+            match lines.next() {
+                Ok(Some(line)) => {
+                    document.push_str(&line);
+                    let blank = line.trim().is_empty();
+                    if (blank && document.len() >= DOCUMENT) || document.len() >= LONGEST {
+                        break;
+                    }
+                }
+                Ok(None) => done = true,
+                Err(e) => {
+                    done = true;
+                    return Some(Err(e));
+                }
+            }
+        }
+        let document = document.trim();
+        (!document.is_empty()).then(|| Ok(document.to_owned()))
+    }))
+}
