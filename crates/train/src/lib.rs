@@ -6,17 +6,21 @@
 //! ```
 
 mod backward;
+mod checkpoint;
 pub mod data;
 mod initialisation;
 mod network;
 mod parameters;
+mod recipe;
 mod schedule;
 mod tokenizer_training;
 mod trainer;
 
+pub use checkpoint::{CheckpointError, Checkpoints, RunState};
 pub use initialisation::initialise;
 pub use network::{LossOptions, Network};
 pub use parameters::Parameters;
+pub use recipe::{Recipe, RecipeError};
 pub use schedule::Schedule;
 pub use tokenizer_training::{TokenizerTrainingError, train_tokenizer};
 pub use trainer::{Accumulation, OptimizerOptions, StepReport, Trainer};

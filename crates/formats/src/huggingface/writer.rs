@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{config_to_json, file_name_of};
 use crate::FormatError;
+use crate::atomic::{keep_file, temporary_file, write_file};
 use crate::cast::cast;
 
 /// How a model is written.
@@ -55,10 +56,10 @@ pub fn write<'a>(
         });
         let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
         let target = folder.join(&file);
-        let temporary = tempfile::NamedTempFile::new_in(folder).map_err(FormatError::io(folder))?;
+        let temporary = temporary_file(folder).map_err(FormatError::io(folder))?;
         safetensors::serialize_to_file(tensors, metadata, temporary.path())
             .map_err(|e| FormatError::io(&target)(std::io::Error::other(e)))?;
-        keep(temporary, &target)?;
+        keep_file(temporary, &target).map_err(FormatError::io(&target))?;
     }
     if shards.len() > 1 {
         let total: usize = specs.iter().map(|spec| spec.len() * options.dtype.size()).sum();
@@ -71,16 +72,7 @@ pub fn write<'a>(
 
 fn write_json(folder: &Path, name: &str, value: &serde_json::Value) -> Result<(), FormatError> {
     let target = folder.join(name);
-    let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(FormatError::io(folder))?;
-    let text = format!("{value:#}\n");
-    temporary.write_all(text.as_bytes()).map_err(FormatError::io(&target))?;
-    keep(temporary, &target)
-}
-
-fn keep(temporary: tempfile::NamedTempFile, target: &Path) -> Result<(), FormatError> {
-    temporary.as_file().sync_all().map_err(FormatError::io(target))?;
-    temporary.persist(target).map_err(|e| FormatError::io(target)(e.error))?;
-    Ok(())
+    write_file(&target, |file| writeln!(file, "{value:#}")).map_err(FormatError::io(&target))
 }
 
 /// Cuts the tensors, in order, into files of at most `shard_bytes`; a larger tensor has a file of its own.

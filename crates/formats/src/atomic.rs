@@ -1,0 +1,100 @@
+//! Files that are there whole or not at all.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use tempfile::{Builder, NamedTempFile, TempDir};
+
+/// Writes `target` through a temporary file beside it, which takes its name only once its bytes are on the disk. After an
+/// error there is no trace of it, and what `target` was before still stands.
+///
+/// # Errors
+/// What `write` or the system reports.
+pub fn write_file(target: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<()> {
+    let temporary = temporary_file(folder_of(target))?;
+    let mut writer = BufWriter::new(temporary.as_file());
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    keep_file(temporary, target)
+}
+
+/// An empty file in `folder` with the usual permissions; it vanishes unless it is kept.
+pub(crate) fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
+    builder(0o666).prefix(".").suffix(".tmp").tempfile_in(folder)
+}
+
+/// Gives a finished temporary file its name.
+pub(crate) fn keep_file(temporary: NamedTempFile, target: &Path) -> io::Result<()> {
+    temporary.as_file().sync_all()?;
+    temporary.persist(target).map_err(|e| e.error)?;
+    sync_folder(folder_of(target))
+}
+
+/// Fills a folder beside `target`, which takes its name only once `fill` is done. After an error there is no trace of it.
+///
+/// # Errors
+/// What `fill` or the system reports; also if `target` exists.
+pub fn write_folder<E: From<io::Error>>(target: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    let temporary: TempDir = builder(0o777).prefix(".").suffix(".tmp").tempdir_in(folder_of(target))?;
+    fill(temporary.path())?;
+    sync_folder(temporary.path())?;
+    std::fs::rename(temporary.path(), target)?;
+    // It has moved: there is nothing left to remove.
+    let _ = temporary.keep();
+    sync_folder(folder_of(target))?;
+    Ok(())
+}
+
+#[cfg(unix)]
+fn builder(mode: u32) -> Builder<'static, 'static> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut builder = Builder::new();
+    builder.permissions(std::fs::Permissions::from_mode(mode));
+    builder
+}
+
+#[cfg(not(unix))]
+fn builder(_mode: u32) -> Builder<'static, 'static> {
+    Builder::new()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes renames within `folder` last through a power cut, where the system can.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("file");
+        write_file(&target, |file| file.write_all(b"first")).unwrap();
+        let failed = write_file(&target, |file| {
+            file.write_all(b"second")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read(&target).unwrap(), b"first");
+        let failed: io::Result<()> = write_folder(&folder.path().join("new"), |path| {
+            std::fs::write(path.join("part"), b"x")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something is left over");
+        write_folder::<io::Error>(&folder.path().join("new"), |path| std::fs::write(path.join("whole"), b"x")).unwrap();
+        assert!(folder.path().join("new/whole").exists());
+    }
+}

@@ -1,0 +1,261 @@
+//! The whole state of a run in a folder that is also a model in the Hugging Face layout.
+//!
+//! ```text
+//! step-00001000/  config.json  model.safetensors  tokenizer.model     the model
+//!                 optimizer.safetensors                               first and second moments
+//!                 state.json                                          counters and the position in the corpus
+//!                 checksums.json                                      SHA-256 of each file; written last
+//! ```
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use openelm::{DType, ModelConfig};
+use openelm_formats::{FormatError, atomic, huggingface};
+use openelm_kernels::MappedFile;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::data::StreamState;
+use crate::parameters::Parameters;
+use crate::trainer::Trainer;
+
+const CHECKSUMS: &str = "checksums.json";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// A checkpoint that cannot be written or read; the message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The system could not do what was asked.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The model in it cannot be written or read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A file that is not as it was written.
+    #[error("checkpoint {} is damaged: {reason}; remove it to go on from the one before", path.display())]
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The checkpoint of another model.
+    #[error("checkpoint {} is of another {what}; choose another output folder, or the recipe it was made with", path.display())]
+    Other {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+    },
+}
+
+impl From<io::Error> for CheckpointError {
+    fn from(source: io::Error) -> Self {
+        Self::Io { path: PathBuf::from("checkpoint"), source }
+    }
+}
+
+/// Counters of a run and its position in the corpus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Updates made.
+    pub step: u64,
+    /// Tokens learnt from.
+    pub tokens: u64,
+    /// SHA-256 of the tokenizer's file.
+    pub tokenizer: String,
+    /// Position in the corpus.
+    pub stream: StreamState,
+}
+
+/// The checkpoints of a run.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+impl Checkpoints {
+    /// Those in `folder`, which is made if need be.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn open(folder: PathBuf) -> Result<Self, CheckpointError> {
+        std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+        Ok(Self { folder })
+    }
+
+    /// All complete checkpoints, the oldest first.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn list(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).map_err(at(&self.folder))? {
+            let path = entry.map_err(at(&self.folder))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("step-") && path.join(CHECKSUMS).exists() {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// Writes the state of `trainer`; it is there whole or not at all. `tokenizer` is the name and content of the
+    /// tokenizer's file.
+    ///
+    /// # Errors
+    /// If the system cannot write it; the checkpoints before stand.
+    pub fn save(
+        &self,
+        trainer: &Trainer,
+        state: &RunState,
+        tokenizer: (&str, &[u8]),
+    ) -> Result<PathBuf, CheckpointError> {
+        let target = self.folder.join(format!("step-{:08}", state.step));
+        if target.join(CHECKSUMS).exists() {
+            return Ok(target);
+        }
+        let written = atomic::write_folder(&target, |folder| write_all(folder, trainer, state, tokenizer));
+        written.map_err(|e: CheckpointError| match e {
+            // The temporary name means nothing to the reader.
+            CheckpointError::Io { source, .. } | CheckpointError::Format(FormatError::Io { source, .. }) => {
+                CheckpointError::Io { path: target.clone(), source }
+            }
+            other => other,
+        })?;
+        Ok(target)
+    }
+
+    /// Removes all but the newest `keep` checkpoints; 0 keeps all.
+    ///
+    /// # Errors
+    /// If one cannot be removed.
+    pub fn prune(&self, keep: usize) -> Result<(), CheckpointError> {
+        let all = self.list()?;
+        let surplus = if keep == 0 { 0 } else { all.len().saturating_sub(keep) };
+        for path in &all[..surplus] {
+            std::fs::remove_dir_all(path).map_err(at(path))?;
+        }
+        Ok(())
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
+    let path = path.to_owned();
+    move |source| CheckpointError::Io { path, source }
+}
+
+fn write_all(
+    folder: &Path,
+    trainer: &Trainer,
+    state: &RunState,
+    tokenizer: (&str, &[u8]),
+) -> Result<(), CheckpointError> {
+    let weights: HashMap<&str, &[f32]> =
+        trainer.parameters().tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
+    let options = huggingface::WriteOptions { dtype: DType::F32, shard_bytes: 0 };
+    let values = |spec: &openelm::TensorSpec| Cow::Borrowed(weights[spec.name.as_str()]);
+    huggingface::write(folder, trainer.config(), values, options)?;
+
+    let mut moments = Vec::new();
+    for (name, parameters) in ["first", "second"].into_iter().zip(trainer.moments()) {
+        for (spec, values) in parameters.tensors() {
+            let view = TensorView::new(Dtype::F32, spec.shape.clone(), bytemuck::cast_slice(values));
+            let view = view.map_err(|e| at(&folder.join(OPTIMIZER))(io::Error::other(e)))?;
+            moments.push((format!("{name}.{}", spec.name), view));
+        }
+    }
+    let path = folder.join(OPTIMIZER);
+    safetensors::serialize_to_file(moments, None, &path).map_err(|e| at(&path)(io::Error::other(e)))?;
+    File::open(&path).and_then(|file| file.sync_all()).map_err(at(&path))?;
+    let path = folder.join(STATE);
+    atomic::write_file(&path, |file| Ok(serde_json::to_writer(file, state)?)).map_err(at(&path))?;
+    let path = folder.join(tokenizer.0);
+    atomic::write_file(&path, |file| file.write_all(tokenizer.1)).map_err(at(&path))?;
+
+    let checksums = checksums(folder)?;
+    let path = folder.join(CHECKSUMS);
+    atomic::write_file(&path, |file| Ok(serde_json::to_writer_pretty(file, &checksums)?)).map_err(at(&path))
+}
+
+/// SHA-256 of every file in `folder`, in hexadecimal.
+fn checksums(folder: &Path) -> Result<BTreeMap<String, String>, CheckpointError> {
+    let mut sums = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(at(folder))? {
+        let path = entry.map_err(at(folder))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name != CHECKSUMS {
+            let map = MappedFile::open(&path).map_err(at(&path))?;
+            sums.insert(name.to_owned(), sha256(map.as_ref()));
+        }
+    }
+    Ok(sums)
+}
+
+/// SHA-256 of `bytes` in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads the checkpoint at `path` into `trainer`, after every file was checked, and gives the run's state.
+///
+/// # Errors
+/// If a file is damaged, or the checkpoint is of another model or tokenizer.
+pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunState, CheckpointError> {
+    let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
+    let read = |name: &str| std::fs::read(path.join(name)).map_err(at(&path.join(name)));
+    let expected: BTreeMap<String, String> =
+        serde_json::from_slice(&read(CHECKSUMS)?).map_err(|e| damaged(format!("{CHECKSUMS}: {e}")))?;
+    let found = checksums(path)?;
+    if let Some((name, _)) = expected.iter().find(|(name, sum)| found.get(*name) != Some(sum)) {
+        return Err(damaged(format!("{name} is missing or not as it was written")));
+    }
+    let state: RunState = serde_json::from_slice(&read(STATE)?).map_err(|e| damaged(format!("{STATE}: {e}")))?;
+    let loaded = huggingface::read(path)?;
+    if !same_model(&loaded.config, trainer.config()) {
+        return Err(CheckpointError::Other { path: path.to_owned(), what: "model" });
+    }
+    if state.tokenizer != tokenizer {
+        return Err(CheckpointError::Other { path: path.to_owned(), what: "tokenizer" });
+    }
+    let map = MappedFile::open(&path.join(OPTIMIZER)).map_err(at(&path.join(OPTIMIZER)))?;
+    let moments =
+        SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(format!("{OPTIMIZER}: {e}")))?;
+    let [weights, first, second] = trainer.restore(state.step);
+    for (spec, values) in weights.tensors_mut() {
+        values.copy_from_slice(&loaded.tensors[&spec.name].to_f32());
+    }
+    let fill = |parameters: &mut Parameters, kind: &str| -> Result<(), CheckpointError> {
+        for (spec, values) in parameters.tensors_mut() {
+            let name = format!("{kind}.{}", spec.name);
+            let view = moments.tensor(&name).map_err(|e| damaged(format!("{OPTIMIZER}: {name}: {e}")))?;
+            if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
+                return Err(damaged(format!("{OPTIMIZER}: {name} has another shape than the weights")));
+            }
+            bytemuck::cast_slice_mut(values).copy_from_slice(view.data());
+        }
+        Ok(())
+    };
+    fill(first, "first")?;
+    fill(second, "second")?;
+    Ok(state)
+}
+
+/// Whether two geometries have the same tensors and arithmetic.
+fn same_model(a: &ModelConfig, b: &ModelConfig) -> bool {
+    // How the heads were described does not matter once they are known.
+    ModelConfig { qkv_multipliers: b.qkv_multipliers.clone(), ..a.clone() } == *b
+}
