@@ -1,2 +1,44 @@
-//! placeholder
-fn main() {}
+//! The `openelm` command: OpenELM from raw text to the device. Commands parse, call the libraries and render.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Small language models with layer-wise scaling: train them, run them, carry them elsewhere.
+#[derive(Parser)]
+#[command(name = "openelm", version, about, infer_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Pretrain(commands::pretrain::Arguments),
+    Tokenizer(commands::tokenizer::Arguments),
+    Average(commands::average::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Pretrain(arguments) => commands::pretrain::run(arguments),
+        Command::Tokenizer(arguments) => commands::tokenizer::run(arguments),
+        Command::Average(arguments) => commands::average::run(arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let source = error.downcast_ref::<std::io::Error>();
+    source.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -232,8 +232,7 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
         return Err(CheckpointError::Other { path: path.to_owned(), what: "tokenizer" });
     }
     let map = MappedFile::open(&path.join(OPTIMIZER)).map_err(at(&path.join(OPTIMIZER)))?;
-    let moments =
-        SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(format!("{OPTIMIZER}: {e}")))?;
+    let moments = SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(format!("{OPTIMIZER}: {e}")))?;
     let [weights, first, second] = trainer.restore(state.step);
     for (spec, values) in weights.tensors_mut() {
         values.copy_from_slice(&loaded.tensors[&spec.name].to_f32());

@@ -5,17 +5,20 @@
 //!        -> log, validation, checkpoint
 //! ```
 
+mod average;
 mod backward;
 mod checkpoint;
 pub mod data;
 mod initialisation;
 mod network;
 mod parameters;
+pub mod pretrain;
 mod recipe;
 mod schedule;
 mod tokenizer_training;
 mod trainer;
 
+pub use average::{AverageError, average};
 pub use checkpoint::{CheckpointError, Checkpoints, RunState};
 pub use initialisation::initialise;
 pub use network::{LossOptions, Network};

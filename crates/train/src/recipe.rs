@@ -234,12 +234,7 @@ impl Recipe {
     }
 
     fn validate(&self) -> Result<(), RecipeError> {
-        fn check(
-            ok: bool,
-            key: &'static str,
-            value: impl ToString,
-            expected: &'static str,
-        ) -> Result<(), RecipeError> {
+        fn check(ok: bool, key: &'static str, value: impl ToString, expected: &'static str) -> Result<(), RecipeError> {
             if ok { Ok(()) } else { Err(RecipeError::Value { key, value: value.to_string(), expected }) }
         }
         let Self { train, optimizer, schedule, log, checkpoint, .. } = self;

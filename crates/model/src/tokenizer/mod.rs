@@ -87,18 +87,25 @@ impl Tokenizer {
         Ok(Self { encoder, vocabulary })
     }
 
+    /// The tokenizer's file at `path`: itself, or the `tokenizer.model` or `tokenizer.json` in a folder.
+    ///
+    /// # Errors
+    /// If it is a folder without either.
+    pub fn find(path: &Path) -> Result<PathBuf, TokenizerError> {
+        if !path.is_dir() {
+            return Ok(path.to_owned());
+        }
+        let candidates = ["tokenizer.model", "tokenizer.json"].map(|name| path.join(name));
+        let found = candidates.into_iter().find(|file| file.exists());
+        found.ok_or_else(|| TokenizerError::NoTokenizer { path: path.to_owned() })
+    }
+
     /// Reads `path`: a `.model` or `.json` file, or a folder with a `tokenizer.model` or `tokenizer.json`.
     ///
     /// # Errors
     /// See [`TokenizerError`].
     pub fn open(path: &Path) -> Result<Self, TokenizerError> {
-        let file = if path.is_dir() {
-            let candidates = ["tokenizer.model", "tokenizer.json"].map(|name| path.join(name));
-            let found = candidates.into_iter().find(|file| file.exists());
-            found.ok_or_else(|| TokenizerError::NoTokenizer { path: path.to_owned() })?
-        } else {
-            path.to_owned()
-        };
+        let file = Self::find(path)?;
         let bytes = std::fs::read(&file).map_err(|source| TokenizerError::Io { path: file.clone(), source })?;
         let is_json = file.extension().is_some_and(|extension| extension == "json");
         let tokenizer = if is_json { Self::from_tokenizer_json(&bytes) } else { Self::from_sentencepiece(&bytes) };

@@ -116,6 +116,10 @@ impl RowStream {
             let change = format!("it had {} files and has {} now", state.files.len(), now.len());
             return Err(DataError::Changed { change });
         }
+        if let Some(row) = state.buffer.iter().find(|row| row.len() != self.length) {
+            let change = format!("its rows were of {} tokens and are of {} now", row.len(), self.length);
+            return Err(DataError::Changed { change });
+        }
         self.state = state;
         self.shuffle_files();
         self.open = None;

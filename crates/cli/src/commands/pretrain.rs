@@ -1,0 +1,134 @@
+//! `openelm pretrain`: a training run with its progress on the terminal.
+
+use std::io::{IsTerminal, stderr};
+use std::path::PathBuf;
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use openelm_train::Recipe;
+use openelm_train::pretrain::{Event, pretrain};
+
+use super::ThreadOptions;
+
+/// Train a model from scratch; the same command again goes on where it stopped.
+#[derive(Args)]
+pub struct Arguments {
+    /// The recipe, a TOML file
+    recipe: PathBuf,
+    /// Change a value of the recipe, for example train.steps=100
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    threads: ThreadOptions,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let recipe = Recipe::load(&arguments.recipe, &arguments.set)?;
+    let stop = stop_on_interrupt()?;
+    let mut display = Display::new(&recipe);
+    let outcome = pretrain(&recipe, arguments.threads.threads(), &stop, &mut |event| display.show(event));
+    display.bar.finish_and_clear();
+    let outcome = outcome?;
+    let (step, steps) = (outcome.step, recipe.train.steps);
+    let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
+    eprintln!("step {step} of {steps}: {state}");
+    let counts = outcome.counts;
+    eprintln!("read: {} documents, {} tokens, {} full epochs", counts.documents, counts.tokens, outcome.epochs);
+    eprintln!("curve: {}", recipe.output.join("loss.svg").display());
+    println!("{}", outcome.checkpoint.display());
+    Ok(())
+}
+
+/// A flag that the first Ctrl-C raises; the second one leaves at once.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            exit(130);
+        }
+        eprintln!("\nfinishing this step and saving; once more to leave at once");
+    };
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
+    Ok(stop)
+}
+
+/// A progress bar on a terminal, plain lines elsewhere.
+struct Display {
+    bar: ProgressBar,
+    every: u64,
+    started: Instant,
+    first_step: u64,
+    validation: Option<f64>,
+}
+
+impl Display {
+    fn new(recipe: &Recipe) -> Self {
+        let bar = ProgressBar::new(recipe.train.steps);
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, every: recipe.log.every, started: Instant::now(), first_step: 0, validation: None }
+    }
+
+    fn line(&self, text: &str) {
+        if stderr().is_terminal() {
+            self.bar.println(text);
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    fn show(&mut self, event: Event) {
+        match event {
+            Event::Started { config, step, from } => {
+                let (millions, layers) = (config.parameters() as f64 / 1e6, config.layers.len());
+                self.line(&format!("{millions:.2} M parameters in {layers} layers, {} pieces", config.vocab_size));
+                if let Some(from) = from {
+                    self.line(&format!("going on from {}", from.display()));
+                }
+                self.first_step = step;
+                self.started = Instant::now();
+                self.bar.reset_eta();
+                self.bar.set_position(step);
+            }
+            Event::Step(entry) => {
+                let mut message = format!(
+                    "loss {:.3}  lr {:.2e}  norm {:.2}  {:.0} tokens/s  {} left",
+                    entry.loss,
+                    entry.lr,
+                    entry.gradient_norm,
+                    entry.tokens_per_second,
+                    self.time_left(entry.step),
+                );
+                if let Some(loss) = self.validation {
+                    message.push_str(&format!("  validation {loss:.3}"));
+                }
+                if stderr().is_terminal() {
+                    self.bar.set_position(entry.step);
+                    self.bar.set_message(message);
+                } else if entry.step % self.every == 0 {
+                    eprintln!("step {} of {}  {message}", entry.step, self.bar.length().unwrap_or_default());
+                }
+            }
+            Event::Validated(entry) => {
+                self.validation = Some(entry.validation_loss);
+                let (step, loss) = (entry.step, entry.validation_loss);
+                self.line(&format!("step {step}: validation loss {loss:.4}, perplexity {:.2}", loss.exp()));
+            }
+            Event::Saved(path) => self.line(&format!("saved {}", path.display())),
+        }
+    }
+
+    /// From the mean rate since the start: steps are all alike.
+    fn time_left(&self, step: u64) -> HumanDuration {
+        let made = step.saturating_sub(self.first_step).max(1);
+        let left = self.bar.length().unwrap_or(step).saturating_sub(step);
+        HumanDuration(self.started.elapsed().div_f64(made as f64).mul_f64(left as f64))
+    }
+}

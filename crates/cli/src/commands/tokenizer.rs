@@ -1,0 +1,144 @@
+//! `openelm tokenizer`: learn one, look at what it does.
+
+use std::io::{Read, Write, stdin, stdout};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use openelm::{Tokenizer, clean};
+use openelm_formats::atomic;
+use openelm_train::data::{CorpusConfig, DataError, Format, Source, documents};
+use openelm_train::train_tokenizer;
+
+/// Learn a tokenizer from a corpus, or encode and decode with one.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Learn a byte-fallback BPE from a corpus and write it as a SentencePiece model
+    Train(Train),
+    /// Print the ids of a text, as a JSON list
+    Encode(Encode),
+    /// Print the text of ids
+    Decode(Decode),
+}
+
+#[derive(Args)]
+struct Train {
+    /// Files or patterns: text, JSONL or Parquet, also .gz and .zst
+    #[arg(required = true)]
+    corpus: Vec<String>,
+    /// The file to write
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Pieces, bytes and control tokens included
+    #[arg(long, default_value_t = 4096)]
+    vocab_size: usize,
+    /// Key or column of the text in JSONL and Parquet files
+    #[arg(long, default_value = "text")]
+    text_key: String,
+    /// What the files are, where their names do not say it
+    #[arg(long, value_parser = format)]
+    format: Option<Format>,
+    /// Repair the text by ftfy's rules first
+    #[arg(long)]
+    clean: bool,
+}
+
+fn format(name: &str) -> Result<Format, String> {
+    match name {
+        "text" => Ok(Format::Text),
+        "jsonl" => Ok(Format::Jsonl),
+        "parquet" => Ok(Format::Parquet),
+        _ => Err("known are text, jsonl and parquet".to_owned()),
+    }
+}
+
+#[derive(Args)]
+struct Encode {
+    /// A .model or tokenizer.json file, or a folder with one
+    tokenizer: PathBuf,
+    /// The text; standard input where it is not given
+    text: Option<String>,
+    /// Put the token that begins a text before the ids
+    #[arg(long)]
+    bos: bool,
+    /// Put the token that ends a text behind the ids
+    #[arg(long)]
+    eos: bool,
+    /// Repair the text by ftfy's rules first
+    #[arg(long)]
+    clean: bool,
+}
+
+#[derive(Args)]
+struct Decode {
+    /// A .model or tokenizer.json file, or a folder with one
+    tokenizer: PathBuf,
+    /// The ids, separated by commas or spaces, with or without brackets; standard input where they are not given
+    #[arg(allow_hyphen_values = true)]
+    ids: Option<String>,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    match arguments.command {
+        Command::Train(arguments) => train(arguments),
+        Command::Encode(Encode { tokenizer, text, bos, eos, clean: repair }) => {
+            let tokenizer = Tokenizer::open(&tokenizer)?;
+            let text = text_or_stdin(text)?;
+            let text = if repair { clean(&text) } else { text };
+            let ids = tokenizer.encode_with(&text, bos, eos);
+            writeln!(stdout(), "{}", serde_json::to_string(&ids)?)?;
+            Ok(())
+        }
+        Command::Decode(Decode { tokenizer, ids }) => {
+            let tokenizer = Tokenizer::open(&tokenizer)?;
+            let ids = parse_ids(&text_or_stdin(ids)?)?;
+            if let Some(id) = ids.iter().find(|&&id| id as usize >= tokenizer.vocab_size()) {
+                bail!("id {id} is out of range: the tokenizer has {} pieces", tokenizer.vocab_size());
+            }
+            writeln!(stdout(), "{}", tokenizer.decode(&ids))?;
+            Ok(())
+        }
+    }
+}
+
+fn train(arguments: Train) -> Result<()> {
+    let Train { corpus, output, vocab_size, text_key, format, clean: repair } = arguments;
+    let source = |path| Source { path, text_key: text_key.clone(), format };
+    let sources = corpus.into_iter().map(source).collect();
+    let corpus = CorpusConfig { sources, min_characters: 0, min_tokens: 0, shuffle_buffer: 0 };
+    let bar = indicatif::ProgressBar::new_spinner();
+    let texts = documents(&corpus)?.map(|document| {
+        let document = document?;
+        bar.inc(1);
+        bar.set_message(format!("{} documents", bar.position()));
+        Ok::<_, DataError>(if repair { clean(&document) } else { document })
+    });
+    let model = train_tokenizer(texts, vocab_size)?;
+    bar.finish_and_clear();
+    let written = atomic::write_file(&output, |file| file.write_all(&model));
+    written.with_context(|| output.display().to_string())?;
+    eprintln!("{}: {vocab_size} pieces", output.display());
+    Ok(())
+}
+
+fn text_or_stdin(text: Option<String>) -> Result<String> {
+    if let Some(text) = text {
+        return Ok(text);
+    }
+    let mut text = String::new();
+    stdin().read_to_string(&mut text).context("standard input")?;
+    Ok(text)
+}
+
+/// Ids separated by commas or white space, in brackets or not.
+pub fn parse_ids(text: &str) -> Result<Vec<u32>> {
+    let inner = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let parts = inner.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().with_context(|| format!("{part:?} is not a token id"))).collect()
+}

@@ -1,0 +1,72 @@
+//! The mean of several checkpoints: how the released OpenELM weights were made (CoreNet's `average_ckpts`).
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use openelm::{DType, TensorSpec};
+use openelm_formats::huggingface::{self, Loaded, WriteOptions};
+use openelm_formats::{FormatError, atomic};
+
+/// Checkpoints that have no mean.
+#[derive(Debug, thiserror::Error)]
+pub enum AverageError {
+    /// Nothing to average.
+    #[error("there is no checkpoint to average; name at least one")]
+    None,
+    /// A model of another shape.
+    #[error("{} is another model than {}; only checkpoints of one model can be averaged", other.display(), first.display())]
+    Different {
+        /// The first model.
+        first: PathBuf,
+        /// The one that differs.
+        other: PathBuf,
+    },
+    /// A model cannot be read or written.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+}
+
+impl From<std::io::Error> for AverageError {
+    fn from(source: std::io::Error) -> Self {
+        Self::Format(FormatError::Io { path: PathBuf::from("average"), source })
+    }
+}
+
+/// Writes the mean of the models in `folders` to the new folder `output`, with the first one's tokenizer. Values are added
+/// in `f64` and rounded once, to `dtype` or to the first model's. Memory holds one tensor at a time.
+///
+/// # Errors
+/// If a model cannot be read, they are not of one shape, or `output` exists or cannot be written.
+pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Result<(), AverageError> {
+    let models = folders.iter().map(|folder| huggingface::read(folder)).collect::<Result<Vec<Loaded>, _>>()?;
+    let first = models.first().ok_or(AverageError::None)?;
+    if let Some(at) = models.iter().position(|model| model.config != first.config) {
+        return Err(AverageError::Different { first: folders[0].clone(), other: folders[at].clone() });
+    }
+    if output.exists() {
+        return Err(FormatError::Exists { path: output.to_owned() }.into());
+    }
+    let dtype = dtype.or_else(|| first.tensors.values().next().map(|tensor| tensor.dtype())).unwrap_or(DType::F32);
+    let mean = |spec: &TensorSpec| -> Cow<'static, [f32]> {
+        let mut sums = vec![0.0f64; spec.len()];
+        for model in &models {
+            let values = model.tensors[&spec.name].to_f32();
+            sums.iter_mut().zip(values.iter()).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+        let count = models.len() as f64;
+        sums.into_iter().map(|sum| (sum / count) as f32).collect()
+    };
+    if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
+    }
+    atomic::write_folder(output, |folder| {
+        huggingface::write(folder, &first.config, mean, WriteOptions { dtype, shard_bytes: 0 })?;
+        for name in ["tokenizer.model", "tokenizer.json"] {
+            let from = folders[0].join(name);
+            if from.exists() {
+                std::fs::copy(&from, folder.join(name)).map_err(FormatError::io(&from))?;
+            }
+        }
+        Ok(())
+    })
+}

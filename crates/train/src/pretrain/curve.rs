@@ -1,0 +1,98 @@
+//! The loss curve of a run as a picture.
+
+use plotters::prelude::*;
+
+use super::log::Entry;
+
+/// Draws training and validation loss over the updates; gives an SVG.
+pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error::Error>> {
+    let mut training = Vec::new();
+    let mut validation = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Step(entry) => training.push((entry.step as f64, entry.loss)),
+            Entry::Validation(entry) => validation.push((entry.step as f64, entry.validation_loss)),
+        }
+    }
+    let points = || training.iter().chain(&validation).copied();
+    let last = points().map(|(step, _)| step).fold(1.0, f64::max);
+    let high = points().map(|(_, loss)| loss).fold(0.0, f64::max);
+    let low = points().map(|(_, loss)| loss).fold(high, f64::min);
+    let margin = 0.05 * (high - low).max(0.1);
+
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (900, 500)).into_drawing_area();
+        root.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&root)
+            .caption("Loss", ("sans-serif", 22))
+            .margin(12)
+            .x_label_area_size(42)
+            .y_label_area_size(56)
+            .build_cartesian_2d(0.0..last, low - margin..high + margin)?;
+        chart
+            .configure_mesh()
+            .x_desc("updates")
+            .y_desc("nats per token")
+            .x_label_formatter(&|step| format!("{step:.0}"))
+            .y_label_formatter(&|loss| format!("{loss:.2}"))
+            .light_line_style(WHITE)
+            .draw()?;
+        let pale = RGBColor(170, 200, 235);
+        let strong = RGBColor(30, 90, 170);
+        let red = RGBColor(200, 60, 40);
+        chart.draw_series(LineSeries::new(training.iter().copied(), &pale))?;
+        let legend =
+            |colour: RGBColor| move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2));
+        let smooth = smoothed(&training);
+        chart.draw_series(LineSeries::new(smooth, strong.stroke_width(2)))?.label("training").legend(legend(strong));
+        if !validation.is_empty() {
+            let line = LineSeries::new(validation.iter().copied(), red.stroke_width(2));
+            chart.draw_series(line)?.label("validation").legend(legend(red));
+            chart.draw_series(validation.iter().map(|&point| Circle::new(point, 2, red.filled())))?;
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE)
+            .border_style(BLACK)
+            .label_font(("sans-serif", 14))
+            .draw()?;
+        root.present()?;
+    }
+    Ok(svg)
+}
+
+/// A moving average that forgets over about a fiftieth of the run.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let keep = 1.0 - 1.0 / (points.len() as f64 / 50.0).max(1.0);
+    let mut mean = points.first().map_or(0.0, |&(_, loss)| loss);
+    let smooth = |&(step, loss): &(f64, f64)| {
+        mean = keep * mean + (1.0 - keep) * loss;
+        (step, mean)
+    };
+    points.iter().map(smooth).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::log::{StepEntry, ValidationEntry};
+    use super::*;
+
+    #[test]
+    fn the_picture_shows_both_curves() {
+        let mut entries: Vec<Entry> = (1..=100)
+            .map(|step| {
+                let loss = 8.0 / (step as f64).sqrt();
+                let rates = (1e-3, 1.0, 1e4);
+                let (lr, gradient_norm, tokens_per_second) = rates;
+                Entry::Step(StepEntry { step, tokens: 0, epoch: 0, loss, lr, gradient_norm, tokens_per_second })
+            })
+            .collect();
+        assert!(!loss_curve(&entries).unwrap().contains("validation"));
+        entries.push(Entry::Validation(ValidationEntry { step: 50, validation_loss: 2.0, validation_tokens: 1 }));
+        let svg = loss_curve(&entries).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("validation") && svg.contains("nats per token"));
+        loss_curve(&[]).unwrap();
+    }
+}

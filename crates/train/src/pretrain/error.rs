@@ -1,0 +1,65 @@
+//! What can stop a run.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use openelm::{ConfigError, TokenizerError};
+
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+
+/// A run that cannot begin or go on. What was saved before stands.
+#[derive(Debug, thiserror::Error)]
+pub enum PretrainError {
+    /// The system could not do what was asked.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Another run writes to the same folder.
+    #[error("another run uses {}; wait for it to end or choose another output folder", folder.display())]
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The tokenizer cannot be read.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The geometry makes no model.
+    #[error("the recipe's [model]: {0}")]
+    Config(#[from] ConfigError),
+    /// The corpus cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The validation corpus cannot be read.
+    #[error("validation: {0}")]
+    Validation(DataError),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The numbers are no numbers any more.
+    #[error(
+        "the {what} is {value} at step {step}; go on from the checkpoint before with a lower schedule.max_lr, or look for \
+         what is wrong with the corpus"
+    )]
+    Diverged {
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// The update.
+        step: u64,
+    },
+    /// The picture of the losses cannot be drawn.
+    #[error("the loss curve cannot be drawn: {0}")]
+    Curve(String),
+}
+
+/// Says which file an error of the system concerns.
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> PretrainError {
+    let path = path.to_owned();
+    move |source| PretrainError::Io { path, source }
+}
