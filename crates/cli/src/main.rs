@@ -1,6 +1,7 @@
 //! The `openelm` command: OpenELM from raw text to the device. Commands parse, call the libraries and render.
 
 mod commands;
+mod model;
 
 use std::process::ExitCode;
 
@@ -16,14 +17,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Generate(commands::generate::Arguments),
     Pretrain(commands::pretrain::Arguments),
+    Plan(commands::plan::Arguments),
+    Logits(commands::logits::Arguments),
     Tokenizer(commands::tokenizer::Arguments),
     Average(commands::average::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Generate(arguments) => commands::generate::run(arguments),
         Command::Pretrain(arguments) => commands::pretrain::run(arguments),
+        Command::Plan(arguments) => commands::plan::run(arguments),
+        Command::Logits(arguments) => commands::logits::run(arguments),
         Command::Tokenizer(arguments) => commands::tokenizer::run(arguments),
         Command::Average(arguments) => commands::average::run(arguments),
     };

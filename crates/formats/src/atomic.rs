@@ -17,19 +17,30 @@ pub fn write_file(target: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io
     write(&mut writer)?;
     writer.flush()?;
     drop(writer);
-    keep_file(temporary, target)
-}
-
-/// An empty file in `folder` with the usual permissions; it vanishes unless it is kept.
-pub(crate) fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
-    builder(0o666).prefix(".").suffix(".tmp").tempfile_in(folder)
-}
-
-/// Gives a finished temporary file its name.
-pub(crate) fn keep_file(temporary: NamedTempFile, target: &Path) -> io::Result<()> {
     temporary.as_file().sync_all()?;
     temporary.persist(target).map_err(|e| e.error)?;
     sync_folder(folder_of(target))
+}
+
+/// The same for a writer that wants a path and may put a new file there.
+///
+/// # Errors
+/// What `write` or the system reports.
+pub fn write_path(target: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let temporary = temporary_file(folder_of(target))?;
+    let permissions = temporary.as_file().metadata()?.permissions();
+    let path = temporary.into_temp_path();
+    write(&path)?;
+    let file = File::open(&path)?;
+    file.set_permissions(permissions)?;
+    file.sync_all()?;
+    path.persist(target).map_err(|e| e.error)?;
+    sync_folder(folder_of(target))
+}
+
+/// An empty file in `folder` with the usual permissions; it vanishes unless it is kept.
+fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
+    builder(0o666).prefix(".").suffix(".tmp").tempfile_in(folder)
 }
 
 /// Fills a folder beside `target`, which takes its name only once `fill` is done. After an error there is no trace of it.
@@ -84,6 +95,12 @@ mod tests {
         write_file(&target, |file| file.write_all(b"first")).unwrap();
         let failed = write_file(&target, |file| {
             file.write_all(b"second")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(std::fs::read(&target).unwrap(), b"first");
+        let failed = write_path(&target, |path| {
+            std::fs::write(path, b"third")?;
             Err(io::Error::other("disk full"))
         });
         assert!(failed.is_err());

@@ -12,6 +12,7 @@
 pub mod block;
 mod cache;
 mod config;
+mod generation;
 mod geometry;
 mod layout;
 mod model;
@@ -22,6 +23,10 @@ mod weights;
 
 pub use cache::{Cache, LayerCache};
 pub use config::{Activation, ConfigError, LayerConfig, ModelConfig, NORM_EPS, Precision};
+pub use generation::{
+    Finish, Generation, GenerationError, GenerationOptions, Sampler, SamplingError, SamplingOptions, StopStrings,
+    generate,
+};
 pub use geometry::{Geometry, Multipliers, make_divisible};
 pub use layout::{TensorSpec, tensor_specs};
 pub use model::{Model, ModelError};

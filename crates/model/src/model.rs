@@ -74,6 +74,11 @@ impl Model {
         self.tensors.iter().map(|tensor| tensor.bytes().len()).sum()
     }
 
+    /// The same model with all weights in `f32`.
+    pub fn widened(&self) -> Self {
+        Self { config: self.config.clone(), tensors: self.tensors.iter().map(Tensor::widened).collect() }
+    }
+
     /// The weights as the forward pass sees them.
     pub fn weights(&self) -> Weights<'_> {
         Weights::in_order(&self.config, self.tensors.iter().map(matrix))

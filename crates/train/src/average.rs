@@ -33,7 +33,7 @@ impl From<std::io::Error> for AverageError {
 }
 
 /// Writes the mean of the models in `folders` to the new folder `output`, with the first one's tokenizer. Values are added
-/// in `f64` and rounded once, to `dtype` or to the first model's. Memory holds one tensor at a time.
+/// in `f64` and rounded at the end, to `dtype` or to the first model's. Memory holds one tensor at a time.
 ///
 /// # Errors
 /// If a model cannot be read, they are not of one shape, or `output` exists or cannot be written.

@@ -9,7 +9,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -179,8 +178,9 @@ fn write_all(
         }
     }
     let path = folder.join(OPTIMIZER);
-    safetensors::serialize_to_file(moments, None, &path).map_err(|e| at(&path)(io::Error::other(e)))?;
-    File::open(&path).and_then(|file| file.sync_all()).map_err(at(&path))?;
+    let written =
+        atomic::write_path(&path, |path| safetensors::serialize_to_file(moments, None, path).map_err(io::Error::other));
+    written.map_err(at(&path))?;
     let path = folder.join(STATE);
     atomic::write_file(&path, |file| Ok(serde_json::to_writer(file, state)?)).map_err(at(&path))?;
     let path = folder.join(tokenizer.0);

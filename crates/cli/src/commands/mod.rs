@@ -1,9 +1,13 @@
 //! One module per command.
 
 pub mod average;
+pub mod generate;
+pub mod logits;
+pub mod plan;
 pub mod pretrain;
 pub mod tokenizer;
 
+use anyhow::{Context, Result};
 use clap::Args;
 use openelm::kernels::Threads;
 
@@ -19,4 +23,11 @@ impl ThreadOptions {
     pub fn threads(&self) -> Threads {
         Threads::new(self.threads.map_or(0, usize::from))
     }
+}
+
+/// Ids separated by commas or white space, in brackets or not.
+pub fn parse_ids(text: &str) -> Result<Vec<u32>> {
+    let inner = text.trim().trim_start_matches('[').trim_end_matches(']');
+    let parts = inner.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().with_context(|| format!("{part:?} is not a token id"))).collect()
 }

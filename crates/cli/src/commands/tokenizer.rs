@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use openelm::{Tokenizer, clean};
+use openelm::clean;
 use openelm_formats::atomic;
 use openelm_train::data::{CorpusConfig, DataError, Format, Source, documents};
 use openelm_train::train_tokenizer;
+
+use super::parse_ids;
+use crate::model::load_tokenizer;
 
 /// Learn a tokenizer from a corpus, or encode and decode with one.
 #[derive(Args)]
@@ -60,7 +63,7 @@ fn format(name: &str) -> Result<Format, String> {
 
 #[derive(Args)]
 struct Encode {
-    /// A .model or tokenizer.json file, or a folder with one
+    /// A .model or tokenizer.json file, a folder with one, or "builtin"
     tokenizer: PathBuf,
     /// The text; standard input where it is not given
     text: Option<String>,
@@ -77,7 +80,7 @@ struct Encode {
 
 #[derive(Args)]
 struct Decode {
-    /// A .model or tokenizer.json file, or a folder with one
+    /// A .model or tokenizer.json file, a folder with one, or "builtin"
     tokenizer: PathBuf,
     /// The ids, separated by commas or spaces, with or without brackets; standard input where they are not given
     #[arg(allow_hyphen_values = true)]
@@ -88,7 +91,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Train(arguments) => train(arguments),
         Command::Encode(Encode { tokenizer, text, bos, eos, clean: repair }) => {
-            let tokenizer = Tokenizer::open(&tokenizer)?;
+            let tokenizer = load_tokenizer(&tokenizer)?;
             let text = text_or_stdin(text)?;
             let text = if repair { clean(&text) } else { text };
             let ids = tokenizer.encode_with(&text, bos, eos);
@@ -96,7 +99,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
             Ok(())
         }
         Command::Decode(Decode { tokenizer, ids }) => {
-            let tokenizer = Tokenizer::open(&tokenizer)?;
+            let tokenizer = load_tokenizer(&tokenizer)?;
             let ids = parse_ids(&text_or_stdin(ids)?)?;
             if let Some(id) = ids.iter().find(|&&id| id as usize >= tokenizer.vocab_size()) {
                 bail!("id {id} is out of range: the tokenizer has {} pieces", tokenizer.vocab_size());
@@ -134,11 +137,4 @@ fn text_or_stdin(text: Option<String>) -> Result<String> {
     let mut text = String::new();
     stdin().read_to_string(&mut text).context("standard input")?;
     Ok(text)
-}
-
-/// Ids separated by commas or white space, in brackets or not.
-pub fn parse_ids(text: &str) -> Result<Vec<u32>> {
-    let inner = text.trim().trim_start_matches('[').trim_end_matches(']');
-    let parts = inner.split(|c: char| c == ',' || c.is_whitespace()).filter(|part| !part.is_empty());
-    parts.map(|part| part.parse().with_context(|| format!("{part:?} is not a token id"))).collect()
 }

@@ -43,7 +43,7 @@ pub fn config_from_json(text: &[u8], path: &Path) -> Result<ModelConfig, FormatE
         Some(other) => return Err(wrong(format!("model_type is {other}; only \"openelm\" can be read"))),
         None => return Err(wrong("model_type is missing; it must be \"openelm\"".to_owned())),
     }
-    let keys: Keys = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
+    let keys: Keys = serde_json::from_slice(text).map_err(|e| wrong(e.to_string()))?;
     let activation = match keys.activation_fn_name.as_str() {
         "swish" | "silu" => Activation::Swish,
         "gelu" => Activation::Gelu,

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{config_to_json, file_name_of};
 use crate::FormatError;
-use crate::atomic::{keep_file, temporary_file, write_file};
+use crate::atomic;
 use crate::cast::cast;
 
 /// How a model is written.
@@ -56,10 +56,10 @@ pub fn write<'a>(
         });
         let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
         let target = folder.join(&file);
-        let temporary = temporary_file(folder).map_err(FormatError::io(folder))?;
-        safetensors::serialize_to_file(tensors, metadata, temporary.path())
-            .map_err(|e| FormatError::io(&target)(std::io::Error::other(e)))?;
-        keep_file(temporary, &target).map_err(FormatError::io(&target))?;
+        let written = atomic::write_path(&target, |path| {
+            safetensors::serialize_to_file(tensors, metadata, path).map_err(std::io::Error::other)
+        });
+        written.map_err(FormatError::io(&target))?;
     }
     if shards.len() > 1 {
         let total: usize = specs.iter().map(|spec| spec.len() * options.dtype.size()).sum();
@@ -72,7 +72,7 @@ pub fn write<'a>(
 
 fn write_json(folder: &Path, name: &str, value: &serde_json::Value) -> Result<(), FormatError> {
     let target = folder.join(name);
-    write_file(&target, |file| writeln!(file, "{value:#}")).map_err(FormatError::io(&target))
+    atomic::write_file(&target, |file| writeln!(file, "{value:#}")).map_err(FormatError::io(&target))
 }
 
 /// Cuts the tensors, in order, into files of at most `shard_bytes`; a larger tensor has a file of its own.

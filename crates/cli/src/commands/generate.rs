@@ -1,0 +1,149 @@
+//! `openelm generate`: text behind a prompt.
+
+use std::io::{Read, Write, stdin, stdout};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use openelm::{Finish, GenerationOptions, SamplingOptions, Session, generate};
+use serde_json::json;
+
+use super::ThreadOptions;
+use crate::model::ModelOptions;
+
+/// Continue a text.
+#[derive(Args)]
+pub struct Arguments {
+    /// The text to continue; standard input where neither this nor --file is given
+    prompt: Option<String>,
+    /// Read the prompt from a file
+    #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelOptions,
+    /// Most tokens to generate
+    #[arg(long, short = 'n', default_value_t = 200)]
+    max_tokens: usize,
+    /// Longest sequence, prompt included [default: what the model was trained for]
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<usize>,
+    /// Always take the most probable token; the same as --temperature 0
+    #[arg(long, conflicts_with = "temperature")]
+    greedy: bool,
+    /// Flattens (above 1) or sharpens (below 1) the distribution
+    #[arg(long, short, default_value_t = 0.8)]
+    temperature: f32,
+    /// Draw among this many most probable tokens; 0 is all
+    #[arg(long, default_value_t = 0)]
+    top_k: usize,
+    /// Draw among the fewest most probable tokens that reach this probability; 1 is all
+    #[arg(long, default_value_t = 0.95)]
+    top_p: f32,
+    /// Draw among tokens at least this probable relative to the most probable one
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f32,
+    /// Makes tokens that were there before less probable; 1 is off
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// No sequence of this many tokens comes twice; 0 is off
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    no_repeat_ngram: usize,
+    /// The same seed gives the same text
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// End where this text would come; can be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on behind the token that ends a text
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print one JSON object at the end instead of the text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadOptions,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let prompt = read_prompt(&arguments)?;
+    let (model, tokenizer) = arguments.model.load()?;
+    let ids = tokenizer.encode_with(&prompt, true, false);
+    let limit = arguments.context.unwrap_or(model.config().context_length);
+    if ids.len() >= limit {
+        let tokens = ids.len();
+        bail!("the prompt has {tokens} tokens and the context only {limit}; shorten it or raise --context");
+    }
+    let mut session = Session::new(&model, arguments.threads.threads(), limit);
+    let options = options(&arguments);
+
+    let mut out = stdout().lock();
+    let mut written = Ok(());
+    let mut show = |text: &str| {
+        if !arguments.json && written.is_ok() {
+            written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+    };
+    show(&prompt);
+    let generation = generate(&mut session, &tokenizer, &ids, &options, &mut show)?;
+    show("\n");
+    written?;
+
+    let prompt_rate = rate(ids.len(), generation.prompt_time);
+    let rate = rate(generation.ids.len(), generation.generation_time);
+    if arguments.json {
+        let result = json!({
+            "prompt": prompt,
+            "text": generation.text,
+            "prompt_ids": ids,
+            "ids": generation.ids,
+            "finish": finish(generation.finish),
+            "prompt_tokens_per_second": prompt_rate,
+            "tokens_per_second": rate,
+        });
+        writeln!(out, "{result}")?;
+    } else {
+        let (read, made) = (ids.len(), generation.ids.len());
+        eprintln!("prompt: {read} tokens, {prompt_rate:.0} per second; generated: {made} tokens, {rate:.0} per second");
+    }
+    Ok(())
+}
+
+fn read_prompt(arguments: &Arguments) -> Result<String> {
+    if let Some(prompt) = &arguments.prompt {
+        return Ok(prompt.clone());
+    }
+    if let Some(file) = &arguments.file {
+        return std::fs::read_to_string(file).with_context(|| file.display().to_string());
+    }
+    let mut prompt = String::new();
+    stdin().read_to_string(&mut prompt).context("standard input")?;
+    Ok(prompt)
+}
+
+fn options(arguments: &Arguments) -> GenerationOptions {
+    let sampling = SamplingOptions {
+        repetition_penalty: arguments.repetition_penalty,
+        no_repeat_ngram: arguments.no_repeat_ngram,
+        temperature: if arguments.greedy { 0.0 } else { arguments.temperature },
+        top_k: arguments.top_k,
+        top_p: arguments.top_p,
+        min_p: arguments.min_p,
+        seed: arguments.seed,
+    };
+    let Arguments { max_tokens, ref stop, ignore_eos, .. } = *arguments;
+    GenerationOptions { sampling, max_tokens, stop: stop.clone(), ignore_eos }
+}
+
+fn finish(finish: Finish) -> &'static str {
+    match finish {
+        Finish::EndOfText => "end_of_text",
+        Finish::Stop => "stop",
+        Finish::MaxTokens => "max_tokens",
+        Finish::ContextFull => "context_full",
+    }
+}
+
+fn rate(tokens: usize, time: Duration) -> f64 {
+    tokens as f64 / time.as_secs_f64().max(1e-9)
+}

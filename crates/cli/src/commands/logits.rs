@@ -1,0 +1,88 @@
+//! `openelm logits`: what a model says of a text, in numbers; how anyone checks a conversion.
+
+use std::io::{BufWriter, Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use openelm::Session;
+use openelm::kernels::Threads;
+
+use super::{ThreadOptions, parse_ids};
+use crate::model::{load, load_tokenizer};
+
+/// Print the logits of every position as JSON: {"shape":[tokens,vocabulary],"logits":[[…],…]}.
+#[derive(Args)]
+pub struct Arguments {
+    /// Folder with a model, or "builtin"
+    model: PathBuf,
+    #[command(flatten)]
+    input: Input,
+    /// Compute with weights widened to f32
+    #[arg(long)]
+    exact: bool,
+    /// Tokenizer for --text, if it is not in the model's folder
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    threads: ThreadOptions,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Input {
+    /// Token ids, separated by commas
+    #[arg(long, allow_hyphen_values = true)]
+    ids: Option<String>,
+    /// A JSON file with a list of token ids
+    #[arg(long, value_name = "FILE")]
+    ids_file: Option<PathBuf>,
+    /// A text; the token that begins a text is put before it
+    #[arg(long)]
+    text: Option<String>,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let model = load(&arguments.model)?;
+    let model = if arguments.exact { model.widened() } else { model };
+    let ids = ids(&arguments)?;
+    print(&model, &ids, arguments.threads.threads())
+}
+
+fn ids(arguments: &Arguments) -> Result<Vec<u32>> {
+    let Input { ids, ids_file, text } = &arguments.input;
+    if let Some(ids) = ids {
+        return parse_ids(ids).context("--ids");
+    }
+    if let Some(file) = ids_file {
+        let text = std::fs::read(file).with_context(|| file.display().to_string())?;
+        return serde_json::from_slice(&text).with_context(|| format!("{}: expected a list of ids", file.display()));
+    }
+    let tokenizer = load_tokenizer(arguments.tokenizer.as_ref().unwrap_or(&arguments.model))?;
+    Ok(tokenizer.encode_with(text.as_deref().unwrap_or_default(), true, false))
+}
+
+fn print(model: &openelm::Model, ids: &[u32], threads: Threads) -> Result<()> {
+    let vocabulary = model.config().vocab_size;
+    // Before anything is printed: half an object is worse than none.
+    ensure!(!ids.is_empty(), "there are no ids; give at least one");
+    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
+        anyhow::bail!("token id {id} is out of range: the model's vocabulary has {vocabulary} tokens");
+    }
+    let mut session = Session::new(model, threads, ids.len());
+    let mut out = BufWriter::new(stdout().lock());
+    write!(out, "{{\"shape\":[{},{vocabulary}],\"logits\":[", ids.len())?;
+    let mut first = true;
+    let mut written = Ok(());
+    session.append_all(ids, |logits| {
+        for row in logits.chunks(vocabulary) {
+            let separator = if std::mem::take(&mut first) { "" } else { "," };
+            if written.is_ok() {
+                written = write!(out, "{separator}").and_then(|()| Ok(serde_json::to_writer(&mut out, row)?));
+            }
+        }
+    })?;
+    written?;
+    writeln!(out, "]}}")?;
+    Ok(out.flush()?)
+}

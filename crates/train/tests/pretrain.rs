@@ -1,0 +1,213 @@
+//! Whole runs on a small corpus: resuming to the bit, folders that are in use, checkpoints that are not what they were.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openelm::kernels::Threads;
+use openelm_testing::golden;
+use openelm_train::Recipe;
+use openelm_train::pretrain::{Entry, Event, Outcome, PretrainError, pretrain};
+
+const STEPS: u64 = 12;
+
+/// A recipe and its corpus in a folder of their own.
+struct Run {
+    folder: tempfile::TempDir,
+}
+
+impl Run {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for book in 0..4 {
+            let lines = (0..12).map(|i| format!("In book {book} the fox met {} geese on day {i}.\n\n", i * 7 % 11));
+            fs::write(folder.path().join(format!("book{book}.txt")), lines.collect::<String>()).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn recipe(&self, sets: &[&str]) -> Recipe {
+        let root = self.folder.path().display();
+        let tokenizer = golden("tokenizer_small/tokenizer.model");
+        let text = format!(
+            r#"
+output = "{root}/out"
+[model]
+layers = 2
+dim = 32
+head_dim = 8
+gqa_groups = 2
+ffn_divisor = 8
+[tokenizer]
+path = "{}"
+[data]
+sources = [{{ path = "{root}/book[0-2].txt" }}]
+shuffle_buffer = 8
+[validation]
+sources = [{{ path = "{root}/book3.txt" }}]
+[train]
+seed = 3
+sequence_length = 16
+batch_size = 3
+accumulation = 2
+steps = {STEPS}
+[schedule]
+max_lr = 1e-2
+warmup_steps = 4
+[log]
+every = 1
+validate_every = 5
+[checkpoint]
+every = 4
+keep = 2
+"#,
+            tokenizer.display()
+        );
+        let path = self.folder.path().join("recipe.toml");
+        fs::write(&path, text).unwrap();
+        Recipe::load(&path, &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn out(&self, name: &str) -> PathBuf {
+        self.folder.path().join("out").join(name)
+    }
+}
+
+fn run(recipe: &Recipe) -> Result<Outcome, PretrainError> {
+    pretrain(recipe, Threads::new(2), &AtomicBool::new(false), &mut |_| ())
+}
+
+/// Runs until `step` was made, as Ctrl-C would leave it.
+fn run_until(recipe: &Recipe, threads: usize, step: u64) -> Outcome {
+    let stop = AtomicBool::new(false);
+    let mut watch = |event: Event| {
+        if let Event::Step(entry) = event
+            && entry.step == step
+        {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    pretrain(recipe, Threads::new(threads), &stop, &mut watch).unwrap()
+}
+
+/// Every file of a checkpoint.
+fn contents(checkpoint: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(checkpoint)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The log without its times.
+fn losses(run: &Run) -> Vec<(u64, f64)> {
+    let text = fs::read_to_string(run.out("log.jsonl")).unwrap();
+    let entries = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    entries
+        .map(|entry| match entry {
+            Entry::Step(entry) => (entry.step, entry.loss),
+            Entry::Validation(entry) => (entry.step, entry.validation_loss),
+        })
+        .collect()
+}
+
+#[test]
+fn an_interrupted_run_ends_where_an_undisturbed_one_does() {
+    let whole = Run::new();
+    let undisturbed = run(&whole.recipe(&[])).unwrap();
+    assert!(undisturbed.finished && undisturbed.step == STEPS && undisturbed.epochs > 0);
+
+    let parts = Run::new();
+    // The corpus lies elsewhere, so its marks differ; everything else must not.
+    for (step, threads) in [(5, 1), (6, 2), (STEPS + 1, 1)] {
+        let outcome = run_until(&parts.recipe(&[]), threads, step);
+        assert_eq!(outcome.finished, step > STEPS);
+    }
+    assert_eq!(losses(&whole), losses(&parts));
+    let last = format!("checkpoints/step-{STEPS:08}");
+    for ((name, a), (_, b)) in contents(&whole.out(&last)).iter().zip(contents(&parts.out(&last))) {
+        if name != "state.json" && name != "checksums.json" {
+            assert!(*a == b, "{name} differs");
+        }
+    }
+    let kept: Vec<_> = fs::read_dir(parts.out("checkpoints")).unwrap().collect();
+    assert_eq!(kept.len(), 2, "checkpoint.keep was not followed");
+    assert!(fs::read_to_string(parts.out("loss.svg")).unwrap().contains("validation"));
+    assert_eq!(fs::read_dir(parts.out("tensorboard")).unwrap().count(), 3, "one event file for each start");
+
+    let first = losses(&whole).first().unwrap().1;
+    let last = losses(&whole).last().unwrap().1;
+    assert!(last < first - 0.5, "nothing was learnt: {first} to {last}");
+}
+
+#[test]
+fn a_second_run_in_the_same_folder_is_refused() {
+    let first = Run::new();
+    let recipe = first.recipe(&[]);
+    let mut refused = None;
+    let mut watch = |event: Event| {
+        if matches!(event, Event::Started { .. }) {
+            refused = run(&recipe).err();
+        }
+    };
+    pretrain(&recipe, Threads::new(1), &AtomicBool::new(false), &mut watch).unwrap();
+    assert!(matches!(refused, Some(PretrainError::Busy { .. })), "{refused:?}");
+}
+
+#[test]
+fn damaged_checkpoints_are_noticed_and_the_one_before_still_works() {
+    let run_ = Run::new();
+    run_until(&run_.recipe(&[]), 2, 6);
+    let newest = run_.out("checkpoints/step-00000006");
+    let path = newest.join("optimizer.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let message = run(&run_.recipe(&[])).unwrap_err().to_string();
+    assert!(message.contains("step-00000006") && message.contains("optimizer.safetensors"), "{message}");
+    fs::remove_dir_all(newest).unwrap();
+    assert!(run(&run_.recipe(&[])).unwrap().finished);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_costs_nothing_but_its_own_steps() {
+    let run_ = Run::new();
+    let recipe = run_.recipe(&[]);
+    run_until(&recipe, 2, 4);
+    // Something is in the way of the next one.
+    let obstacle = run_.out("checkpoints/step-00000008");
+    fs::create_dir_all(obstacle.join("in the way")).unwrap();
+    let message = run(&recipe).unwrap_err().to_string();
+    assert!(message.contains("step-00000008"), "{message}");
+    assert_eq!(fs::read_dir(run_.out("checkpoints")).unwrap().count(), 2, "something is left over");
+    fs::remove_dir_all(obstacle).unwrap();
+    let outcome = run(&recipe).unwrap();
+    assert!(outcome.finished);
+    assert_eq!(losses(&run_).iter().filter(|(step, _)| *step == 6).count(), 1, "a step is in the log twice");
+}
+
+#[test]
+fn checkpoints_of_another_run_are_refused() {
+    let run_ = Run::new();
+    run_until(&run_.recipe(&[]), 2, 4);
+    let says = |sets: &[&str], expected: &str| {
+        let message = run(&run_.recipe(sets)).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    };
+    says(&["model.ffn_divisor=16"], "another model");
+    says(&["train.sequence_length=20"], "its rows were of 17 tokens");
+    fs::write(run_.folder.path().join("book1.txt"), "a shorter book").unwrap();
+    says(&[], "the corpus changed");
+}
+
+#[test]
+fn a_corpus_without_enough_text_and_a_rate_too_high_are_named() {
+    let run_ = Run::new();
+    let message = run(&run_.recipe(&["data.min_tokens=100000"])).unwrap_err().to_string();
+    assert!(message.contains("no row of 17 tokens"), "{message}");
+    let run_ = Run::new();
+    let message = run(&run_.recipe(&["schedule.max_lr=1e30", "schedule.warmup_steps=0"])).unwrap_err().to_string();
+    assert!(message.contains("lower schedule.max_lr"), "{message}");
+}
