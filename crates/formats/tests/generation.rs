@@ -1,5 +1,7 @@
 //! Agreement with the tokens that `transformers` generates greedily (`tests/golden/generate`; exact).
 
+#![allow(clippy::unwrap_used)]
+
 use openelm::kernels::Threads;
 use openelm::{Finish, GenerationOptions, Model, Sampler, SamplingOptions, Session, Tokenizer, generate};
 use openelm_formats::huggingface;

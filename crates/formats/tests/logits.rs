@@ -1,6 +1,8 @@
 //! Agreement with CoreNet's forward pass: logits, hidden states, incremental decoding (`tests/golden/tiny` and
 //! `tiny_variants`; 5e-5 absolute).
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 
 use openelm::block::{self, Activations, Memory, Pass, Scratch, Span};

@@ -1,5 +1,7 @@
 //! Every way in which a Hugging Face folder can be wrong is told apart, in one sentence that names the file.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::Path;
 

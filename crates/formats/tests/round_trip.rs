@@ -1,5 +1,7 @@
 //! What is written is read back exactly, in one file or in shards, in every dtype.
 
+#![allow(clippy::unwrap_used)]
+
 use std::borrow::Cow;
 
 use openelm::{DType, TensorSpec};

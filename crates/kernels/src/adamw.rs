@@ -27,7 +27,6 @@ pub struct AdamW {
 /// w *= 1 - lr wd    m += (1 - b1)(g - m)    v = b2 v + (1 - b2) g^2
 /// w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 /// ```
-#[allow(clippy::too_many_arguments)]
 pub fn step(
     threads: &Threads,
     weights: &mut [f32],

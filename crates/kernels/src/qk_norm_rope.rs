@@ -62,7 +62,6 @@ pub struct QkNormGradients<'a> {
 
 /// Writes normalised and rotated queries `q`, `[N, query_heads * head_dim]`, and keys `k`, `[N, kv_heads * head_dim]`, from
 /// `qkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`; without `norms` they are only rotated.
-#[allow(clippy::too_many_arguments)]
 pub fn forward(
     threads: &Threads,
     q: &mut [f32],
@@ -108,7 +107,6 @@ pub fn forward(
 
 /// Writes `dqkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`, from the derivatives by [`forward`]'s outputs `dq` and `dk`
 /// and by the values `dv`, `[N, kv_heads * head_dim]`; adds the derivatives by the norms' weights to `dnorms`.
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     threads: &Threads,
     dqkv: &mut [f32],

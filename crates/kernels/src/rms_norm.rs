@@ -10,7 +10,7 @@ const TASK_ROWS: usize = 32;
 /// `out[n, i] = x[n, i] / sqrt(mean over i of x[n, i]^2 + eps) * weight[i]`; `x` and `out` are `[N, weight.len()]`.
 pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
     let dim = weight.len();
-    assert!(out.len() == x.len() && x.len() % dim == 0, "x or out is not [N, {dim}]");
+    assert!(out.len() == x.len() && x.len().is_multiple_of(dim), "x or out is not [N, {dim}]");
     threads.for_each_chunk(out, dim * TASK_ROWS, |task, out| {
         let x = &x[task * TASK_ROWS * dim..][..out.len()];
         dispatch(
@@ -47,7 +47,7 @@ pub fn backward(
     eps: f32,
 ) {
     let dim = weight.len();
-    assert!(dx.len() == x.len() && dout.len() == x.len() && x.len() % dim == 0, "rows are not [N, {dim}]");
+    assert!(dx.len() == x.len() && dout.len() == x.len() && x.len().is_multiple_of(dim), "rows are not [N, {dim}]");
     let mut partial = vec![0.0; (x.len() / dim).div_ceil(TASK_ROWS) * dim];
     threads.for_each_chunk2((dx, dim * TASK_ROWS), (&mut partial, dim), |task, dx, partial| {
         let here = task * TASK_ROWS * dim..task * TASK_ROWS * dim + dx.len();

@@ -192,7 +192,7 @@ impl ModelConfig {
         if let Some(&(what, _)) = sizes.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::Zero { what });
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(ConfigError::OddHead { head_dim: self.head_dim });
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {

@@ -1,5 +1,7 @@
 //! Layer-wise scaling agrees with CoreNet on every configuration of `tests/golden/configs.json`.
 
+#![allow(clippy::unwrap_used)]
+
 use openelm::{Activation, Geometry, ModelConfig, Multipliers, make_divisible};
 use openelm_testing::{golden, json};
 use serde_json::Value;

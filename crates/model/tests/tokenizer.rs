@@ -1,5 +1,7 @@
 //! Agreement with SentencePiece and, for cleaning, with ftfy.
 
+#![allow(clippy::unwrap_used)]
+
 use openelm::{Tokenizer, TokenizerError, clean};
 use openelm_testing::{golden, json, shared};
 use serde_json::Value;

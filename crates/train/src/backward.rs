@@ -24,7 +24,6 @@ pub(crate) struct Derivatives {
 
 /// Turns `stream`, the derivative by the block's output, into that by its input `x`, both `[N, dim]`, and adds the
 /// derivatives by the weights to `gradients`.
-#[allow(clippy::too_many_arguments)]
 pub(crate) fn backward(
     pass: &Pass<'_>,
     layer: &LayerConfig,

@@ -1,5 +1,7 @@
 //! Agreement with CoreNet's `average_ckpts` (`tests/golden/train/average`; exact or one unit in the last place).
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::PathBuf;
 

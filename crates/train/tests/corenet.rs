@@ -1,5 +1,7 @@
 //! Agreement with CoreNet: losses, gradients and twenty steps of training, as `tests/golden/train` holds them.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 use std::path::Path;
 

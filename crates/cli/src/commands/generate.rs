@@ -76,6 +76,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     }
     let mut session = Session::new(&model, arguments.threads.threads(), limit);
     let options = options(&arguments);
+    options.sampling.validate()?;
 
     let mut out = stdout().lock();
     let mut written = Ok(());

@@ -44,7 +44,6 @@ thread_local! {
 /// Writes the derivatives of [`super::forward`] by `q`, `k` and `v`, for `shape.keys == shape.queries`.
 ///
 /// `dout` and `out` are `[sequences * queries, query_heads * head_dim]`, `log_sums` as the forward pass left them.
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     threads: &Threads,
     gradients: Gradients<'_>,
@@ -99,7 +98,6 @@ pub fn backward(
 
 /// Sums the derivatives by one block of keys and values over all queries that see it, and its share of those by the
 /// queries.
-#[allow(clippy::too_many_arguments)]
 fn key_block(
     scratch: &mut Scratch,
     log_sums: &[f32],

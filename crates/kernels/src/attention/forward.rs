@@ -34,7 +34,7 @@ pub fn forward(
     v: Rows<'_>,
     shape: Shape,
 ) {
-    assert!(shape.keys >= shape.queries && shape.query_heads % shape.kv_heads == 0, "impossible {shape:?}");
+    assert!(shape.keys >= shape.queries && shape.query_heads.is_multiple_of(shape.kv_heads), "impossible {shape:?}");
     assert_eq!(q.len(), shape.sequences * shape.queries * shape.query_dim(), "q does not fit {shape:?}");
     assert_eq!(out.len(), q.len(), "out does not fit {shape:?}");
     let log_sums = match log_sums {

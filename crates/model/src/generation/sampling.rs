@@ -53,6 +53,27 @@ pub struct SamplingError {
     pub expected: &'static str,
 }
 
+impl SamplingOptions {
+    /// Checks that every option is in its range.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn validate(&self) -> Result<(), SamplingError> {
+        let Self { repetition_penalty, temperature, top_p, min_p, .. } = *self;
+        let positive = repetition_penalty > 0.0 && repetition_penalty.is_finite();
+        let checks = [
+            (positive, "repetition penalty", repetition_penalty, "a positive number"),
+            (temperature >= 0.0 && temperature.is_finite(), "temperature", temperature, "0 or more"),
+            (top_p > 0.0 && top_p <= 1.0, "top-p", top_p, "above 0 and at most 1"),
+            ((0.0..=1.0).contains(&min_p), "min-p", min_p, "between 0 and 1"),
+        ];
+        match checks.into_iter().find(|(ok, ..)| !ok) {
+            Some((_, what, value, expected)) => Err(SamplingError { what, value, expected }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Draws tokens.
 #[derive(Debug, Clone)]
 pub struct Sampler {
@@ -69,20 +90,9 @@ impl Sampler {
     /// # Errors
     /// If an option is out of range.
     pub fn new(options: SamplingOptions) -> Result<Self, SamplingError> {
-        let check =
-            |ok: bool, what, value, expected| if ok { Ok(()) } else { Err(SamplingError { what, value, expected }) };
-        let SamplingOptions { repetition_penalty, temperature, top_p, min_p, seed, .. } = options;
-        let positive = "a positive number";
-        check(
-            repetition_penalty > 0.0 && repetition_penalty.is_finite(),
-            "repetition penalty",
-            repetition_penalty,
-            positive,
-        )?;
-        check(temperature >= 0.0 && temperature.is_finite(), "temperature", temperature, "0 or more")?;
-        check(top_p > 0.0 && top_p <= 1.0, "top-p", top_p, "above 0 and at most 1")?;
-        check((0.0..=1.0).contains(&min_p), "min-p", min_p, "between 0 and 1")?;
-        Ok(Self { options, random: ChaCha8Rng::seed_from_u64(seed), scores: Vec::new(), order: Vec::new() })
+        options.validate()?;
+        let random = ChaCha8Rng::seed_from_u64(options.seed);
+        Ok(Self { options, random, scores: Vec::new(), order: Vec::new() })
     }
 
     /// The next token behind `history`, prompt and output, given the `logits` of the vocabulary.

@@ -1,0 +1,193 @@
+//! Training, prefill and decoding beside the same model in PyTorch, alternating in one run; each rate with its limit.
+//!
+//! ```text
+//! cargo bench -p openelm-train --bench side_by_side -- [--only small,270m,generate] [--rounds 3] \
+//!     [--peer "python torch_openelm.py"]
+//! ```
+//!
+//! The peer is any command that takes `train|prefill|decode --size 270M|small …` and prints a JSON object with the key
+//! `tokens_per_s`; without one, our own rates alone are printed. Limits: arithmetic at 6 operations per parameter and token
+//! (2 without a backward pass) against fused multiply-adds in registers; decoding against the bandwidth of reading.
+
+use std::hint::black_box;
+use std::process::Command;
+use std::time::Instant;
+
+use openelm::kernels::{Threads, gradient_norm};
+use openelm::{Geometry, Model, ModelConfig, Session, Tensor, tensor_specs};
+use openelm_train::data::Batch;
+use openelm_train::{Accumulation, LossOptions, OptimizerOptions, Trainer, initialise};
+use pulp::{Arch, Simd, WithSimd};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let value = |flag: &str| arguments.iter().position(|a| a == flag).and_then(|at| arguments.get(at + 1)).cloned();
+    let rounds = value("--rounds").and_then(|n| n.parse().ok()).unwrap_or(3);
+    let only = value("--only").unwrap_or_else(|| "small,270m,generate".to_owned());
+    let peer = value("--peer");
+    let threads = Threads::new(0);
+
+    let peak = peak_flops(&threads);
+    let bandwidth = bandwidth(&threads);
+    println!("{} threads: {:.0} GFLOP/s f32, {:.1} GB/s", threads.count(), peak / 1e9, bandwidth / 1e9);
+    let small = Geometry { layers: 8, dim: 256, gqa_groups: 2, ..Geometry::default() }.build(4096);
+    let small = small.expect("the small configuration is sound");
+    let large = ModelConfig::openelm_270m();
+    let report = Report { rounds, peer, threads: &threads };
+    if only.contains("small") {
+        let limit = peak / (6.0 * small.parameters() as f64);
+        report.run(
+            "train small, 16 x 256",
+            limit,
+            "train --size small --batch 16 --seq 256",
+            training(&small, 16, &threads),
+        );
+    }
+    if only.contains("270m") {
+        let limit = peak / (6.0 * large.parameters() as f64);
+        report.run(
+            "train 270M, 4 x 256",
+            limit,
+            "train --size 270M --batch 4 --seq 256 --steps 3",
+            training(&large, 4, &threads),
+        );
+    }
+    if only.contains("generate") {
+        let model = random_model(&large);
+        let flops = 2.0 * large.parameters() as f64;
+        let prefill = || {
+            let mut session = Session::new(&model, threads.clone(), 512);
+            let ids: Vec<u32> = (0..512).map(|i| i * 37 % 32_000).collect();
+            let begin = Instant::now();
+            session.append_all(&ids, |logits| assert!(black_box(logits)[0].is_finite())).expect("the ids are in range");
+            512.0 / begin.elapsed().as_secs_f64()
+        };
+        report.run("prefill 270M f32, 512, all logits", peak / flops, "prefill --size 270M --seq 512", prefill);
+        let decode = || {
+            let mut session = Session::new(&model, threads.clone(), 128);
+            session.append(&[1]).expect("the id is in range");
+            let begin = Instant::now();
+            for id in 0..64 {
+                session.append(&[id]).expect("the id is in range");
+            }
+            64.0 / begin.elapsed().as_secs_f64()
+        };
+        let limit = bandwidth / model.weight_bytes() as f64;
+        report.run("decode 270M f32, 64", limit, "decode --size 270M --tokens 64", decode);
+    }
+}
+
+/// How a comparison is made and shown.
+struct Report<'a> {
+    rounds: usize,
+    peer: Option<String>,
+    threads: &'a Threads,
+}
+
+impl Report<'_> {
+    /// Measures ours and the peer's in turn and prints the medians.
+    fn run(&self, what: &str, limit: f64, peer_arguments: &str, mut ours: impl FnMut() -> f64) {
+        let (mut rates, mut peers) = (Vec::new(), Vec::new());
+        ours();
+        for _ in 0..self.rounds {
+            rates.push(ours());
+            peers.extend(self.peer_rate(peer_arguments));
+        }
+        let rate = median(&mut rates);
+        print!("{what}: {rate:.1} tokens/s, limit {limit:.0}, {:.0} % of it", 100.0 * rate / limit);
+        if !peers.is_empty() {
+            let peer = median(&mut peers);
+            print!("; peer {peer:.1}, {:.2}x", rate / peer);
+        }
+        println!();
+    }
+
+    fn peer_rate(&self, arguments: &str) -> Option<f64> {
+        let mut words = self.peer.as_ref()?.split_whitespace();
+        let threads = self.threads.count().to_string();
+        let mut command = Command::new(words.next()?);
+        command.args(words).args(arguments.split_whitespace()).args(["--threads", &threads]);
+        let output = command.output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let result: Option<serde_json::Value> = text.lines().find_map(|line| serde_json::from_str(line).ok());
+        let rate = result.and_then(|result| result["tokens_per_s"].as_f64());
+        if rate.is_none() {
+            eprintln!("the peer gave no rate: {text}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        rate
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// A training step on random ids; gives tokens per second.
+fn training<'t>(config: &ModelConfig, batch: usize, threads: &'t Threads) -> impl FnMut() -> f64 + use<'t> {
+    const TIME: usize = 256;
+    let optimizer = OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    let loss = LossOptions { ignore: None, z_weight: 1e-4 };
+    let parameters = initialise(config, 1);
+    let mut trainer = Trainer::new(config.clone(), parameters, threads.clone(), loss, optimizer, Accumulation::Mean);
+    let vocabulary = config.vocab_size as u32;
+    let row = move |row: usize| (0..=TIME).map(|i| (row * 7919 + i * 104_729) as u32 % vocabulary).collect();
+    let batch = Batch::from_rows(&(0..batch).map(row).collect::<Vec<Vec<u32>>>());
+    move || {
+        const STEPS: usize = 3;
+        let begin = Instant::now();
+        for _ in 0..STEPS {
+            black_box(trainer.step(std::slice::from_ref(&batch), 1e-4));
+        }
+        (STEPS * batch.inputs.len()) as f64 / begin.elapsed().as_secs_f64()
+    }
+}
+
+fn random_model(config: &ModelConfig) -> Model {
+    let parameters = initialise(config, 1);
+    let tensors = tensor_specs(config).into_iter().zip(parameters.tensors()).map(|(spec, (_, values))| {
+        let tensor = Tensor::from_f32(spec.shape, values.to_vec()).expect("shape and values belong together");
+        (spec.name, tensor)
+    });
+    Model::new(config.clone(), tensors.collect()).expect("every tensor is there")
+}
+
+/// Fused multiply-adds per second on all threads, counted as two operations, from registers.
+fn peak_flops(threads: &Threads) -> f64 {
+    const ROUNDS: usize = 4_000_000;
+    const CHAINS: usize = 16;
+    struct Chains;
+    impl WithSimd for Chains {
+        type Output = f64;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> f64 {
+            let mut sums = [simd.splat_f32s(1.0); CHAINS];
+            let factor = simd.splat_f32s(black_box(0.999));
+            for _ in 0..ROUNDS {
+                for sum in &mut sums {
+                    *sum = simd.mul_add_f32s(*sum, factor, factor);
+                }
+            }
+            black_box(sums);
+            (2 * ROUNDS * CHAINS * S::F32_LANES) as f64
+        }
+    }
+    let best = (0..5).map(|_| {
+        let begin = Instant::now();
+        let mut operations = vec![0.0; threads.count()];
+        threads.for_each_chunk(&mut operations, 1, |_, sum| sum[0] = Arch::new().dispatch(Chains));
+        operations.iter().sum::<f64>() / begin.elapsed().as_secs_f64()
+    });
+    best.fold(0.0, f64::max)
+}
+
+/// Bytes per second of reading memory far larger than the caches, on all threads.
+fn bandwidth(threads: &Threads) -> f64 {
+    let values = vec![1.0f32; 1 << 28];
+    let best = (0..5).map(|_| {
+        let begin = Instant::now();
+        black_box(gradient_norm::sum_of_squares(threads, &values));
+        (4 * values.len()) as f64 / begin.elapsed().as_secs_f64()
+    });
+    best.fold(0.0, f64::max)
+}

@@ -1,0 +1,169 @@
+//! The command as a user runs it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use openelm_testing::{golden, json, max_difference, npz};
+use serde_json::Value;
+
+fn openelm(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
+    command.args(arguments);
+    command
+}
+
+#[track_caller]
+fn output(arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = openelm(arguments).output().unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+/// Runs what must fail: with one sentence on stderr that has all `parts`.
+#[track_caller]
+fn refused(arguments: &[&str], parts: &[&str]) {
+    let Output { status, stdout, stderr } = openelm(arguments).output().unwrap();
+    let message = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{message}");
+    assert!(stdout.is_empty());
+    assert!(message.starts_with("error: ") && message.trim_end().lines().count() == 1, "{message}");
+    for part in parts {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn the_built_in_model_writes_and_the_seed_decides_what() {
+    let arguments = ["generate", "Once upon a time", "-n", "30", "--seed", "7"];
+    let text = output(&arguments);
+    assert!(text.starts_with("Once upon a time") && text.len() > 40, "{text}");
+    assert_eq!(text, output(&[&arguments[..], &["--threads", "1"]].concat()));
+    assert_ne!(text, output(&["generate", "Once upon a time", "-n", "30", "--seed", "8"]));
+
+    let json: Value = serde_json::from_str(&output(&[&arguments[..], &["--json"]].concat())).unwrap();
+    assert_eq!(format!("Once upon a time{}\n", json["text"].as_str().unwrap()), text);
+    assert_eq!(json["ids"].as_array().unwrap().len(), 30);
+    assert!(json["tokens_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn prompts_come_from_files_and_standard_input_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("prompt.txt");
+    std::fs::write(&file, "The rabbit").unwrap();
+    let expected = output(&["generate", "The rabbit", "-n", "5", "--greedy"]);
+    assert_eq!(output(&["generate", "--file", path(&file), "-n", "5", "--greedy"]), expected);
+
+    let mut child = openelm(&["generate", "-n", "5", "--greedy"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"The rabbit").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, expected.as_bytes());
+}
+
+#[test]
+fn logits_are_those_of_corenet() {
+    let arrays = npz(&golden("tiny/logits.npz"));
+    let ids = arrays["seq0.input_ids"].ids();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ids.json");
+    std::fs::write(&file, serde_json::to_string(&ids).unwrap()).unwrap();
+    let list = serde_json::to_string(&ids).unwrap();
+    let model = golden("tiny/hf");
+    for arguments in [["--ids", list.as_str()], ["--ids-file", path(&file)]] {
+        let text = output(&[&["logits", path(&model), "--exact"], &arguments[..]].concat());
+        let result: Value = serde_json::from_str(&text).unwrap();
+        let rows: Vec<Vec<f32>> = serde_json::from_value(result["logits"].clone()).unwrap();
+        assert_eq!(result["shape"], serde_json::json!([ids.len(), rows[0].len()]));
+        assert!(max_difference(&rows.concat(), &arrays["seq0.logits"].f32()) <= 5e-5);
+    }
+}
+
+#[test]
+fn plan_agrees_with_corenet() {
+    let expected = json(&golden("configs.json"));
+    let small = output(&["plan", "--layers", "4", "--dim", "256", "--vocab-size", "1000"]);
+    insta::assert_snapshot!(small);
+    let plan: Value = serde_json::from_str(&output(&["plan", "openelm-270m", "--json"])).unwrap();
+    let configs = expected["configs"].as_array().unwrap();
+    let parameters = plan["parameters"].as_u64().unwrap();
+    assert!(configs.iter().any(|config| config.to_string().contains(&parameters.to_string())), "{parameters}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("plan.svg");
+    output(&["plan", "openelm-1.1b", "--svg", path(&picture)]);
+    assert!(std::fs::read_to_string(picture).unwrap().contains("uniform, equal total"));
+}
+
+#[test]
+fn a_tokenizer_is_learnt_and_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let corpus = folder.path().join("corpus.txt");
+    let lines = (0..500).map(|i| {
+        let (who, what) =
+            (["hare", "tortoise", "old bear"][i % 3], ["slept", "walked slowly on", "laughed"][i % 7 % 3]);
+        format!("The {i}th {who} came over the green hill at midday, and there it {what}.\n")
+    });
+    std::fs::write(&corpus, lines.collect::<String>()).unwrap();
+    let model = folder.path().join("small.model");
+    output(&["tokenizer", "train", path(&corpus), "--vocab-size", "300", "--output", path(&model)]);
+    let ids = output(&["tokenizer", "encode", path(&model), "The hare slept over the hill — 7 times."]);
+    assert_eq!(output(&["tokenizer", "decode", path(&model), ids.trim()]), "The hare slept over the hill — 7 times.\n");
+    refused(&["tokenizer", "decode", path(&model), "9999"], &["9999", "300 pieces"]);
+}
+
+#[test]
+fn prompts_and_options_out_of_range() {
+    let long = "word ".repeat(2000);
+    refused(&["generate", &long], &["tokens", "--context"]);
+    refused(&["generate", "x", "--model", "nowhere"], &["nowhere"]);
+    refused(&["generate", "--file", "nowhere.txt"], &["nowhere.txt"]);
+    refused(&["generate", "x", "--temperature=-1"], &["temperature is -1"]);
+    refused(&["generate", "x", "--top-p", "0"], &["top-p is 0"]);
+    refused(&["logits", "builtin", "--ids", "1,99999"], &["99999", "out of range"]);
+    refused(&["logits", "builtin", "--ids", "1,x"], &["\"x\" is not a token id"]);
+    refused(&["logits", "builtin", "--ids", ""], &["no ids"]);
+    refused(&["plan", "--head-dim", "7"], &["head_dim is 7"]);
+    refused(&["plan", "openelm-9b"], &["openelm-9b"]);
+}
+
+#[test]
+fn corpora_that_are_not_what_they_seem() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |name: &str, content: &[u8], parts: &[&str]| {
+        let corpus = folder.path().join(name);
+        std::fs::write(&corpus, content).unwrap();
+        let model = folder.path().join("never.model");
+        refused(&["tokenizer", "train", path(&corpus), "--output", path(&model)], &[&[name], parts].concat());
+        assert!(!model.exists());
+    };
+    train("a.jsonl", b"{\"text\": \"well\"}\n{\"tekst\": \"ill\"}\n", &["line 2", "text"]);
+    train("b.jsonl", b"{\"text\": \"well\"}\nnot json\n", &["line 2"]);
+    train("c.txt", b"good\n\xff\xfe broken\n", &["line 2", "UTF-8"]);
+    train("d.parquet", b"not at all", &[]);
+    train("e.jsonl.zst", b"{\"text\": \"not compressed\"}\n", &[]);
+    train("f.jsonl.gz", b"{\"text\": \"not compressed\"}\n", &[]);
+    train("g.xyz", b"what", &["format"]);
+}
+
+#[test]
+fn recipes_that_cannot_be_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("recipe.toml");
+    std::fs::write(&recipe, "output = \"x\"\ncolour = \"blue\"\n").unwrap();
+    let Output { status, stderr, .. } = openelm(&["pretrain", path(&recipe)]).output().unwrap();
+    let message = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(message.contains("recipe.toml") && message.contains("unknown field `colour`"), "{message}");
+    refused(&["pretrain", "nowhere.toml"], &["nowhere.toml"]);
+}
