@@ -8,15 +8,15 @@
 //!         for each tile of the block: sum over DEPTH in registers, then add to C
 //! ```
 //!
-//! Packing reads any strides and widens 16-bit weights. Every element of C is summed in the same order whatever the
+//! Packing reads any strides and widens weights of fewer bits. Every element of C is summed in the same order whatever the
 //! number of threads: slices one after the other, and one fused multiply-add after the other within a slice.
 
 use std::cell::RefCell;
 
-use half::{bf16, f16};
 use pulp::{Simd, WithSimd};
 
 use crate::Threads;
+use crate::matrix::Matrix;
 use crate::threads::Chunks;
 
 /// Length of a slice of the inner dimension: a panel of B (at most 32 columns) then fits the L1 cache.
@@ -27,46 +27,6 @@ const TASK_COLUMNS: usize = 512;
 const TASK_TILES: usize = 10;
 /// Columns of B packed at a time, which bounds the memory for packing.
 const PACKED_COLUMNS: usize = 8192;
-
-/// The elements of a matrix as they are stored.
-#[derive(Clone, Copy)]
-pub enum Matrix<'a> {
-    /// IEEE single precision.
-    F32(&'a [f32]),
-    /// IEEE half precision.
-    F16(&'a [f16]),
-    /// The upper half of an `f32`.
-    BF16(&'a [bf16]),
-}
-
-impl<'a> Matrix<'a> {
-    /// Number of elements.
-    pub fn len(&self) -> usize {
-        match self {
-            Matrix::F32(data) => data.len(),
-            Matrix::F16(data) => data.len(),
-            Matrix::BF16(data) => data.len(),
-        }
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Elements `start..start + length` as `f32`, borrowed or widened into `buffer`.
-    #[inline(always)]
-    pub(crate) fn widened(self, start: usize, length: usize, buffer: &'a mut [f32]) -> &'a [f32] {
-        use half::slice::HalfFloatSliceExt;
-        let range = start..start + length;
-        match self {
-            Matrix::F32(data) => return &data[range],
-            Matrix::F16(data) => data[range].convert_to_f32_slice(&mut buffer[..length]),
-            Matrix::BF16(data) => data[range].convert_to_f32_slice(&mut buffer[..length]),
-        }
-        &buffer[..length]
-    }
-}
 
 /// A matrix `[rows, columns]` seen through strides, one of which is 1.
 #[derive(Clone, Copy)]

@@ -26,13 +26,15 @@ mod gemm;
 pub mod gradient_norm;
 pub mod linear;
 mod mapped;
+mod matrix;
 pub mod qk_norm_rope;
+pub mod quant;
 pub mod rms_norm;
 pub mod rope;
 pub(crate) mod simd;
 pub mod swiglu;
 mod threads;
 
-pub use gemm::Matrix;
 pub use mapped::MappedFile;
+pub use matrix::Matrix;
 pub use threads::Threads;

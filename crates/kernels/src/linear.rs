@@ -1,7 +1,8 @@
 //! Linear layers without bias, `y = x W^T`, and their derivatives.
 
+use crate::Matrix;
 use crate::Threads;
-use crate::gemm::{Matrix, Product, View, gemm};
+use crate::gemm::{Product, View, gemm};
 use crate::simd::{dispatch, dot};
 
 /// Up to this many rows of `x`, weights are streamed once per row instead of being packed: packing costs about as much as
@@ -12,7 +13,7 @@ const TASK_ROWS: usize = 32;
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`, as a residual connection does.
 ///
-/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`; 16-bit weights are widened to `f32`.
+/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`; weights of fewer bits are widened to `f32`.
 pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize, accumulate: bool) {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-/// An array of an `.npz` file, its values widened to `f64` (exact for `f32` and `i32`).
+/// An array of an `.npz` file, its values widened to `f64` (exact for `f32` and integers of 32 bits).
 pub struct Array {
     /// Length of each dimension, outermost first.
     pub shape: Vec<usize>,
@@ -75,6 +75,8 @@ pub fn npz(path: &Path) -> BTreeMap<String, Array> {
         let values: Vec<f64> = match array.dtype().descr().trim_matches('\'') {
             "<f4" => array.into_vec::<f32>().unwrap_or_else(|e| fail(&e)).into_iter().map(f64::from).collect(),
             "<f8" => array.into_vec::<f64>().unwrap_or_else(|e| fail(&e)),
+            "|u1" => array.into_vec::<u8>().unwrap_or_else(|e| fail(&e)).into_iter().map(f64::from).collect(),
+            "<u4" => array.into_vec::<u32>().unwrap_or_else(|e| fail(&e)).into_iter().map(f64::from).collect(),
             "<i4" => array.into_vec::<i32>().unwrap_or_else(|e| fail(&e)).into_iter().map(f64::from).collect(),
             "<i8" => array.into_vec::<i64>().unwrap_or_else(|e| fail(&e)).into_iter().map(|x| x as f64).collect(),
             other => fail(&format!("{name} has dtype {other}")),

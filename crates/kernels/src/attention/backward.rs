@@ -8,8 +8,9 @@
 use std::cell::RefCell;
 
 use super::{KEYS, QUERIES, Rows, Shape, gather};
+use crate::Matrix;
 use crate::Threads;
-use crate::gemm::{Matrix, Product, View, gemm};
+use crate::gemm::{Product, View, gemm};
 use crate::simd::{dispatch, dot, exp};
 use crate::threads::Chunks;
 

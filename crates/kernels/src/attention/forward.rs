@@ -3,8 +3,9 @@
 use std::cell::RefCell;
 
 use super::{KEYS, QUERIES, Rows, Shape, gather, single};
+use crate::Matrix;
 use crate::Threads;
-use crate::gemm::{Matrix, Product, View, gemm};
+use crate::gemm::{Product, View, gemm};
 use crate::simd::{dispatch, exp, exp_sum, maximum as largest};
 use crate::threads::Chunks;
 

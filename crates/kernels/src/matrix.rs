@@ -1,0 +1,54 @@
+//! Weight matrices as they are stored.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::quant::{Affine, Blocks};
+
+/// The elements of a matrix as they are stored, row-major.
+#[derive(Clone, Copy)]
+pub enum Matrix<'a> {
+    /// IEEE single precision.
+    F32(&'a [f32]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+    /// The upper half of an `f32`.
+    BF16(&'a [bf16]),
+    /// Blocks of GGUF; each row fills whole blocks.
+    Blocks(Blocks<'a>),
+    /// Affine groups of MLX; each row fills whole groups.
+    Affine(Affine<'a>),
+}
+
+impl<'a> Matrix<'a> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Matrix::F32(data) => data.len(),
+            Matrix::F16(data) => data.len(),
+            Matrix::BF16(data) => data.len(),
+            Matrix::Blocks(blocks) => blocks.len(),
+            Matrix::Affine(affine) => affine.len(),
+        }
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements `start..start + length` as `f32`, borrowed or widened into `buffer`. What is quantised begins and ends with
+    /// a block or group.
+    #[inline(always)]
+    pub(crate) fn widened(self, start: usize, length: usize, buffer: &'a mut [f32]) -> &'a [f32] {
+        let range = start..start + length;
+        match self {
+            Matrix::F32(data) => return &data[range],
+            Matrix::F16(data) => data[range].convert_to_f32_slice(&mut buffer[..length]),
+            Matrix::BF16(data) => data[range].convert_to_f32_slice(&mut buffer[..length]),
+            Matrix::Blocks(blocks) => blocks.widen(start, &mut buffer[..length]),
+            Matrix::Affine(affine) => affine.widen(start, &mut buffer[..length]),
+        }
+        &buffer[..length]
+    }
+}
