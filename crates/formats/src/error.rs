@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm::{ConfigError, DType};
+use openelm::{ConfigError, Encoding};
 
 /// A model that cannot be read or written; the message names the file and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
@@ -39,11 +39,13 @@ pub enum FormatError {
         /// What is wrong.
         source: ConfigError,
     },
-    /// A weights file that is broken as a whole: truncated, empty, or of another kind.
-    #[error("{} is not a sound safetensors file: {reason}", path.display())]
+    /// A file that is broken as a whole: truncated, empty, or of another kind.
+    #[error("{} is not a sound {kind} file: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
+        /// What the file should be.
+        kind: &'static str,
         /// What is wrong.
         reason: String,
     },
@@ -58,15 +60,33 @@ pub enum FormatError {
         reason: String,
     },
     /// A value too large for the dtype that was asked for.
-    #[error("tensor {name} does not fit {dtype}: it holds {value}; choose bfloat16 or float32")]
+    #[error("tensor {name} does not fit {encoding}: it holds {value}; choose bfloat16 or float32")]
     Overflow {
         /// CoreNet's name of the tensor.
         name: String,
-        /// The dtype asked for.
-        dtype: DType,
+        /// The encoding asked for.
+        encoding: Encoding,
         /// A value that does not fit.
         value: f32,
     },
+    /// Something that the format asked for cannot express.
+    #[error("{reason}")]
+    Inexpressible {
+        /// What, and what can be done.
+        reason: String,
+    },
+    /// A path that is no model of a known kind.
+    #[error("{} is no model that can be read; known are folders of Hugging Face, MLX and CoreNet, and .gguf, .pt and .safetensors files", path.display())]
+    Unknown {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Bytes that are not the tensor they should be.
+    #[error(transparent)]
+    Bytes(#[from] openelm::TensorError),
+    /// A tokenizer that cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] openelm::TokenizerError),
     /// A folder that holds something already.
     #[error("{} exists already; choose another folder or remove it", path.display())]
     Exists {

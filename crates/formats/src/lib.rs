@@ -4,8 +4,18 @@
 //! offsets against the file. Weights are mapped, not read; nothing from a file is ever executed.
 
 pub mod atomic;
-mod cast;
+pub mod corenet;
+mod encode;
 mod error;
+pub mod gguf;
 pub mod huggingface;
+mod inferred;
+pub mod mlx;
+mod open;
+mod shards;
+mod stored;
 
+pub use encode::encode;
 pub use error::FormatError;
+pub use open::open;
+pub use stored::{Format, StoredModel, StoredTokenizer};

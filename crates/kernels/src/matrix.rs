@@ -4,6 +4,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::quant::{Affine, Blocks};
+use crate::simd::dispatch;
 
 /// The elements of a matrix as they are stored, row-major.
 #[derive(Clone, Copy)]
@@ -35,6 +36,21 @@ impl<'a> Matrix<'a> {
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// All elements as `f32`.
+    pub fn to_f32(self) -> Vec<f32> {
+        let mut values = vec![0.0; self.len()];
+        dispatch(
+            #[inline(always)]
+            || match self {
+                Matrix::F32(data) => values.copy_from_slice(data),
+                _ => {
+                    self.widened(0, self.len(), &mut values);
+                }
+            },
+        );
+        values
     }
 
     /// Elements `start..start + length` as `f32`, borrowed or widened into `buffer`. What is quantised begins and ends with

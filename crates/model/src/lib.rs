@@ -33,6 +33,6 @@ pub use model::{Model, ModelError};
 /// The arithmetic below this crate: threads and matrices appear in its interface.
 pub use openelm_kernels as kernels;
 pub use session::{Session, SessionError};
-pub use tensor::{DType, Tensor, TensorError};
+pub use tensor::{DType, Encoding, Tensor, TensorError};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError, clean};
 pub use weights::{LayerWeights, Weights};

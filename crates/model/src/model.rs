@@ -2,12 +2,9 @@
 
 use std::collections::HashMap;
 
-use bytemuck::cast_slice;
-use openelm_kernels::Matrix;
-
 use crate::config::ModelConfig;
 use crate::layout::tensor_specs;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 use crate::weights::Weights;
 
 /// Weights that do not fit the geometry.
@@ -71,7 +68,7 @@ impl Model {
 
     /// Bytes of all weights.
     pub fn weight_bytes(&self) -> usize {
-        self.tensors.iter().map(|tensor| tensor.bytes().len()).sum()
+        self.tensors.iter().map(Tensor::size).sum()
     }
 
     /// The same model with all weights in `f32`.
@@ -81,14 +78,6 @@ impl Model {
 
     /// The weights as the forward pass sees them.
     pub fn weights(&self) -> Weights<'_> {
-        Weights::in_order(&self.config, self.tensors.iter().map(matrix))
-    }
-}
-
-fn matrix(tensor: &Tensor) -> Matrix<'_> {
-    match tensor.dtype() {
-        DType::F32 => Matrix::F32(cast_slice(tensor.bytes())),
-        DType::F16 => Matrix::F16(cast_slice(tensor.bytes())),
-        DType::BF16 => Matrix::BF16(cast_slice(tensor.bytes())),
+        Weights::in_order(&self.config, self.tensors.iter().map(Tensor::matrix))
     }
 }

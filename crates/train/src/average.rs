@@ -1,11 +1,10 @@
 //! The mean of several checkpoints: how the released OpenELM weights were made (CoreNet's `average_ckpts`).
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use openelm::{DType, TensorSpec};
-use openelm_formats::huggingface::{self, Loaded, WriteOptions};
-use openelm_formats::{FormatError, atomic};
+use openelm::{DType, Encoding, Tensor, TensorSpec};
+use openelm_formats::huggingface::{self, WriteOptions};
+use openelm_formats::{FormatError, StoredModel, atomic, open};
 
 /// Checkpoints that have no mean.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +37,7 @@ impl From<std::io::Error> for AverageError {
 /// # Errors
 /// If a model cannot be read, they are not of one shape, or `output` exists or cannot be written.
 pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Result<(), AverageError> {
-    let models = folders.iter().map(|folder| huggingface::read(folder)).collect::<Result<Vec<Loaded>, _>>()?;
+    let models = folders.iter().map(|folder| open(folder)).collect::<Result<Vec<StoredModel>, _>>()?;
     let first = models.first().ok_or(AverageError::None)?;
     if let Some(at) = models.iter().position(|model| model.config != first.config) {
         return Err(AverageError::Different { first: folders[0].clone(), other: folders[at].clone() });
@@ -46,15 +45,17 @@ pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Resu
     if output.exists() {
         return Err(FormatError::Exists { path: output.to_owned() }.into());
     }
-    let dtype = dtype.or_else(|| first.tensors.values().next().map(|tensor| tensor.dtype())).unwrap_or(DType::F32);
-    let mean = |spec: &TensorSpec| -> Cow<'static, [f32]> {
+    let stored = first.specs().first().and_then(|spec| first.encoding(&spec.name));
+    let dtype = dtype.or_else(|| stored.and_then(Encoding::dtype)).unwrap_or(DType::F32);
+    let mean = |spec: &TensorSpec| -> Result<Tensor, FormatError> {
         let mut sums = vec![0.0f64; spec.len()];
         for model in &models {
-            let values = model.tensors[&spec.name].to_f32();
+            let values = model.tensor(&spec.name)?.to_f32();
             sums.iter_mut().zip(values.iter()).for_each(|(sum, &value)| *sum += f64::from(value));
         }
         let count = models.len() as f64;
-        sums.into_iter().map(|sum| (sum / count) as f32).collect()
+        let values = sums.into_iter().map(|sum| (sum / count) as f32).collect();
+        Ok(Tensor::from_f32(spec.shape.clone(), values)?)
     };
     if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(FormatError::io(parent))?;

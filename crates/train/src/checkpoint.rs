@@ -7,12 +7,11 @@
 //!                 checksums.json                                      SHA-256 of each file; written last
 //! ```
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use openelm::{DType, ModelConfig};
+use openelm::{DType, ModelConfig, Tensor, TensorSpec};
 use openelm_formats::{FormatError, atomic, huggingface};
 use openelm_kernels::MappedFile;
 use safetensors::tensor::TensorView;
@@ -166,8 +165,8 @@ fn write_all(
     let weights: HashMap<&str, &[f32]> =
         trainer.parameters().tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
     let options = huggingface::WriteOptions { dtype: DType::F32, shard_bytes: 0 };
-    let values = |spec: &openelm::TensorSpec| Cow::Borrowed(weights[spec.name.as_str()]);
-    huggingface::write(folder, trainer.config(), values, options)?;
+    let tensor = |spec: &TensorSpec| Ok(Tensor::from_f32(spec.shape.clone(), weights[spec.name.as_str()].to_vec())?);
+    huggingface::write(folder, trainer.config(), tensor, options)?;
 
     let mut moments = Vec::new();
     for (name, parameters) in ["first", "second"].into_iter().zip(trainer.moments()) {
@@ -235,7 +234,7 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
     let moments = SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(format!("{OPTIMIZER}: {e}")))?;
     let [weights, first, second] = trainer.restore(state.step);
     for (spec, values) in weights.tensors_mut() {
-        values.copy_from_slice(&loaded.tensors[&spec.name].to_f32());
+        values.copy_from_slice(&loaded.tensor(&spec.name)?.to_f32());
     }
     let fill = |parameters: &mut Parameters, kind: &str| -> Result<(), CheckpointError> {
         for (spec, values) in parameters.tensors_mut() {

@@ -43,6 +43,12 @@ pub fn config_from_json(text: &[u8], path: &Path) -> Result<ModelConfig, FormatE
         Some(other) => return Err(wrong(format!("model_type is {other}; only \"openelm\" can be read"))),
         None => return Err(wrong("model_type is missing; it must be \"openelm\"".to_owned())),
     }
+    geometry_from_json(text, path)
+}
+
+/// The same for any JSON with these keys, such as CoreNet's resolved `GPTConfig`.
+pub(crate) fn geometry_from_json(text: &[u8], path: &Path) -> Result<ModelConfig, FormatError> {
+    let wrong = |reason: String| FormatError::Config { path: path.to_owned(), reason };
     let keys: Keys = serde_json::from_slice(text).map_err(|e| wrong(e.to_string()))?;
     let activation = match keys.activation_fn_name.as_str() {
         "swish" | "silu" => Activation::Swish,

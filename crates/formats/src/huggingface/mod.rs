@@ -5,12 +5,15 @@ mod config;
 mod reader;
 mod writer;
 
+pub(crate) use config::geometry_from_json;
 pub use config::{config_from_json, config_to_json};
-pub use reader::{Loaded, from_bytes, read};
+pub(crate) use reader::assemble;
+pub use reader::{from_bytes, read};
 pub use writer::{WriteOptions, write};
+pub(crate) use writer::{prepare, updated_config, write_with};
 
 /// CoreNet's name of a tensor, or `None` for buffers that hold nothing learned.
-fn corenet_name(name: &str) -> Option<String> {
+pub(crate) fn corenet_name(name: &str) -> Option<String> {
     if name.contains("inv_freq") || name.contains("rotary") || name.contains("pos_embedding") {
         return None;
     }
@@ -21,7 +24,7 @@ fn corenet_name(name: &str) -> Option<String> {
 }
 
 /// The name in this layout of CoreNet's `name`.
-fn file_name_of(name: &str) -> String {
+pub(crate) fn file_name_of(name: &str) -> String {
     match name {
         "classifier.weight" => "lm_head.weight".to_owned(),
         _ => format!("transformer.{name}"),

@@ -1,43 +1,24 @@
 //! Reading: a folder's files, mapped; or the two files of a small model from memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::Path;
 
 use bytes::Bytes;
-use openelm::{DType, Model, ModelConfig, Tensor, tensor_specs};
-use openelm_kernels::MappedFile;
-use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
+use openelm::kernels::quant::AffineFormat;
+use openelm::{ModelConfig, Tensor, tensor_specs};
+use safetensors::Dtype;
+use serde_json::Value;
 
 use super::{config_from_json, corenet_name, file_name_of};
 use crate::FormatError;
+use crate::shards::{self, RawTensor};
+use crate::stored::{Format, Source, StoredModel, StoredTokenizer};
 
-/// A model as it was found: every tensor that the geometry asks for is there, in the right shape.
-#[derive(Debug)]
-pub struct Loaded {
-    /// The geometry.
-    pub config: ModelConfig,
-    /// Tensors by CoreNet's names, their bytes still in the file.
-    pub tensors: HashMap<String, Tensor>,
-    path: PathBuf,
-}
-
-impl Loaded {
-    /// The model, ready to run.
-    ///
-    /// # Errors
-    /// If a tensor does not fit the geometry.
-    pub fn into_model(self) -> Result<Model, FormatError> {
-        let Self { config, tensors, path } = self;
-        Model::new(config, tensors).map_err(|e| FormatError::Config { path, reason: e.to_string() })
-    }
-}
-
-/// Reads the model in `folder`.
+/// Reads the model in `folder`: as Apple published it, or as mlx-lm wrote it.
 ///
 /// # Errors
 /// See [`FormatError`]: the message names the file, and the tensor where one is at fault.
-pub fn read(folder: &Path) -> Result<Loaded, FormatError> {
+pub fn read(folder: &Path) -> Result<StoredModel, FormatError> {
     let config_path = folder.join("config.json");
     let config_text = match std::fs::read(&config_path) {
         Ok(text) => text,
@@ -47,113 +28,111 @@ pub fn read(folder: &Path) -> Result<Loaded, FormatError> {
         Err(e) => return Err(FormatError::io(&config_path)(e)),
     };
     let config = config_from_json(&config_text, &config_path)?;
-    let mut tensors = Tensors::new(&config);
-    for path in weight_files(folder)? {
-        let map = MappedFile::open(&path).map_err(FormatError::io(&path))?;
-        tensors.add(Bytes::from_owner(map), &path)?;
-    }
-    tensors.finish(config, folder)
+    let files = shards::files(folder, "model")?;
+    let (raw, metadata) = shards::read(&files)?;
+    let json: Value = serde_json::from_slice(&config_text).unwrap_or_default();
+    let is_mlx = metadata.as_deref() == Some("mlx") || json.get("quantization").is_some();
+    Ok(StoredModel {
+        sources: assemble(&config, raw, folder)?,
+        config,
+        format: if is_mlx { Format::Mlx } else { Format::HuggingFace },
+        path: folder.to_owned(),
+        files: files.into_iter().collect(),
+        tokenizer: StoredTokenizer::beside(folder),
+        notes: Vec::new(),
+        config_json: Some(json),
+    })
 }
 
 /// Reads a model whose `config.json` and `model.safetensors` are in memory; `name` stands for the file in messages.
 ///
 /// # Errors
 /// See [`FormatError`].
-pub fn from_bytes(config: &[u8], weights: Bytes, name: &str) -> Result<Loaded, FormatError> {
+pub fn from_bytes(config: &[u8], weights: Bytes, name: &str) -> Result<StoredModel, FormatError> {
     let path = Path::new(name);
+    let json = serde_json::from_slice(config).ok();
     let config = config_from_json(config, path)?;
-    let mut tensors = Tensors::new(&config);
-    tensors.add(weights, path)?;
-    tensors.finish(config, path)
+    let mut raw = HashMap::new();
+    shards::add(&mut raw, weights, path)?;
+    Ok(StoredModel {
+        sources: assemble(&config, raw, path)?,
+        config,
+        format: Format::HuggingFace,
+        path: path.to_owned(),
+        files: Vec::new(),
+        tokenizer: None,
+        notes: Vec::new(),
+        config_json: json,
+    })
 }
 
-/// `model.safetensors`, or the shards that its index names.
-fn weight_files(folder: &Path) -> Result<BTreeSet<PathBuf>, FormatError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let single = folder.join("model.safetensors");
-    let index_path = folder.join("model.safetensors.index.json");
-    if !index_path.exists() {
-        if !single.exists() {
-            return Err(FormatError::NoModel { path: folder.to_owned(), missing: "model.safetensors".to_owned() });
+/// The tensors that `config` asks for, by CoreNet's names; `folder` is for messages.
+pub(crate) fn assemble(
+    config: &ModelConfig,
+    raw: HashMap<String, RawTensor>,
+    folder: &Path,
+) -> Result<HashMap<String, Source>, FormatError> {
+    let mut by_name = HashMap::new();
+    for (name, tensor) in raw {
+        if let Some(corenet) = corenet_name(&name) {
+            by_name.insert(corenet, (name, tensor));
         }
-        return Ok(BTreeSet::from([single]));
     }
-    let text = std::fs::read(&index_path).map_err(FormatError::io(&index_path))?;
-    let wrong = |reason: String| FormatError::Config { path: index_path.clone(), reason };
-    let index: Index = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
-    let mut files = BTreeSet::new();
-    for file in index.weight_map.values() {
-        // A shard lies beside its index: anything else could make us open a file of someone's choosing.
-        if Path::new(file).file_name().is_none_or(|name| name != file.as_str()) {
-            return Err(wrong(format!("names the shard {file:?}; shards lie in the folder of their index")));
-        }
-        let path = folder.join(file);
-        if !path.exists() {
-            return Err(FormatError::NoModel { path: folder.to_owned(), missing: file.clone() });
-        }
-        files.insert(path);
+    let mut sources = HashMap::new();
+    for spec in tensor_specs(config) {
+        let Some((name, tensor)) = by_name.remove(&spec.name) else {
+            let reason = format!("it is missing; expected {:?}", spec.shape);
+            return Err(FormatError::Tensor { name: file_name_of(&spec.name), path: folder.to_owned(), reason });
+        };
+        let base = spec.name.trim_end_matches("weight");
+        let groups = [by_name.remove(&format!("{base}scales")), by_name.remove(&format!("{base}biases"))];
+        let path = tensor.path.clone();
+        let tensor = match groups {
+            [Some((_, scales)), Some((_, biases))] => affine(&spec.shape, tensor, scales, biases),
+            _ => float(&spec.shape, tensor),
+        };
+        let tensor = tensor.map_err(|reason| FormatError::Tensor { name, path, reason })?;
+        sources.insert(spec.name, Source::Tensor(tensor));
     }
-    Ok(files)
+    if config.tied_embeddings {
+        by_name.remove("classifier.weight");
+    }
+    match by_name.into_values().min_by(|a, b| a.0.cmp(&b.0)) {
+        Some((name, RawTensor { path, .. })) => {
+            let reason = "the model has no such tensor; does config.json belong to these weights?".to_owned();
+            Err(FormatError::Tensor { name, path, reason })
+        }
+        None => Ok(sources),
+    }
 }
 
-/// Collects the tensors of one model from its files.
-struct Tensors {
-    expected: HashMap<String, Vec<usize>>,
-    found: HashMap<String, Tensor>,
-    tied: bool,
+fn float(shape: &[usize], raw: RawTensor) -> Result<Tensor, String> {
+    if raw.shape != shape {
+        return Err(format!("expected {shape:?}, found {:?}", raw.shape));
+    }
+    let Some(dtype) = shards::float(raw.dtype) else {
+        return Err(format!("its dtype {:?} cannot be read; F32, F16 and BF16 can", raw.dtype));
+    };
+    Tensor::new(dtype, raw.shape, raw.bytes).map_err(|e| e.to_string())
 }
 
-impl Tensors {
-    fn new(config: &ModelConfig) -> Self {
-        let expected = tensor_specs(config).into_iter().map(|spec| (spec.name, spec.shape)).collect();
-        Self { expected, found: HashMap::new(), tied: config.tied_embeddings }
-    }
-
-    fn add(&mut self, bytes: Bytes, path: &Path) -> Result<(), FormatError> {
-        let damaged = |reason: String| FormatError::Damaged { path: path.to_owned(), reason };
-        if bytes.is_empty() {
-            return Err(damaged("it is empty".to_owned()));
-        }
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
-        for (name, view) in file.iter() {
-            let wrong = |reason: String| FormatError::Tensor { name: name.to_owned(), path: path.to_owned(), reason };
-            let Some(corenet) = corenet_name(name) else { continue };
-            let Some(shape) = self.expected.get(&corenet) else {
-                if corenet == "classifier.weight" && self.tied {
-                    continue;
-                }
-                return Err(wrong(
-                    "the model has no such tensor; does config.json belong to these weights?".to_owned(),
-                ));
-            };
-            if view.shape() != shape {
-                return Err(wrong(format!("expected {shape:?}, found {:?}", view.shape())));
-            }
-            let dtype = match view.dtype() {
-                Dtype::F32 => DType::F32,
-                Dtype::F16 => DType::F16,
-                Dtype::BF16 => DType::BF16,
-                other => return Err(wrong(format!("its dtype {other:?} cannot be read; F32, F16 and BF16 can"))),
-            };
-            let tensor = Tensor::new(dtype, shape.clone(), bytes.slice_ref(view.data()));
-            let tensor = tensor.map_err(|e| wrong(e.to_string()))?;
-            if self.found.insert(corenet, tensor).is_some() {
-                return Err(wrong("it is in another file too".to_owned()));
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self, config: ModelConfig, path: &Path) -> Result<Loaded, FormatError> {
-        for spec in tensor_specs(&config) {
-            if !self.found.contains_key(&spec.name) {
-                let reason = format!("it is missing; expected {:?}", spec.shape);
-                return Err(FormatError::Tensor { name: file_name_of(&spec.name), path: path.to_owned(), reason });
-            }
-        }
-        Ok(Loaded { config, tensors: self.found, path: path.to_owned() })
-    }
+/// Bits and group follow from the shapes: `[rows, columns * bits / 32]` words and `[rows, columns / group]` scales.
+fn affine(shape: &[usize], words: RawTensor, scales: RawTensor, biases: RawTensor) -> Result<Tensor, String> {
+    let &[rows, columns] = shape else { return Err("a vector cannot be quantised".to_owned()) };
+    let (&[word_rows, word_columns], &[_, groups]) = (&words.shape[..], &scales.shape[..]) else {
+        return Err(format!("expected matrices, found {:?} with scales {:?}", words.shape, scales.shape));
+    };
+    let format = AffineFormat::new(word_columns * 32 / columns.max(1), columns / groups.max(1));
+    let Some(format) = format.filter(|_| words.dtype == Dtype::U32 && word_rows == rows) else {
+        return Err(format!(
+            "{:?} {:?} with scales {:?} make no {shape:?} matrix; known are 2, 3, 4, 5, 6 and 8 bits in affine groups \
+             of 32, 64 and 128",
+            words.dtype, words.shape, scales.shape
+        ));
+    };
+    let dtype = shards::float(scales.dtype).filter(|_| biases.dtype == scales.dtype && biases.shape == scales.shape);
+    let Some(dtype) = dtype else {
+        return Err("its scales and biases are not of one shape and float dtype".to_owned());
+    };
+    Tensor::affine(format, dtype, shape.to_vec(), words.bytes, scales.bytes, biases.bytes).map_err(|e| e.to_string())
 }

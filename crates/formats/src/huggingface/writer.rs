@@ -1,17 +1,15 @@
 //! Writing: each file under a temporary name first, then renamed, so that no half-written model is ever found.
 
-use std::borrow::Cow;
-use std::io::Write;
 use std::path::Path;
 
-use openelm::{DType, ModelConfig, TensorSpec, tensor_specs};
-use safetensors::{Dtype, View};
-use serde_json::json;
+use openelm::kernels::Threads;
+use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use serde_json::Value;
 
 use super::{config_to_json, file_name_of};
 use crate::FormatError;
-use crate::atomic;
-use crate::cast::cast;
+use crate::encode::encode;
+use crate::shards::{self, Entry, ShardOptions};
 
 /// How a model is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,116 +20,60 @@ pub struct WriteOptions {
     pub shard_bytes: usize,
 }
 
-/// Writes `config.json` and the weights into `folder`, which is made if need be. `values` gives a tensor's elements; it is
-/// asked for one tensor at a time, twice at most.
+/// Writes `config.json` and the weights into `folder`, which is made if need be. `tensor` is asked for one tensor at a time.
 ///
 /// # Errors
 /// If a value does not fit the dtype, a model is there already, or the system cannot write.
-pub fn write<'a>(
+pub fn write(
     folder: &Path,
     config: &ModelConfig,
-    values: impl Fn(&TensorSpec) -> Cow<'a, [f32]> + Sync,
+    tensor: impl Fn(&TensorSpec) -> Result<Tensor, FormatError>,
     options: WriteOptions,
 ) -> Result<(), FormatError> {
+    write_with(folder, config, None, &tensor, options, &Threads::single())
+}
+
+/// The same with the `config.json` that the model came with: keys that this project does not know survive.
+pub(crate) fn write_with(
+    folder: &Path,
+    config: &ModelConfig,
+    config_json: Option<&Value>,
+    tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
+    options: WriteOptions,
+    threads: &Threads,
+) -> Result<(), FormatError> {
+    prepare(folder)?;
+    let entries = tensor_specs(config).into_iter().map(|spec| Entry {
+        name: file_name_of(&spec.name),
+        dtype: shards::dtype_of(options.dtype),
+        shape: spec.shape.clone(),
+        bytes: Box::new(move || {
+            let encoded = encode(&tensor(&spec)?, Encoding::Float(options.dtype), &spec.name, threads)?;
+            Ok(encoded.bytes().clone())
+        }),
+    });
+    let files = ShardOptions { stem: "model", format: Some("pt"), shard_bytes: options.shard_bytes, index: None };
+    shards::write(folder, entries.collect(), &files)?;
+    // The configuration comes last: without it the folder is no model.
+    shards::write_json(&folder.join("config.json"), &updated_config(config, config_json, options.dtype))
+}
+
+/// Makes `folder` and refuses it if a model is in it.
+pub(crate) fn prepare(folder: &Path) -> Result<(), FormatError> {
     std::fs::create_dir_all(folder).map_err(FormatError::io(folder))?;
     for name in ["config.json", "model.safetensors", "model.safetensors.index.json"] {
         if folder.join(name).exists() {
             return Err(FormatError::Exists { path: folder.join(name) });
         }
     }
-    let specs = tensor_specs(config);
-    for spec in &specs {
-        check_range(spec, &values(spec), options.dtype)?;
-    }
-    let shards = shards(&specs, options);
-    let mut weight_map = serde_json::Map::new();
-    for (i, shard) in shards.iter().enumerate() {
-        let file = match shards.len() {
-            1 => "model.safetensors".to_owned(),
-            count => format!("model-{:05}-of-{count:05}.safetensors", i + 1),
-        };
-        let tensors = shard.iter().map(|spec| {
-            weight_map.insert(file_name_of(&spec.name), json!(file));
-            (file_name_of(&spec.name), Source { spec, dtype: options.dtype, values: &values })
-        });
-        let metadata = Some([("format".to_owned(), "pt".to_owned())].into());
-        let target = folder.join(&file);
-        let written = atomic::write_path(&target, |path| {
-            safetensors::serialize_to_file(tensors, metadata, path).map_err(std::io::Error::other)
-        });
-        written.map_err(FormatError::io(&target))?;
-    }
-    if shards.len() > 1 {
-        let total: usize = specs.iter().map(|spec| spec.len() * options.dtype.size()).sum();
-        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        write_json(folder, "model.safetensors.index.json", &index)?;
-    }
-    // The configuration comes last: without it the folder is no model.
-    write_json(folder, "config.json", &config_to_json(config, options.dtype))
-}
-
-fn write_json(folder: &Path, name: &str, value: &serde_json::Value) -> Result<(), FormatError> {
-    let target = folder.join(name);
-    atomic::write_file(&target, |file| writeln!(file, "{value:#}")).map_err(FormatError::io(&target))
-}
-
-/// Cuts the tensors, in order, into files of at most `shard_bytes`; a larger tensor has a file of its own.
-fn shards(specs: &[TensorSpec], options: WriteOptions) -> Vec<Vec<&TensorSpec>> {
-    let limit = if options.shard_bytes == 0 { usize::MAX } else { options.shard_bytes };
-    let mut shards: Vec<Vec<&TensorSpec>> = Vec::new();
-    let mut room = 0;
-    for spec in specs {
-        let size = spec.len() * options.dtype.size();
-        match shards.last_mut() {
-            Some(shard) if size <= room => {
-                shard.push(spec);
-                room -= size;
-            }
-            _ => {
-                shards.push(vec![spec]);
-                room = limit.saturating_sub(size);
-            }
-        }
-    }
-    shards
-}
-
-fn check_range(spec: &TensorSpec, values: &[f32], dtype: DType) -> Result<(), FormatError> {
-    // Beyond this a value rounds to infinity.
-    const F16_LIMIT: f32 = 65_520.0;
-    if dtype == DType::F16
-        && let Some(&value) = values.iter().find(|x| x.is_finite() && x.abs() >= F16_LIMIT)
-    {
-        return Err(FormatError::Overflow { name: spec.name.clone(), dtype, value });
-    }
     Ok(())
 }
 
-/// A tensor that is converted when its turn to be written comes.
-struct Source<'s, F> {
-    spec: &'s TensorSpec,
-    dtype: DType,
-    values: &'s F,
-}
-
-impl<'a, F: Fn(&TensorSpec) -> Cow<'a, [f32]>> View for Source<'_, F> {
-    fn dtype(&self) -> Dtype {
-        match self.dtype {
-            DType::F32 => Dtype::F32,
-            DType::F16 => Dtype::F16,
-            DType::BF16 => Dtype::BF16,
-        }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.spec.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        cast(&(self.values)(self.spec), self.dtype).into()
-    }
-
-    fn data_len(&self) -> usize {
-        self.spec.len() * self.dtype.size()
-    }
+/// The `config.json` to write: the one the model came with, if it had one, without its quantisation.
+pub(crate) fn updated_config(config: &ModelConfig, config_json: Option<&Value>, dtype: DType) -> Value {
+    let Some(Value::Object(keys)) = config_json else { return config_to_json(config, dtype) };
+    let mut keys = keys.clone();
+    keys.retain(|key, _| key != "quantization" && key != "quantization_config");
+    keys.insert("torch_dtype".to_owned(), dtype.to_string().into());
+    Value::Object(keys)
 }

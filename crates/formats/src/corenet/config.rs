@@ -1,0 +1,123 @@
+//! CoreNet's configuration: a YAML file whose part `model.language_modeling.general_gpt` names an architecture.
+
+use std::path::{Path, PathBuf};
+
+use openelm::ModelConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::FormatError;
+use crate::huggingface::geometry_from_json;
+
+/// The part of the YAML that matters.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct GeneralGpt {
+    /// A key of CoreNet's table of architectures.
+    pub model_name: String,
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Longest sequence.
+    pub max_context_length: usize,
+    /// The id that stands for nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub padding_index: Option<usize>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Yaml {
+    model: Model,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Model {
+    language_modeling: LanguageModeling,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LanguageModeling {
+    name: String,
+    general_gpt: GeneralGpt,
+}
+
+impl GeneralGpt {
+    /// The YAML file at `path`; `None` if it configures something else.
+    pub fn from_yaml(path: &Path) -> Result<Option<Self>, FormatError> {
+        let text = std::fs::read_to_string(path).map_err(FormatError::io(path))?;
+        let yaml: Option<Yaml> = serde_saphyr::from_str(&text).ok();
+        Ok(yaml.map(|yaml| yaml.model.language_modeling.general_gpt))
+    }
+
+    /// As the YAML that CoreNet reads.
+    pub fn to_yaml(&self) -> Result<String, String> {
+        let general_gpt = self.clone();
+        let language_modeling = LanguageModeling { name: "general_gpt".to_owned(), general_gpt };
+        serde_saphyr::to_string(&Yaml { model: Model { language_modeling } }).map_err(|e| e.to_string())
+    }
+
+    /// The architecture, if it is one that CoreNet's table has, or is described by a JSON file in `folder`.
+    pub fn architecture(&self, folder: &Path) -> Result<Option<ModelConfig>, FormatError> {
+        match self.architecture_in_table() {
+            Some(known) => Ok(Some(known)),
+            None => Ok(described(folder)?.map(|described| self.sized(described))),
+        }
+    }
+
+    /// The architecture, if CoreNet's table has it.
+    pub fn architecture_in_table(&self) -> Option<ModelConfig> {
+        let known = table().into_iter().find(|(name, _)| *name == self.model_name.trim().replace('.', "_"));
+        known.map(|(_, known)| self.sized(known))
+    }
+
+    fn sized(&self, config: ModelConfig) -> ModelConfig {
+        ModelConfig { vocab_size: self.vocab_size, context_length: self.max_context_length, ..config }
+    }
+}
+
+/// CoreNet's table of architectures.
+fn table() -> [(&'static str, ModelConfig); 4] {
+    [
+        ("OpenELM-270M", ModelConfig::openelm_270m()),
+        ("OpenELM-450M", ModelConfig::openelm_450m()),
+        ("OpenELM-1_1B", ModelConfig::openelm_1_1b()),
+        ("OpenELM-3B", ModelConfig::openelm_3b()),
+    ]
+}
+
+/// CoreNet's key for `config`, if it is in its table.
+pub(crate) fn model_name(config: &ModelConfig) -> Option<&'static str> {
+    let same = |known: &ModelConfig| {
+        let sized = ModelConfig {
+            vocab_size: config.vocab_size,
+            context_length: config.context_length,
+            rope_max_length: config.rope_max_length,
+            ..known.clone()
+        };
+        sized == *config
+    };
+    table().into_iter().find(|(_, known)| same(known)).map(|(name, _)| name)
+}
+
+/// The resolved `GPTConfig` (or `config.json`) in `folder`: it has all the keys that the table would have.
+fn described(folder: &Path) -> Result<Option<ModelConfig>, FormatError> {
+    for name in ["gpt_config.json", "config.json"] {
+        let path = folder.join(name);
+        if path.exists() {
+            let text = std::fs::read(&path).map_err(FormatError::io(&path))?;
+            return geometry_from_json(&text, &path).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The configuration in `folder`: `config.yaml`, or the first YAML file that configures a language model.
+pub(crate) fn general_gpt(folder: &Path) -> Result<Option<GeneralGpt>, FormatError> {
+    let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
+    files.sort_by_key(|path| (!path.ends_with("config.yaml"), path.clone()));
+    for path in files {
+        if let Some(found) = GeneralGpt::from_yaml(&path)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}

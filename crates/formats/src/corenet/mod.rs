@@ -1,0 +1,11 @@
+//! CoreNet's layout: weights as `torch.save` writes them (`.pt`), beside a YAML file that names the architecture.
+//!
+//! Nothing of a `.pt` file is executed: only what names tensors is understood (see the crate `pytorch-reader`).
+
+mod config;
+mod reader;
+mod writer;
+
+pub(crate) use config::{GeneralGpt, general_gpt};
+pub use reader::read;
+pub use writer::write;

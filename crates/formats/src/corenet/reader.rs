@@ -1,0 +1,120 @@
+//! Reading `.pt` files: state dicts, averages and training checkpoints.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use openelm::{DType, tensor_specs};
+use pytorch_reader::{PytorchError, PytorchReader, Tensor};
+
+use super::general_gpt;
+use crate::FormatError;
+use crate::inferred::Sizes;
+use crate::stored::{Format, Source, StoredModel, StoredTokenizer};
+
+/// What CoreNet's own configurations set where none is at hand.
+const CONTEXT_LENGTH: usize = 2048;
+
+/// Reads the model at `path`: a `.pt` file, or a folder with one. Its YAML is looked for beside it; without one the geometry
+/// is worked out from the shapes.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
+    let file = if path.is_dir() { weights_in(path)? } else { path.to_owned() };
+    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let tensors = tensors(&file)?;
+    let shapes: HashMap<String, Vec<usize>> =
+        tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
+
+    let mut notes = Vec::new();
+    let described = general_gpt(&folder)?;
+    let architecture = described.as_ref().map(|gpt| gpt.architecture(&folder)).transpose()?.flatten();
+    let config = match architecture {
+        Some(config) => config,
+        None => {
+            let context = described.as_ref().map_or(CONTEXT_LENGTH, |gpt| gpt.max_context_length);
+            let unknown = || {
+                let reason = "its tensors do not tell the geometry; put the YAML it was trained with beside it, and \
+                              gpt_config.json if that names an architecture of your own";
+                FormatError::Config { path: file.clone(), reason: reason.to_owned() }
+            };
+            let sizes = Sizes::from_shapes(&shapes, context).ok_or_else(unknown)?;
+            let geometry = |source| FormatError::Geometry { path: file.clone(), source };
+            notes.push("no configuration was found that describes it: the geometry is that of its shapes".to_owned());
+            sizes.into_config().map_err(geometry)?
+        }
+    };
+    let mut tensors = tensors;
+    let mut sources = HashMap::new();
+    for spec in tensor_specs(&config) {
+        let wrong = |reason: String| FormatError::Tensor { name: spec.name.clone(), path: file.clone(), reason };
+        let expected = &spec.shape;
+        let Some(tensor) = tensors.remove(&spec.name) else {
+            return Err(wrong(format!("it is missing; expected {expected:?}")));
+        };
+        if tensor.shape() != expected {
+            return Err(wrong(format!("expected {expected:?}, found {:?}", tensor.shape())));
+        }
+        let dtype = match tensor.dtype() {
+            pytorch_reader::DType::F32 => DType::F32,
+            pytorch_reader::DType::F16 => DType::F16,
+            pytorch_reader::DType::BF16 => DType::BF16,
+            other => return Err(wrong(format!("its dtype {other:?} cannot be read; F32, F16 and BF16 can"))),
+        };
+        sources.insert(spec.name, Source::Pytorch(Box::new(tensor), dtype));
+    }
+    tensors.retain(|name, _| !name.contains("lora_") && !name.contains("rotary") && !name.contains("inv_freq"));
+    if let Some(name) = tensors.into_keys().min() {
+        let reason = "the model has no such tensor; does the configuration belong to these weights?".to_owned();
+        return Err(FormatError::Tensor { name, path: file, reason });
+    }
+    Ok(StoredModel {
+        config,
+        format: Format::CoreNet,
+        path: path.to_owned(),
+        tokenizer: StoredTokenizer::beside(&folder),
+        files: vec![file],
+        notes,
+        config_json: None,
+        sources,
+    })
+}
+
+/// The `.pt` file in `folder`: the average if there is one, or the only one.
+fn weights_in(folder: &Path) -> Result<PathBuf, FormatError> {
+    let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "pt"));
+    files.sort();
+    if let Some(average) = files.iter().find(|path| path.ends_with("checkpoint_average.pt")) {
+        return Ok(average.clone());
+    }
+    match &files[..] {
+        [file] => Ok(file.clone()),
+        [] => Err(FormatError::NoModel { path: folder.to_owned(), missing: "a .pt file".to_owned() }),
+        several => {
+            let reason = format!("holds {} .pt files; name the one you mean", several.len());
+            Err(FormatError::Config { path: folder.to_owned(), reason })
+        }
+    }
+}
+
+/// The tensors of a state dict by CoreNet's names, or those of the model in a training checkpoint.
+pub(crate) fn tensors(file: &Path) -> Result<HashMap<String, Tensor>, FormatError> {
+    let damaged = |e: PytorchError| match e {
+        PytorchError::Io(source) => FormatError::Io { path: file.to_owned(), source },
+        other => FormatError::Damaged { path: file.to_owned(), kind: "PyTorch", reason: other.to_string() },
+    };
+    let mut tensors = PytorchReader::new(file).map_err(damaged)?.into_tensors();
+    const INNER: &str = "model_state_dict.";
+    if tensors.keys().any(|name| name.starts_with(INNER)) {
+        // Moments lie beside the weights in a training checkpoint.
+        tensors.retain(|name, _| name.starts_with(INNER));
+    }
+    let strip = |name: String| {
+        let name = name.strip_prefix(INNER).unwrap_or(&name);
+        // Distributed training wraps the model once more.
+        name.strip_prefix("module.").unwrap_or(name).to_owned()
+    };
+    Ok(tensors.into_iter().map(|(name, tensor)| (strip(name), tensor)).collect())
+}

@@ -1,0 +1,189 @@
+//! Writing `.pt` files that `torch.load` reads, with `weights_only` too: a stored (uncompressed) zip archive with a pickle of
+//! the tensors' names and shapes and one entry per storage.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use openelm::kernels::Threads;
+use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use super::config::{GeneralGpt, model_name};
+use crate::encode::encode;
+use crate::{FormatError, atomic, huggingface, shards};
+
+/// The name that `torch.save` gives the folder inside the archive.
+const ROOT: &str = "checkpoint_average";
+
+/// Writes `checkpoint_average.pt` and `config.yaml` into `folder`, and `gpt_config.json` for an architecture that CoreNet's
+/// table does not have. Tensors are asked for one at a time.
+///
+/// # Errors
+/// If a value does not fit the dtype, a model is there already, or the system cannot write.
+pub fn write(
+    folder: &Path,
+    config: &ModelConfig,
+    tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
+    dtype: DType,
+    threads: &Threads,
+) -> Result<(), FormatError> {
+    std::fs::create_dir_all(folder).map_err(FormatError::io(folder))?;
+    let (weights, yaml) = (folder.join("checkpoint_average.pt"), folder.join("config.yaml"));
+    for path in [&weights, &yaml] {
+        if path.exists() {
+            return Err(FormatError::Exists { path: path.clone() });
+        }
+    }
+    let known = model_name(config);
+    let described = GeneralGpt {
+        model_name: known.unwrap_or("custom").to_owned(),
+        vocab_size: config.vocab_size,
+        max_context_length: config.context_length,
+        padding_index: None,
+    };
+    let inexpressible = |reason| FormatError::Inexpressible { reason };
+    let text = described.to_yaml().map_err(inexpressible)?;
+    let mut failure = None;
+    let written = atomic::write_path(&weights, |path| {
+        let result = write_archive(path, config, tensor, dtype, threads);
+        result.map_err(|e| match e {
+            ArchiveError::Io(e) => e,
+            ArchiveError::Tensor(e) => {
+                failure = Some(e);
+                io::Error::other("a tensor could not be made")
+            }
+        })
+    });
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    written.map_err(FormatError::io(&weights))?;
+    if known.is_none() {
+        let resolved = huggingface::config_to_json(config, dtype);
+        shards::write_json(&folder.join("gpt_config.json"), &resolved)?;
+    }
+    atomic::write_file(&yaml, |file| file.write_all(text.as_bytes())).map_err(FormatError::io(&yaml))
+}
+
+enum ArchiveError {
+    Io(io::Error),
+    Tensor(FormatError),
+}
+
+impl<E: Into<io::Error>> From<E> for ArchiveError {
+    fn from(e: E) -> Self {
+        ArchiveError::Io(e.into())
+    }
+}
+
+fn write_archive(
+    path: &Path,
+    config: &ModelConfig,
+    tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
+    dtype: DType,
+    threads: &Threads,
+) -> Result<(), ArchiveError> {
+    let specs = tensor_specs(config);
+    let mut archive = ZipWriter::new(std::fs::File::create(path)?);
+    // PyTorch maps storages where they lie on 64 bytes.
+    let plain = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(64);
+    archive.start_file(format!("{ROOT}/data.pkl"), plain)?;
+    archive.write_all(&pickle(&specs, dtype))?;
+    archive.start_file(format!("{ROOT}/byteorder"), plain)?;
+    archive.write_all(b"little")?;
+    for (i, spec) in specs.iter().enumerate() {
+        let encode = |tensor: Tensor| encode(&tensor, Encoding::Float(dtype), &spec.name, threads);
+        let encoded = tensor(spec).and_then(encode).map_err(ArchiveError::Tensor)?;
+        let large = encoded.size() >= u32::MAX as usize;
+        archive.start_file(format!("{ROOT}/data/{i}"), plain.large_file(large))?;
+        archive.write_all(encoded.bytes())?;
+    }
+    archive.start_file(format!("{ROOT}/version"), plain)?;
+    archive.write_all(b"3\n")?;
+    archive.finish()?;
+    Ok(())
+}
+
+/// The pickle (protocol 2) of an `OrderedDict` from names to `torch._utils._rebuild_tensor_v2(storage, …)`.
+fn pickle(specs: &[TensorSpec], dtype: DType) -> Vec<u8> {
+    let storage = match dtype {
+        DType::F32 => "FloatStorage",
+        DType::F16 => "HalfStorage",
+        DType::BF16 => "BFloat16Storage",
+    };
+    let mut out = Pickle(vec![0x80, 2]);
+    out.ordered_dict();
+    out.mark();
+    for (i, spec) in specs.iter().enumerate() {
+        out.text(&spec.name);
+        out.global("torch._utils", "_rebuild_tensor_v2");
+        out.mark();
+        out.mark();
+        out.text("storage");
+        out.global("torch", storage);
+        out.text(&i.to_string());
+        out.text("cpu");
+        out.integer(spec.len());
+        out.tuple();
+        out.0.push(b'Q');
+        out.integer(0);
+        out.integers(&spec.shape);
+        let strides: Vec<usize> = (1..=spec.shape.len()).map(|axis| spec.shape[axis..].iter().product()).collect();
+        out.integers(&strides);
+        out.0.push(0x89);
+        out.ordered_dict();
+        out.tuple();
+        out.0.push(b'R');
+    }
+    out.0.extend(b"u.");
+    out.0
+}
+
+/// The few opcodes that a state dict takes.
+struct Pickle(Vec<u8>);
+
+impl Pickle {
+    fn mark(&mut self) {
+        self.0.push(b'(');
+    }
+
+    fn tuple(&mut self) {
+        self.0.push(b't');
+    }
+
+    fn global(&mut self, module: &str, name: &str) {
+        self.0.extend(format!("c{module}\n{name}\n").bytes());
+    }
+
+    fn ordered_dict(&mut self) {
+        self.global("collections", "OrderedDict");
+        self.0.extend(b")R");
+    }
+
+    fn text(&mut self, text: &str) {
+        self.0.push(b'X');
+        self.0.extend((text.len() as u32).to_le_bytes());
+        self.0.extend(text.bytes());
+    }
+
+    fn integer(&mut self, value: usize) {
+        match i32::try_from(value) {
+            Ok(value) => {
+                self.0.push(b'J');
+                self.0.extend(value.to_le_bytes());
+            }
+            Err(_) => {
+                self.0.extend([0x8a, 9]);
+                self.0.extend((value as u64).to_le_bytes());
+                self.0.push(0);
+            }
+        }
+    }
+
+    fn integers(&mut self, values: &[usize]) {
+        self.mark();
+        values.iter().for_each(|&value| self.integer(value));
+        self.tuple();
+    }
+}

@@ -1,0 +1,160 @@
+//! MLX's layout. mlx-lm's is Hugging Face's with `format = mlx` in the metadata, with matrices in affine groups if
+//! `config.json` says so; CoreNet's own converter (its example `open_elm`) writes CoreNet's names into `weights.safetensors`
+//! beside the YAML's part `general_gpt` as `config.json`.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use openelm::kernels::Threads;
+use openelm::kernels::quant::AffineFormat;
+use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use safetensors::Dtype;
+use serde_json::{Value, json};
+
+use crate::FormatError;
+use crate::corenet::GeneralGpt;
+use crate::encode::encode;
+use crate::huggingface::{assemble, corenet_name, file_name_of, prepare, updated_config};
+use crate::inferred::Sizes;
+use crate::shards::{self, Entry, ShardOptions};
+use crate::stored::{Format, StoredModel, StoredTokenizer};
+
+/// mlx-lm cuts models into files of this size.
+const SHARD_BYTES: usize = 5 << 30;
+
+/// Reads a folder that CoreNet's own converter wrote.
+///
+/// # Errors
+/// See [`FormatError`].
+pub fn read_corenet(folder: &Path) -> Result<StoredModel, FormatError> {
+    let config_path = folder.join("config.json");
+    let text = std::fs::read(&config_path).map_err(FormatError::io(&config_path))?;
+    let wrong = |reason: String| FormatError::Config { path: config_path.clone(), reason };
+    let general_gpt: GeneralGpt = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
+    let files = shards::files(folder, "weights")?;
+    let (raw, _) = shards::read(&files)?;
+    let mut notes = Vec::new();
+    let config = match general_gpt.architecture_in_table() {
+        Some(config) => config,
+        None => {
+            // Quantised matrices have other shapes; the converter leaves the embedding as it is.
+            let shapes = raw.iter().filter_map(|(name, tensor)| Some((corenet_name(name)?, tensor.shape.clone())));
+            let sizes = Sizes::from_shapes(&shapes.collect(), general_gpt.max_context_length);
+            notes.push("the architecture has no known name: the geometry is that of the shapes".to_owned());
+            let name = &general_gpt.model_name;
+            let sizes = sizes.ok_or_else(|| wrong(format!("no architecture is known by the name {name:?}")))?;
+            sizes.into_config().map_err(|source| FormatError::Geometry { path: config_path.clone(), source })?
+        }
+    };
+    Ok(StoredModel {
+        sources: assemble(&config, raw, folder)?,
+        config,
+        format: Format::Mlx,
+        path: folder.to_owned(),
+        files: files.into_iter().collect(),
+        tokenizer: StoredTokenizer::beside(folder),
+        notes,
+        config_json: None,
+    })
+}
+
+/// Writes a model as mlx-lm does, in `dtype`, with all matrices (the embedding table too) in affine groups if a format is
+/// given. Tensors are asked for one at a time.
+///
+/// # Errors
+/// If a value does not fit the dtype, rows do not fill whole groups, a model is there already, or the system cannot write.
+pub fn write(
+    folder: &Path,
+    config: &ModelConfig,
+    config_json: Option<&Value>,
+    tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
+    dtype: DType,
+    quantised: Option<AffineFormat>,
+    threads: &Threads,
+) -> Result<(), FormatError> {
+    prepare(folder)?;
+    let specs = tensor_specs(config);
+    let parameters: usize = specs.iter().map(TensorSpec::len).sum();
+    let groups = Groups::default();
+    let mut entries = Vec::new();
+    let mut total = 0;
+    for spec in &specs {
+        let encoding = match quantised {
+            Some(format) if spec.shape.len() == 2 => Encoding::Affine(format, dtype),
+            _ => Encoding::Float(dtype),
+        };
+        let Some(size) = encoding.bytes_of(&spec.shape) else {
+            let reason =
+                format!("tensor {} has {} columns, which {encoding} cannot divide evenly", spec.name, spec.shape[1]);
+            return Err(FormatError::Inexpressible { reason });
+        };
+        total += size;
+        let make = move || encode(&tensor(spec)?, encoding, &spec.name, threads);
+        let name = file_name_of(&spec.name);
+        let (Encoding::Affine(format, _), &[rows, columns]) = (encoding, &spec.shape[..]) else {
+            let (shape, dtype) = (spec.shape.clone(), shards::dtype_of(dtype));
+            entries.push(Entry { name, dtype, shape, bytes: Box::new(move || Ok(make()?.bytes().clone())) });
+            continue;
+        };
+        let base = name.trim_end_matches("weight").to_owned();
+        let groups = &groups;
+        let entry = |suffix: &str, dtype, width, bytes| Entry {
+            name: format!("{base}{suffix}"),
+            dtype,
+            shape: vec![rows, width],
+            bytes,
+        };
+        let float = shards::dtype_of(dtype);
+        let numbers = move || Ok(groups.keep(&spec.name, make()?));
+        entries.push(entry("weight", Dtype::U32, columns * format.bits / 32, Box::new(numbers)));
+        let scales = move || groups.get(&spec.name, &make).map(|(scales, _)| scales);
+        entries.push(entry("scales", float, columns / format.group, Box::new(scales)));
+        let biases = move || groups.get(&spec.name, &make).map(|(_, biases)| biases);
+        entries.push(entry("biases", float, columns / format.group, Box::new(biases)));
+    }
+    let index = json!({ "total_size": total, "total_parameters": parameters });
+    let files = ShardOptions { stem: "model", format: Some("mlx"), shard_bytes: SHARD_BYTES, index: Some(index) };
+    shards::write(folder, entries, &files)?;
+    let mut written = updated_config(config, config_json, dtype);
+    if let Some(AffineFormat { bits, group }) = quantised {
+        let quantization = json!({ "group_size": group, "bits": bits, "mode": "affine" });
+        written["quantization"] = quantization.clone();
+        written["quantization_config"] = quantization;
+    }
+    if let Value::Object(keys) = &mut written {
+        keys.sort_keys();
+    }
+    shards::write_json(&folder.join("config.json"), &written)
+}
+
+/// Scales and biases of matrices whose numbers are written: a few hundredths of the model, kept so that a matrix is quantised
+/// once, whatever the order in which its parts are asked for.
+#[derive(Default)]
+struct Groups(Mutex<HashMap<String, (Bytes, Bytes)>>);
+
+impl Groups {
+    /// Keeps the scales and biases of `tensor` and gives its numbers.
+    fn keep(&self, name: &str, tensor: Tensor) -> Bytes {
+        if let (Some((scales, biases)), Ok(mut kept)) = (tensor.scales_and_biases(), self.0.lock()) {
+            kept.insert(name.to_owned(), (scales.clone(), biases.clone()));
+        }
+        tensor.bytes().clone()
+    }
+
+    fn get(&self, name: &str, make: &dyn Fn() -> Result<Tensor, FormatError>) -> Result<(Bytes, Bytes), FormatError> {
+        let kept = self.0.lock().ok().and_then(|kept| kept.get(name).cloned());
+        match kept {
+            Some(kept) => Ok(kept),
+            None => {
+                self.keep(name, make()?);
+                self.0
+                    .lock()
+                    .ok()
+                    .and_then(|kept| kept.get(name).cloned())
+                    .ok_or_else(|| FormatError::Inexpressible { reason: format!("tensor {name} has no scales") })
+            }
+        }
+    }
+}
