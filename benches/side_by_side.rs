@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p openelm-train --bench side_by_side -- [--only small,270m,generate] [--rounds 3] \
-//!     [--peer "python torch_openelm.py"]
+//!     [--peer "python /path/to/torch_openelm.py"]
 //! ```
 //!
 //! The peer is any command that takes `train|prefill|decode --size 270M|small …` and prints a JSON object with the key
@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
-use openelm::kernels::{Threads, gradient_norm};
+use openelm::kernels::Threads;
 use openelm::{Geometry, Model, ModelConfig, Session, Tensor, tensor_specs};
 use openelm_train::data::Batch;
 use openelm_train::{Accumulation, LossOptions, OptimizerOptions, Trainer, initialise};
@@ -183,11 +183,30 @@ fn peak_flops(threads: &Threads) -> f64 {
 
 /// Bytes per second of reading memory far larger than the caches, on all threads.
 fn bandwidth(threads: &Threads) -> f64 {
-    let values = vec![1.0f32; 1 << 28];
+    const CHUNK: usize = 1 << 20;
+    struct Sum<'a>(&'a [f32]);
+    impl WithSimd for Sum<'_> {
+        type Output = f32;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> f32 {
+            const CHAINS: usize = 8;
+            let mut sums = [simd.splat_f32s(0.0); CHAINS];
+            let (values, _) = S::as_simd_f32s(self.0);
+            for values in values.chunks_exact(CHAINS) {
+                for (sum, &value) in sums.iter_mut().zip(values) {
+                    *sum = simd.add_f32s(*sum, value);
+                }
+            }
+            sums.into_iter().map(|sum| simd.reduce_sum_f32s(sum)).sum()
+        }
+    }
+    let mut values = vec![1.0f32; 1 << 28];
     let best = (0..5).map(|_| {
         let begin = Instant::now();
-        black_box(gradient_norm::sum_of_squares(threads, &values));
-        (4 * values.len()) as f64 / begin.elapsed().as_secs_f64()
+        threads.for_each_chunk(&mut values, CHUNK, |_, values| {
+            black_box(Arch::new().dispatch(Sum(values)));
+        });
+        (4 << 28) as f64 / begin.elapsed().as_secs_f64()
     });
     best.fold(0.0, f64::max)
 }

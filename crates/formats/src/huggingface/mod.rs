@@ -10,7 +10,7 @@ pub use config::{config_from_json, config_to_json};
 pub(crate) use reader::assemble;
 pub use reader::{from_bytes, read};
 pub use writer::{WriteOptions, write};
-pub(crate) use writer::{prepare, updated_config, write_with};
+pub(crate) use writer::{prepare, updated_config};
 
 /// CoreNet's name of a tensor, or `None` for buffers that hold nothing learned.
 pub(crate) fn corenet_name(name: &str) -> Option<String> {

@@ -34,7 +34,7 @@ pub fn write(
 }
 
 /// The same with the `config.json` that the model came with: keys that this project does not know survive.
-pub(crate) fn write_with(
+fn write_with(
     folder: &Path,
     config: &ModelConfig,
     config_json: Option<&Value>,
