@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 
 use super::activations::{Activations, Record};
+use super::decode::write;
 use super::lanes::{InstructionSet, Job, LANES, Lanes};
 use super::layout::{Numbers, QUAD_BYTES, QUADS, Scales};
 use super::packed::{Packed, Reader, read};
@@ -246,21 +247,8 @@ impl<const T: usize> Tiles<'_, T> {
             let first = (self.first_panel + panel + p) * LANES;
             let count = LANES.min(outputs - first);
             for (row, sums) in (tile * T..self.rows.end).zip(sums) {
-                // SAFETY: a task alone writes its rows and columns of `out`; sixteen floats are read and written, in `out` or
-                // in `whole`.
-                unsafe {
-                    let target = self.out.slice(row * outputs + first, count);
-                    if count == LANES {
-                        let sums = if self.accumulate { L::add(L::load(target.as_ptr()), sums) } else { sums };
-                        L::store(target.as_mut_ptr(), sums);
-                    } else {
-                        let mut whole = [0.0; LANES];
-                        L::store(whole.as_mut_ptr(), sums);
-                        for (target, x) in target.iter_mut().zip(whole) {
-                            *target = if self.accumulate { *target + x } else { x };
-                        }
-                    }
-                }
+                // SAFETY: a task alone writes its rows and columns of `out`; the instruction set is that of `L`.
+                unsafe { write::<L>(self.out.slice(row * outputs + first, count), sums, self.accumulate) };
             }
         }
     }
