@@ -24,6 +24,7 @@ pub mod cross_entropy;
 pub mod embedding;
 mod gemm;
 pub mod gradient_norm;
+mod integer;
 pub mod linear;
 mod mapped;
 mod matrix;
@@ -35,6 +36,7 @@ pub(crate) mod simd;
 pub mod swiglu;
 mod threads;
 
+pub use integer::Packed;
 pub use mapped::MappedFile;
 pub use matrix::Matrix;
 pub use threads::Threads;

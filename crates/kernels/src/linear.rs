@@ -3,6 +3,7 @@
 use crate::Matrix;
 use crate::Threads;
 use crate::gemm::{Product, View, gemm};
+use crate::integer;
 use crate::simd::{dispatch, dot};
 
 /// Up to this many rows of `x`, weights are streamed once per row instead of being packed: packing costs about as much as
@@ -13,11 +14,15 @@ const TASK_ROWS: usize = 32;
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`, as a residual connection does.
 ///
-/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`; weights of fewer bits are widened to `f32`.
+/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`; weights of fewer bits are widened to `f32`, but
+/// for packed ones: they are multiplied as integers, and `x` is rounded to 8 bits in groups of 32 columns.
 pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize, accumulate: bool) {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
     assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
+    if let Matrix::Packed(weight) = weight {
+        return integer::product(threads, out, x, weight, accumulate);
+    }
     if rows <= STREAMED_ROWS {
         return streamed(threads, out, x, weight, inputs, accumulate);
     }

@@ -3,6 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::integer::Packed;
 use crate::quant::{Affine, Blocks};
 use crate::simd::dispatch;
 
@@ -19,6 +20,8 @@ pub enum Matrix<'a> {
     Blocks(Blocks<'a>),
     /// Affine groups of MLX; each row fills whole groups.
     Affine(Affine<'a>),
+    /// Blocks or groups in the order of the integer kernels.
+    Packed(&'a Packed),
 }
 
 impl<'a> Matrix<'a> {
@@ -30,6 +33,7 @@ impl<'a> Matrix<'a> {
             Matrix::BF16(data) => data.len(),
             Matrix::Blocks(blocks) => blocks.len(),
             Matrix::Affine(affine) => affine.len(),
+            Matrix::Packed(packed) => packed.rows() * packed.columns(),
         }
     }
 
@@ -54,7 +58,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Elements `start..start + length` as `f32`, borrowed or widened into `buffer`. What is quantised begins and ends with
-    /// a block or group.
+    /// a block or group, what is packed with a row.
     #[inline(always)]
     pub(crate) fn widened(self, start: usize, length: usize, buffer: &'a mut [f32]) -> &'a [f32] {
         let range = start..start + length;
@@ -64,6 +68,7 @@ impl<'a> Matrix<'a> {
             Matrix::BF16(data) => data[range].convert_to_f32_slice(&mut buffer[..length]),
             Matrix::Blocks(blocks) => blocks.widen(start, &mut buffer[..length]),
             Matrix::Affine(affine) => affine.widen(start, &mut buffer[..length]),
+            Matrix::Packed(packed) => packed.widen(start, &mut buffer[..length]),
         }
         &buffer[..length]
     }
