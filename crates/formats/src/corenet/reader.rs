@@ -22,7 +22,7 @@ const CONTEXT_LENGTH: usize = 2048;
 pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
     let file = if path.is_dir() { weights_in(path)? } else { path.to_owned() };
     let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let tensors = tensors(&file)?;
+    let mut tensors = tensors(&file)?;
     let shapes: HashMap<String, Vec<usize>> =
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
 
@@ -44,7 +44,6 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
             sizes.into_config().map_err(geometry)?
         }
     };
-    let mut tensors = tensors;
     let mut sources = HashMap::new();
     for spec in tensor_specs(&config) {
         let wrong = |reason: String| FormatError::Tensor { name: spec.name.clone(), path: file.clone(), reason };
@@ -80,14 +79,16 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
     })
 }
 
-/// The `.pt` file in `folder`: the average if there is one, or the only one.
+/// The `.pt` file in `folder`: the average or the last checkpoint if there is one, or the only one.
 fn weights_in(folder: &Path) -> Result<PathBuf, FormatError> {
     let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "pt"));
     files.sort();
-    if let Some(average) = files.iter().find(|path| path.ends_with("checkpoint_average.pt")) {
-        return Ok(average.clone());
+    for preferred in ["checkpoint_average.pt", "checkpoint_last.pt"] {
+        if let Some(file) = files.iter().find(|path| path.ends_with(preferred)) {
+            return Ok(file.clone());
+        }
     }
     match &files[..] {
         [file] => Ok(file.clone()),

@@ -76,6 +76,27 @@ impl Affine<'_> {
     /// Widens the values `start..start + out.len()`; `start` is the beginning of a group or of 32 values of one.
     #[inline(always)]
     pub fn widen(&self, start: usize, out: &mut [f32]) {
+        self.each(start, out, |scale, q, bias| scale * q + bias);
+    }
+
+    /// The same values as MLX's `dequantize` gives them: product and sum are rounded to the dtype of the scales.
+    #[inline(always)]
+    pub fn dequantise(&self, start: usize, out: &mut [f32]) {
+        let f16_rounded = |x: f32| f16::from_f32(x).to_f32();
+        let bf16_rounded = |x: f32| bf16::from_f32(x).to_f32();
+        match self.scales {
+            Scales::F32(_) => self.widen(start, out),
+            Scales::F16(_) => {
+                self.each(start, out, |scale, q, bias| f16_rounded(f16_rounded(scale * q) + bias));
+            }
+            Scales::BF16(_) => {
+                self.each(start, out, |scale, q, bias| bf16_rounded(bf16_rounded(scale * q) + bias));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn each(&self, start: usize, out: &mut [f32], value: impl Fn(f32, f32, f32) -> f32) {
         let AffineFormat { bits, group } = self.format;
         assert!(start.is_multiple_of(32) && out.len().is_multiple_of(32), "not whole groups");
         let mask = (1u16 << bits) - 1;
@@ -87,7 +108,7 @@ impl Affine<'_> {
                 let bit = j * bits;
                 let high = numbers.get(bit / 8 + 1).copied().unwrap_or(0);
                 let pair = u16::from_le_bytes([numbers[bit / 8], high]);
-                *out = scale * f32::from(pair >> (bit % 8) & mask) + bias;
+                *out = value(scale, f32::from(pair >> (bit % 8) & mask), bias);
             }
         }
     }
