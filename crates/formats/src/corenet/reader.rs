@@ -9,7 +9,8 @@ use pytorch_reader::{PytorchError, PytorchReader, Tensor};
 use super::general_gpt;
 use crate::FormatError;
 use crate::inferred::Sizes;
-use crate::stored::{Format, Source, StoredModel, StoredTokenizer};
+use crate::stored::{Format, Source, StoredModel};
+use crate::tokenizer::StoredTokenizer;
 
 /// What CoreNet's own configurations set where none is at hand.
 const CONTEXT_LENGTH: usize = 2048;
@@ -75,6 +76,7 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
         files: vec![file],
         notes,
         config_json: None,
+        maps: Vec::new(),
         sources,
     })
 }
