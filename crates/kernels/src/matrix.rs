@@ -45,16 +45,23 @@ impl<'a> Matrix<'a> {
     /// All elements as `f32`.
     pub fn to_f32(self) -> Vec<f32> {
         let mut values = vec![0.0; self.len()];
+        self.widen(0, &mut values);
+        values
+    }
+
+    /// Elements `start..start + out.len()` as `f32`; those of affine groups as MLX's `dequantize` gives them. What is
+    /// quantised begins and ends with a block, or with 32 values of a group.
+    pub fn widen(self, start: usize, out: &mut [f32]) {
         dispatch(
             #[inline(always)]
             || match self {
-                Matrix::F32(data) => values.copy_from_slice(data),
+                Matrix::F32(data) => out.copy_from_slice(&data[start..start + out.len()]),
+                Matrix::Affine(affine) => affine.dequantise(start, out),
                 _ => {
-                    self.widened(0, self.len(), &mut values);
+                    self.widened(start, out.len(), out);
                 }
             },
         );
-        values
     }
 
     /// Elements `start..start + length` as `f32`, borrowed or widened into `buffer`. What is quantised begins and ends with

@@ -6,6 +6,6 @@ mod config;
 mod reader;
 mod writer;
 
-pub(crate) use config::{GeneralGpt, general_gpt};
+pub(crate) use config::{GeneralGpt, general_gpt, model_name};
 pub use reader::read;
 pub use writer::write;

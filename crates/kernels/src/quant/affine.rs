@@ -150,3 +150,29 @@ fn scale_and_bias(values: &[f32], bits: usize) -> (f32, f32) {
     let steps = (edge / scale).round_ties_even();
     if steps == 0.0 { (scale, 0.0) } else { (edge / steps, edge) }
 }
+
+impl Affine<'_> {
+    /// The values `start..start + out.len()` as MLX's `dequantize` gives them: product and sum are rounded to the dtype of
+    /// the scales. `start` is the beginning of a group or of 32 values of one.
+    pub fn dequantise(&self, start: usize, out: &mut [f32]) {
+        let round: fn(f32) -> f32 = match self.scales {
+            Scales::F32(_) => |x| x,
+            Scales::F16(_) => |x| f16::from_f32(x).to_f32(),
+            Scales::BF16(_) => |x| bf16::from_f32(x).to_f32(),
+        };
+        let bits = self.format.bits;
+        for (i, out) in out.chunks_exact_mut(32).enumerate() {
+            let first = start + i * 32;
+            let numbers = Affine {
+                format: AffineFormat { bits, group: 32 },
+                numbers: &self.numbers[first / 8 * bits..][..4 * bits],
+                scales: Scales::F32(&[1.0]),
+                biases: Scales::F32(&[0.0]),
+            };
+            numbers.widen(0, out);
+            let group = first / self.format.group;
+            let (scale, bias) = (self.scales.get(group), self.biases.get(group));
+            out.iter_mut().for_each(|x| *x = round(round(scale * *x) + bias));
+        }
+    }
+}
