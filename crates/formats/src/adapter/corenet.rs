@@ -30,40 +30,37 @@ pub fn read(path: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
         let (shape, dtype) = (tensor.shape().to_vec(), float(tensor.dtype()));
         (name, Announced { shape, dtype, bytes: Box::new(move || tensor.read().map(Into::into)) })
     });
-    let mut tensors: HashMap<String, Announced<'_>> = announced.collect();
+    let announced: HashMap<String, Announced<'_>> = announced.collect();
     let targets = targets(model);
-    let wrong = |reason: String| FormatError::Config { path: file.clone(), reason };
-    if tensors.is_empty() {
-        return Err(wrong("it holds no adapter: none of its tensors is called lora_A or the like".to_owned()));
+    let wrong = |reason: &str| FormatError::Config { path: file.clone(), reason: reason.to_owned() };
+    if announced.is_empty() {
+        return Err(wrong("it holds no adapter: none of its tensors is called lora_A or the like"));
     }
     let mut notes = Vec::new();
     let config = match Config::find(folder, &targets)? {
         Some(config) => config,
+        None if is_published(&announced) => {
+            notes.push("no YAML with model.lora lies beside it: alpha 32 and dropout 0.1 are CoreNet's own".to_owned());
+            Config::published(&targets, announced.keys().any(|name| name.contains(".lora_magnitude_vector.")))
+        }
         None => {
-            notes.push(
-                "no YAML with model.lora was found beside it: alpha 32 and dropout 0.1 are those of CoreNet's own"
-                    .to_owned(),
-            );
-            let dora = tensors.keys().any(|name| name.contains(".lora_magnitude_vector."));
-            let of_rank = |(name, tensor): (&String, &Announced<'_>)| {
-                !name.contains("_A.") || tensor.shape.first() == Some(&Config::PUBLISHED_RANK)
-            };
-            let unknown = "no YAML with model.lora was found beside it, which says what alpha is; put the one that it was \
-                           trained with there";
-            let published = tensors.iter().all(of_rank).then(|| Config::published(&targets, dora));
-            published.ok_or_else(|| wrong(unknown.to_owned()))?
+            return Err(wrong(
+                "no YAML with model.lora lies beside it, which says what alpha is; put the one that it was trained with there",
+            ));
         }
     };
     let name_of = |target: &Target, part| tensor_name(target, part, &config.adapter_name);
-    let modules =
-        parts::take(&mut tensors, &targets, &file, &name_of, &|target| config.settings.get(&target.name).copied())?;
-    if let Some(name) = tensors.into_keys().min() {
-        let reason = format!("the model has no module with such an adapter of the name {:?}", config.adapter_name);
-        return Err(FormatError::Tensor { name, path: file, reason });
-    }
-    let mut adapter = Adapter::new(model, config.options, modules).map_err(|e| wrong(e.to_string()))?;
+    let settings_of = |target: &Target| config.settings.get(&target.name).copied();
+    let modules = parts::assemble(announced, &targets, &file, &name_of, &settings_of)?;
+    let mut adapter = Adapter::new(model, config.options, modules).map_err(|e| wrong(&e.to_string()))?;
     adapter.notes = notes;
     Ok(adapter)
+}
+
+/// Whether the ranks are those of CoreNet's published configurations.
+fn is_published(tensors: &HashMap<String, Announced<'_>>) -> bool {
+    let mut inner = tensors.iter().filter(|(name, _)| name.contains("_A."));
+    inner.all(|(_, tensor)| tensor.shape.first() == Some(&Config::PUBLISHED_RANK))
 }
 
 /// Writes `adapter.pt`, with the adapter's tensors alone, and the part `model.lora` of a recipe as `adapter.yaml` into

@@ -27,21 +27,21 @@ pub(super) struct Settings {
     pub dora: bool,
 }
 
-/// Takes the adapters of `targets` out of `tensors`; what is left there belongs to none. `name_of` gives a tensor's name in
-/// the file, `settings_of` what the configuration says of a module, if it speaks of it.
-pub(super) fn take(
-    tensors: &mut HashMap<String, Announced<'_>>,
+/// Puts the adapters of `targets` together from `tensors`, all of which must belong to one. `name_of` gives a tensor's name in
+/// the file `path`, `settings_of` what the configuration says of a module, if it speaks of it.
+pub(super) fn assemble(
+    mut tensors: HashMap<String, Announced<'_>>,
     targets: &[Target],
     path: &Path,
     name_of: &dyn Fn(&Target, Part) -> String,
     settings_of: &dyn Fn(&Target) -> Option<Settings>,
 ) -> Result<BTreeMap<String, AdapterModule>, FormatError> {
+    let wrong =
+        |name: &str, reason: String| FormatError::Tensor { name: name.to_owned(), path: path.to_owned(), reason };
     let mut modules = BTreeMap::new();
     for target in targets {
         let names = Part::ALL.map(|part| name_of(target, part));
         let Some(present) = names.iter().find(|name| tensors.contains_key(*name)) else { continue };
-        let wrong =
-            |name: &str, reason: String| FormatError::Tensor { name: name.to_owned(), path: path.to_owned(), reason };
         let Some(settings) = settings_of(target) else {
             let reason = format!("the configuration does not adapt {}; does it belong to these weights?", target.name);
             return Err(wrong(present, reason));
@@ -70,6 +70,13 @@ pub(super) fn take(
         let (Some(a), Some(b)) = (taken.next(), taken.next()) else { unreachable!("A and B are wanted always") };
         let module = AdapterModule { alpha: settings.alpha, a, b, magnitude: taken.next() };
         modules.insert(target.name.clone(), module);
+    }
+    if let Some(name) = tensors.into_keys().min() {
+        return Err(wrong(&name, "the model has no module with such a tensor in its adapter".to_owned()));
+    }
+    if modules.is_empty() {
+        let reason = "it holds no adapter".to_owned();
+        return Err(FormatError::Config { path: path.to_owned(), reason });
     }
     Ok(modules)
 }

@@ -54,13 +54,8 @@ fn parse(
         let dtype = shards::float(tensor.dtype);
         (name, Announced { shape: tensor.shape, dtype, bytes: Box::new(move || Ok(tensor.bytes)) })
     });
-    let mut tensors: HashMap<String, Announced<'_>> = announced.collect();
-    let modules =
-        parts::take(&mut tensors, &targets, path, &tensor_name, &|target| config.settings.get(&target.name).copied())?;
-    if let Some(name) = tensors.into_keys().min() {
-        let reason = "the model has no module with such an adapter".to_owned();
-        return Err(FormatError::Tensor { name, path: path.to_owned(), reason });
-    }
+    let settings_of = |target: &Target| config.settings.get(&target.name).copied();
+    let modules = parts::assemble(announced.collect(), &targets, path, &tensor_name, &settings_of)?;
     let mut adapter = Adapter::new(model, config.options, modules).map_err(|e| wrong(e.to_string()))?;
     adapter.notes = config.notes;
     Ok(adapter)

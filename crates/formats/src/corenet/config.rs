@@ -121,7 +121,9 @@ pub(crate) fn general_gpt(folder: &Path) -> Result<Option<GeneralGpt>, FormatErr
 /// What a YAML file says of what `T` asks for. A file that does not speak of `key` may be anything: it says nothing.
 pub(crate) fn part_of_yaml<T: DeserializeOwned>(path: &Path, key: &str) -> Result<Option<T>, FormatError> {
     let text = std::fs::read_to_string(path).map_err(FormatError::io(path))?;
-    let options = serde_saphyr::options! { with_snippet: false };
+    // Configurations repeat numbers by aliases, not whole trees: a hundredth of the library's own limits is plenty.
+    let budget = serde_saphyr::budget! { max_events: 100_000, max_recorded_anchor_events: 10_000 };
+    let options = serde_saphyr::options! { budget: budget, with_snippet: false };
     match serde_saphyr::from_str_with_options(&text, options) {
         Ok(found) => Ok(Some(found)),
         Err(e) if text.contains(key) => Err(FormatError::Config { path: path.to_owned(), reason: e.to_string() }),
