@@ -75,7 +75,7 @@ impl Sizes {
             ffn_multiplier: ffn_dim as f64 / dim,
             ffn_dim,
         };
-        let qkv = self.layers.iter().map(|&(query_heads, ..)| (query_heads * self.head_dim) as f64 / dim);
+        let qkv = self.layers.iter().map(|&(query_heads, ..)| query_heads as f64 * self.head_dim as f64 / dim);
         let config = ModelConfig {
             vocab_size: self.vocab_size,
             context_length: self.context_length,

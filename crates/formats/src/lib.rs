@@ -3,6 +3,7 @@
 //! Everything is checked before it is used: names, shapes and dtypes of all tensors against the geometry, lengths and
 //! offsets against the file. Weights are mapped, not read; nothing from a file is ever executed.
 
+pub mod adapter;
 pub mod atomic;
 mod compare;
 mod convert;

@@ -55,11 +55,8 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
         if tensor.shape() != expected {
             return Err(wrong(format!("expected {expected:?}, found {:?}", tensor.shape())));
         }
-        let dtype = match tensor.dtype() {
-            pytorch_reader::DType::F32 => DType::F32,
-            pytorch_reader::DType::F16 => DType::F16,
-            pytorch_reader::DType::BF16 => DType::BF16,
-            other => return Err(wrong(format!("its dtype {other:?} cannot be read; F32, F16 and BF16 can"))),
+        let Some(dtype) = float(tensor.dtype()) else {
+            return Err(wrong(format!("its dtype {:?} cannot be read; F32, F16 and BF16 can", tensor.dtype())));
         };
         sources.insert(spec.name, Source::Pytorch(Box::new(tensor), dtype));
     }
@@ -81,8 +78,18 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
     })
 }
 
+/// The float dtype of a dtype of PyTorch.
+pub(crate) fn float(dtype: pytorch_reader::DType) -> Option<DType> {
+    match dtype {
+        pytorch_reader::DType::F32 => Some(DType::F32),
+        pytorch_reader::DType::F16 => Some(DType::F16),
+        pytorch_reader::DType::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
 /// The `.pt` file in `folder`: the average or the last checkpoint if there is one, or the only one.
-fn weights_in(folder: &Path) -> Result<PathBuf, FormatError> {
+pub(crate) fn weights_in(folder: &Path) -> Result<PathBuf, FormatError> {
     let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "pt"));
