@@ -2,6 +2,7 @@
 
 mod commands;
 mod model;
+mod pulled;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,8 @@ enum Command {
     Logits(commands::logits::Arguments),
     Tokenizer(commands::tokenizer::Arguments),
     Average(commands::average::Arguments),
+    #[cfg(feature = "hub")]
+    Pull(commands::pull::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,8 @@ fn main() -> ExitCode {
         Command::Logits(arguments) => commands::logits::run(arguments),
         Command::Tokenizer(arguments) => commands::tokenizer::run(arguments),
         Command::Average(arguments) => commands::average::run(arguments),
+        #[cfg(feature = "hub")]
+        Command::Pull(arguments) => commands::pull::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,8 @@ use clap::Args;
 use openelm::{Model, Tokenizer};
 use openelm_formats::huggingface;
 
+use crate::pulled::located;
+
 const CONFIG: &[u8] = include_bytes!("../../../models/storyteller/config.json");
 const WEIGHTS: &[u8] = include_bytes!("../../../models/storyteller/model.safetensors");
 const TOKENIZER: &[u8] = include_bytes!("../../../models/storyteller/tokenizer.model");
@@ -15,8 +17,8 @@ const TOKENIZER: &[u8] = include_bytes!("../../../models/storyteller/tokenizer.m
 /// Which model a command works with.
 #[derive(Args)]
 pub struct ModelOptions {
-    /// Folder with a model [default: the one built in]
-    #[arg(long, short, value_name = "FOLDER")]
+    /// Folder with a model, or the name it was pulled by [default: the one built in]
+    #[arg(long, short, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Tokenizer, if it is not in the model's folder
     #[arg(long, value_name = "FILE")]
@@ -28,7 +30,7 @@ impl ModelOptions {
         let (model, tokenizer) = match (&self.model, &self.tokenizer) {
             (None, None) => (builtin_model()?, builtin_tokenizer()?),
             (None, Some(file)) => (builtin_model()?, Tokenizer::open(file)?),
-            (Some(folder), file) => (load(folder)?, Tokenizer::open(file.as_ref().unwrap_or(folder))?),
+            (Some(folder), file) => (load(folder)?, load_tokenizer(file.as_ref().unwrap_or(folder))?),
         };
         let (pieces, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
         // Fewer pieces than rows is common: vocabularies are padded.
@@ -40,20 +42,20 @@ impl ModelOptions {
     }
 }
 
-/// The model in `path`, or the built-in one for the name `builtin`.
+/// The model in `path` or pulled by that name, or the built-in one for the name `builtin`.
 pub fn load(path: &Path) -> Result<Model> {
     if path == Path::new("builtin") {
         return builtin_model();
     }
-    Ok(huggingface::read(path)?.into_model()?)
+    Ok(huggingface::read(&located(path)?)?.into_model()?)
 }
 
-/// The tokenizer in `path`, or the built-in one for the name `builtin`.
+/// The tokenizer in `path` or pulled with that model, or the built-in one for the name `builtin`.
 pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
     if path == Path::new("builtin") {
         return builtin_tokenizer();
     }
-    Ok(Tokenizer::open(path)?)
+    Ok(Tokenizer::open(&located(path)?)?)
 }
 
 fn builtin_model() -> Result<Model> {

@@ -5,6 +5,8 @@ pub mod generate;
 pub mod logits;
 pub mod plan;
 pub mod pretrain;
+#[cfg(feature = "hub")]
+pub mod pull;
 pub mod tokenizer;
 
 use anyhow::{Context, Result};

@@ -1,0 +1,111 @@
+//! What the hub says of a repository and its files.
+
+use serde::Deserialize;
+
+use crate::HubError;
+use crate::client::{Client, patiently};
+use crate::event::OnEvent;
+use crate::name::{Repository, is_sound};
+use crate::settings::Settings;
+
+/// The longest list of files that is read, in bytes.
+const LIST_BYTES: u64 = 16 << 20;
+
+/// A repository as it is at a commit.
+pub(crate) struct Listing {
+    /// The commit: 40 hexadecimal digits.
+    pub commit: String,
+    /// Names of all files in the top folder.
+    pub files: Vec<String>,
+}
+
+/// A file of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its name.
+    pub file: String,
+    /// Its address.
+    pub url: String,
+    /// What the cache calls its content.
+    pub etag: String,
+    /// Its bytes.
+    pub size: Option<u64>,
+}
+
+impl Entry {
+    /// The SHA-256 of the content, where the hub tells it: for the large files that it keeps apart from git.
+    pub(crate) fn sha256(&self) -> Option<&str> {
+        Some(self.etag.as_str()).filter(|etag| is_hexadecimal(etag, 64))
+    }
+}
+
+#[derive(Deserialize)]
+struct Info {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+}
+
+/// What is in a repository.
+pub(crate) fn list(
+    client: &Client,
+    settings: &Settings,
+    repository: &Repository,
+    on_event: &mut OnEvent,
+) -> Result<Listing, HubError> {
+    let (endpoint, id) = (&settings.endpoint, &repository.id);
+    let url = format!("{endpoint}/api/models/{id}/revision/{}", repository.revision.replace('/', "%2F"));
+    let wrong = |reason: String| HubError::Answer { url: url.clone(), reason };
+    let result = patiently(settings.patience, on_event, || {
+        let mut response = client.get(&url, &[])?;
+        if !response.status().is_success() {
+            return Err(client.refusal(&url, &response));
+        }
+        let text = response.body_mut().with_config().limit(LIST_BYTES).read_to_vec();
+        let text = text.map_err(|e| HubError::Connection { url: url.clone(), reason: e.to_string() })?;
+        serde_json::from_slice::<Info>(&text).map_err(|e| wrong(format!("no list of files: {e}")))
+    });
+    let info = match result {
+        Err(HubError::NotFound { .. }) => {
+            return Err(HubError::NoRepository { endpoint: endpoint.clone(), name: repository.to_string() });
+        }
+        result => result?,
+    };
+    if !is_hexadecimal(&info.sha, 40) {
+        return Err(wrong(format!("{:?} is no commit", info.sha)));
+    }
+    // Files in folders are other models, or the same in formats of other tools.
+    let files = info.siblings.into_iter().map(|sibling| sibling.rfilename).filter(|file| is_sound(file));
+    Ok(Listing { commit: info.sha, files: files.collect() })
+}
+
+/// What the hub says of a file at a commit or another revision.
+pub(crate) fn entry(
+    client: &Client,
+    settings: &Settings,
+    id: &str,
+    revision: &str,
+    file: &str,
+    on_event: &mut OnEvent,
+) -> Result<Entry, HubError> {
+    let url = format!("{}/{id}/resolve/{}/{file}", settings.endpoint, revision.replace('/', "%2F"));
+    let headers = patiently(settings.patience, on_event, || client.head(&url))?;
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let etag = text("x-linked-etag").or_else(|| text("etag")).unwrap_or_default();
+    let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
+    if !is_sound(&etag) {
+        return Err(HubError::Answer { url, reason: format!("{etag:?} is no ETag") });
+    }
+    // Behind a redirect the length is that of the redirect.
+    let length = if headers.contains_key("location") { None } else { text("content-length") };
+    let size = text("x-linked-size").or(length).and_then(|size| size.parse().ok());
+    Ok(Entry { file: file.to_owned(), url, etag, size })
+}
+
+fn is_hexadecimal(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}

@@ -1,0 +1,81 @@
+//! Which files of a repository make the model.
+
+use glob::Pattern;
+
+use crate::HubError;
+
+/// What every model is accompanied by: configuration, tokenizer, template, licence, card. Never code.
+const COMPANIONS: [&str; 8] =
+    ["*.json", "*.yaml", "*.yml", "*.jinja", "tokenizer*.model", "README*", "LICENSE*", "NOTICE*"];
+
+/// Weights, best first: a repository often has the same ones in several formats.
+const WEIGHTS: [&str; 3] = ["*.safetensors", "*.gguf", "*.pt"];
+
+/// The files to pull: companions, and the weights in the first format there is, or those that `patterns` name.
+///
+/// # Errors
+/// If there are no weights, if there are several models to choose from, or if a pattern matches nothing.
+pub(crate) fn select(name: &str, files: &[String], patterns: &[Pattern]) -> Result<Vec<String>, HubError> {
+    let matching = |pattern: &Pattern| files.iter().filter(|file| pattern.matches(file)).cloned().collect::<Vec<_>>();
+    let of_kind = |kinds: &[&str]| -> Vec<String> {
+        let kinds: Vec<Pattern> = kinds.iter().filter_map(|kind| Pattern::new(kind).ok()).collect();
+        files.iter().filter(|file| kinds.iter().any(|kind| kind.matches(file))).cloned().collect()
+    };
+    let mut chosen = of_kind(&COMPANIONS);
+    for pattern in patterns {
+        let found = matching(pattern);
+        if found.is_empty() {
+            let (pattern, files) = (pattern.to_string(), files.join(", "));
+            return Err(HubError::NoSuchFile { name: name.to_owned(), pattern, files });
+        }
+        chosen.extend(found);
+    }
+    if patterns.is_empty() {
+        let kind = WEIGHTS.into_iter().find(|kind| !of_kind(&[kind]).is_empty());
+        let kind = kind.ok_or_else(|| HubError::NoWeights { name: name.to_owned() })?;
+        let weights = of_kind(&[kind]);
+        // Safetensors may be shards of one model; the others are models each.
+        if kind != WEIGHTS[0] && weights.len() > 1 {
+            return Err(HubError::Choice { name: name.to_owned(), files: weights.join(", ") });
+        }
+        chosen.extend(weights);
+    }
+    chosen.sort();
+    chosen.dedup();
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(files: &[&str], patterns: &[&str]) -> Result<Vec<String>, HubError> {
+        let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
+        let patterns: Vec<Pattern> = patterns.iter().map(|pattern| Pattern::new(pattern).unwrap()).collect();
+        select("a/b", &files, &patterns)
+    }
+
+    #[test]
+    fn code_and_the_weights_of_other_tools_stay_away() {
+        let files = [
+            ".gitattributes",
+            "README.md",
+            "config.json",
+            "modeling_openelm.py",
+            "model.safetensors",
+            "pytorch_model.bin",
+            "model.gguf",
+            "tokenizer.model",
+        ];
+        assert_eq!(chosen(&files, &[]).unwrap(), ["README.md", "config.json", "model.safetensors", "tokenizer.model"]);
+    }
+
+    #[test]
+    fn one_of_several_models_is_chosen_by_name() {
+        let files = ["a-Q4_0.gguf", "a-Q8_0.gguf", "README.md"];
+        assert!(matches!(chosen(&files, &[]), Err(HubError::Choice { .. })));
+        assert_eq!(chosen(&files, &["*Q8_0*"]).unwrap(), ["README.md", "a-Q8_0.gguf"]);
+        assert!(matches!(chosen(&files, &["*Q2*"]), Err(HubError::NoSuchFile { .. })));
+        assert!(matches!(chosen(&["README.md"], &[]), Err(HubError::NoWeights { .. })));
+    }
+}
