@@ -24,6 +24,7 @@ pub mod cross_entropy;
 pub mod embedding;
 mod gemm;
 pub mod gradient_norm;
+mod lanes;
 pub mod linear;
 mod mapped;
 mod matrix;
@@ -32,6 +33,7 @@ pub mod quant;
 pub mod rms_norm;
 pub mod rope;
 pub(crate) mod simd;
+mod streamed;
 pub mod swiglu;
 mod threads;
 
