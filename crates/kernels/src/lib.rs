@@ -25,6 +25,7 @@ pub mod embedding;
 mod gemm;
 pub mod gradient_norm;
 mod integer;
+mod lanes;
 pub mod linear;
 mod mapped;
 mod matrix;
@@ -33,6 +34,7 @@ pub mod quant;
 pub mod rms_norm;
 pub mod rope;
 pub(crate) mod simd;
+mod streamed;
 pub mod swiglu;
 mod threads;
 
