@@ -67,10 +67,9 @@ impl Decode<'_> {
         unsafe {
             while panel + STREAMS <= panels {
                 let sums = self.products::<L, N, S, PARTS, STREAMS>(panel, scales);
-                self.out[panel * LANES..].chunks_mut(LANES).zip(sums).for_each(
-                    #[inline(always)]
-                    |(out, sums)| write::<L>(out, sums, self.accumulate),
-                );
+                for (out, sums) in self.out[panel * LANES..].chunks_mut(LANES).zip(sums) {
+                    write::<L>(out, sums, self.accumulate);
+                }
                 panel += STREAMS;
             }
             while panel < panels {
