@@ -102,6 +102,9 @@ pub enum FormatError {
         /// The path.
         path: PathBuf,
     },
+    /// Tensors that do not make the model they should.
+    #[error(transparent)]
+    Model(#[from] openelm::ModelError),
     /// Bytes that are not the tensor they should be.
     #[error(transparent)]
     Bytes(#[from] openelm::TensorError),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use openelm::{DType, Encoding, Model, ModelConfig, Tensor, TensorSpec, tensor_specs};
-use openelm_kernels::MappedFile;
+use openelm_kernels::{MappedFile, Threads};
 
 use crate::tokenizer::StoredTokenizer;
 use crate::{FormatError, corenet};
@@ -153,6 +153,18 @@ impl StoredModel {
         Ok(())
     }
 
+    /// The model, ready to run fast: quantised matrices are packed for the integer kernels (see [`Model::packing`]), one after
+    /// the other, and their pages given back.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read.
+    pub fn into_packed_model(self, threads: &Threads) -> Result<Model, FormatError> {
+        Model::packing(self.config.clone(), threads, |spec| {
+            self.release();
+            self.tensor(&spec.name)
+        })
+    }
+
     /// The model, ready to run. Mapped tensors stay in their files.
     ///
     /// # Errors
@@ -161,8 +173,7 @@ impl StoredModel {
         let load = |spec: TensorSpec| Ok((self.tensor(&spec.name)?, spec.name));
         let tensors: Result<HashMap<String, Tensor>, FormatError> =
             self.specs().into_iter().map(load).map(|loaded| loaded.map(|(tensor, name)| (name, tensor))).collect();
-        let wrong = |e: openelm::ModelError| FormatError::Config { path: self.path.clone(), reason: e.to_string() };
-        Model::new(self.config.clone(), tensors?).map_err(wrong)
+        Ok(Model::new(self.config.clone(), tensors?)?)
     }
 }
 

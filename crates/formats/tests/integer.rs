@@ -29,8 +29,7 @@ fn as_close_as_the_peer(name: &str, model: &Path, arrays: &Path) {
     let arrays = npz(arrays);
     let key = arrays.keys().find(|key| key.ends_with("ids")).unwrap();
     let ids = arrays[key].ids();
-    let model = open(model).unwrap().into_model().unwrap();
-    let packed = model.clone().packed(&Threads::new(2)).unwrap();
+    let packed = open(model).unwrap().into_packed_model(&Threads::new(2)).unwrap();
     let exact = arrays["logits_dequantised_f32"].f32();
     let ours = distance(&logits(&packed, &ids), &exact);
     let theirs = distance(&arrays["logits"].f32(), &exact);

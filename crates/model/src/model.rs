@@ -1,7 +1,6 @@
 //! A model: its geometry and its checked weights.
 
 use std::collections::HashMap;
-use std::io;
 use std::sync::Arc;
 
 use openelm_kernels::{Matrix, Packed, Threads};
@@ -64,18 +63,37 @@ impl Model {
     /// # Errors
     /// If a tensor is missing or has the wrong shape.
     pub fn new(config: ModelConfig, mut tensors: HashMap<String, Tensor>) -> Result<Self, ModelError> {
-        let mut ordered = Vec::new();
-        for spec in tensor_specs(&config) {
-            let Some(tensor) = tensors.remove(&spec.name) else {
-                return Err(ModelError::Missing { name: spec.name });
+        let weight = |spec: TensorSpec| match tensors.remove(&spec.name) {
+            Some(tensor) => Ok(Weight::Stored(checked(&spec, tensor)?)),
+            None => Err(ModelError::Missing { name: spec.name }),
+        };
+        let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<_, _>>()?;
+        Ok(Self { config, weights })
+    }
+
+    /// Puts a model together for speed: quantised matrices are packed for the integer kernels, where there are kernels for
+    /// them. Their products are then taken in integers, with activations rounded to 8 bits; without packing, quantised weights
+    /// are widened again and again. Takes about as long as reading the weights once.
+    ///
+    /// `tensor` is asked for one tensor at a time, and what is packed is let go of before the next: memory holds it once.
+    ///
+    /// # Errors
+    /// What `tensor` reports, or a tensor of the wrong shape.
+    pub fn packing<E: From<ModelError>>(
+        config: ModelConfig,
+        threads: &Threads,
+        mut tensor: impl FnMut(&TensorSpec) -> Result<Tensor, E>,
+    ) -> Result<Self, E> {
+        let weight = |spec: TensorSpec| {
+            let tensor = checked(&spec, tensor(&spec)?)?;
+            let packed = match spec.shape[..] {
+                [_, columns] => Packed::new(threads, tensor.matrix(), columns),
+                _ => None,
             };
-            if tensor.shape() != spec.shape {
-                let found = tensor.shape().to_vec();
-                return Err(ModelError::Shape { name: spec.name, expected: spec.shape, found });
-            }
-            ordered.push(Weight::Stored(if spec.shape.len() == 1 { tensor.widened() } else { tensor }));
-        }
-        Ok(Self { config, weights: ordered })
+            Ok(packed.map_or(Weight::Stored(tensor), |packed| Weight::Packed(Arc::new(packed))))
+        };
+        let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<_, E>>()?;
+        Ok(Self { config, weights })
     }
 
     /// The model's geometry.
@@ -105,26 +123,17 @@ impl Model {
         Self { config: self.config.clone(), weights }
     }
 
-    /// The same model with quantised matrices in the order of the integer kernels, where there are kernels for them: their
-    /// products are then taken in integers, with activations rounded to 8 bits. Without this, quantised weights are widened
-    /// again and again. Takes about as long as reading the weights once; the memory of the stored form is given back.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn packed(mut self, threads: &Threads) -> io::Result<Self> {
-        for weight in &mut self.weights {
-            if let Weight::Stored(tensor) = weight
-                && let &[_, columns] = tensor.shape()
-                && let Some(packed) = Packed::new(threads, tensor.matrix(), columns)?
-            {
-                *weight = Weight::Packed(Arc::new(packed));
-            }
-        }
-        Ok(self)
-    }
-
     /// The weights as the forward pass sees them.
     pub fn weights(&self) -> Weights<'_> {
         Weights::in_order(&self.config, self.weights.iter().map(Weight::matrix))
     }
+}
+
+/// `tensor` if it has the shape of `spec`; vectors widened.
+fn checked(spec: &TensorSpec, tensor: Tensor) -> Result<Tensor, ModelError> {
+    if tensor.shape() != spec.shape {
+        let (name, expected) = (spec.name.clone(), spec.shape.clone());
+        return Err(ModelError::Shape { name, expected, found: tensor.shape().to_vec() });
+    }
+    Ok(if spec.shape.len() == 1 { tensor.widened() } else { tensor })
 }

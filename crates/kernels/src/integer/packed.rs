@@ -1,7 +1,5 @@
 //! Quantised matrices in the order that the kernels read them; made once, when a model is loaded.
 
-use std::io;
-
 use half::f16;
 
 use super::lanes::{LANES, Lanes};
@@ -89,21 +87,13 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Whether there are kernels for matrices stored like this one.
-    pub fn suits(matrix: Matrix<'_>) -> bool {
-        layout_of(matrix).is_some()
-    }
-
-    /// Packs `matrix`, `[rows, columns]`; `None` if there are no kernels for it.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn new(threads: &Threads, matrix: Matrix<'_>, columns: usize) -> io::Result<Option<Self>> {
-        let Some((width, scaling, zero)) = layout_of(matrix) else { return Ok(None) };
+    /// Packs `matrix`, `[rows, columns]`; `None` if there are no kernels for it, or no memory.
+    pub fn new(threads: &Threads, matrix: Matrix<'_>, columns: usize) -> Option<Self> {
+        let (width, scaling, zero) = layout_of(matrix)?;
         let rows = matrix.len() / columns;
         let block = scaling.header() + scaling.steps() * width.bytes();
         let panel = columns.div_ceil(scaling.steps() * STEP) * block;
-        let mut bytes = Anonymous::zeroed(rows.div_ceil(LANES) * panel)?;
+        let mut bytes = Anonymous::zeroed(rows.div_ceil(LANES) * panel).ok()?;
         threads.for_each_chunk(bytes.as_mut(), panel, |panel, bytes| {
             for lane in 0..LANES.min(rows - panel * LANES) {
                 let row = panel * LANES + lane;
@@ -115,7 +105,7 @@ impl Packed {
                 }
             }
         });
-        Ok(Some(Self { rows, columns, width, scaling, zero, bytes }))
+        Some(Self { rows, columns, width, scaling, zero, bytes })
     }
 
     /// Weight rows: outputs of the layer.
