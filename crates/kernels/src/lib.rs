@@ -24,6 +24,7 @@ pub mod cross_entropy;
 pub mod embedding;
 mod gemm;
 pub mod gradient_norm;
+pub mod limits;
 pub mod linear;
 mod mapped;
 mod matrix;
