@@ -23,6 +23,7 @@ enum Command {
     Logits(commands::logits::Arguments),
     Tokenizer(commands::tokenizer::Arguments),
     Average(commands::average::Arguments),
+    Bench(commands::bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Logits(arguments) => commands::logits::run(arguments),
         Command::Tokenizer(arguments) => commands::tokenizer::run(arguments),
         Command::Average(arguments) => commands::average::run(arguments),
+        Command::Bench(arguments) => commands::bench::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

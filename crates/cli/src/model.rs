@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use clap::Args;
-use openelm::{Model, Tokenizer};
-use openelm_formats::huggingface;
+use openelm::Tokenizer;
+use openelm_formats::{FormatError, StoredModel, huggingface};
 
 const CONFIG: &[u8] = include_bytes!("../../../models/storyteller/config.json");
 const WEIGHTS: &[u8] = include_bytes!("../../../models/storyteller/model.safetensors");
 const TOKENIZER: &[u8] = include_bytes!("../../../models/storyteller/tokenizer.model");
+
+/// The name that the built-in model goes by.
+pub const BUILTIN: &str = "builtin";
 
 /// Which model a command works with.
 #[derive(Args)]
@@ -24,13 +27,11 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    pub fn load(&self) -> Result<(Model, Tokenizer)> {
-        let (model, tokenizer) = match (&self.model, &self.tokenizer) {
-            (None, None) => (builtin_model()?, builtin_tokenizer()?),
-            (None, Some(file)) => (builtin_model()?, Tokenizer::open(file)?),
-            (Some(folder), file) => (load(folder)?, Tokenizer::open(file.as_ref().unwrap_or(folder))?),
-        };
-        let (pieces, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
+    /// The model, not loaded yet, and its tokenizer.
+    pub fn open(&self) -> Result<(StoredModel, Tokenizer)> {
+        let path = self.model.as_deref().unwrap_or(Path::new(BUILTIN));
+        let (model, tokenizer) = (open(path)?, load_tokenizer(self.tokenizer.as_deref().unwrap_or(path))?);
+        let (pieces, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
         // Fewer pieces than rows is common: vocabularies are padded.
         anyhow::ensure!(
             pieces <= rows,
@@ -40,28 +41,19 @@ impl ModelOptions {
     }
 }
 
-/// The model in `path`, or the built-in one for the name `builtin`.
-pub fn load(path: &Path) -> Result<Model> {
-    if path == Path::new("builtin") {
-        return builtin_model();
+/// The model in `path`, or the built-in one for the name `builtin`; not loaded yet.
+pub fn open(path: &Path) -> Result<StoredModel, FormatError> {
+    if path == Path::new(BUILTIN) {
+        // A copy: the bytes in the binary need not be aligned for their numbers.
+        return huggingface::from_bytes(CONFIG, Bytes::copy_from_slice(WEIGHTS), "the built-in model");
     }
-    Ok(huggingface::read(path)?.into_model()?)
+    openelm_formats::open(path)
 }
 
 /// The tokenizer in `path`, or the built-in one for the name `builtin`.
 pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
-    if path == Path::new("builtin") {
-        return builtin_tokenizer();
+    if path == Path::new(BUILTIN) {
+        return Tokenizer::from_sentencepiece(TOKENIZER).context("the built-in tokenizer");
     }
     Ok(Tokenizer::open(path)?)
-}
-
-fn builtin_model() -> Result<Model> {
-    // A copy, once: the bytes in the binary need not be aligned for their numbers.
-    let weights = Bytes::copy_from_slice(WEIGHTS);
-    Ok(huggingface::from_bytes(CONFIG, weights, "the built-in model")?.into_model()?)
-}
-
-fn builtin_tokenizer() -> Result<Tokenizer> {
-    Tokenizer::from_sentencepiece(TOKENIZER).context("the built-in tokenizer")
 }

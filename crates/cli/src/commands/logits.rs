@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use openelm::Session;
 use openelm::kernels::Threads;
+use openelm::{Precision, Session};
 
-use super::{ThreadOptions, parse_ids};
-use crate::model::{load, load_tokenizer};
+use super::{MemoryOptions, ThreadOptions, parse_ids};
+use crate::model::{load_tokenizer, open};
 
 /// Print the logits of every position as JSON: {"shape":[tokens,vocabulary],"logits":[[…],…]}.
 #[derive(Args)]
@@ -26,6 +26,8 @@ pub struct Arguments {
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadOptions,
+    #[command(flatten)]
+    memory: MemoryOptions,
 }
 
 #[derive(Args)]
@@ -43,9 +45,12 @@ struct Input {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let model = load(&arguments.model)?;
-    let model = if arguments.exact { model.widened() } else { model };
+    let stored = open(&arguments.model)?;
     let ids = ids(&arguments)?;
+    let weights = if arguments.exact { stored.config.weight_bytes(Precision::F32) } else { stored.size() };
+    arguments.memory.check(&stored.config, weights, ids.len())?;
+    let model = stored.into_model()?;
+    let model = if arguments.exact { model.widened() } else { model };
     print(&model, &ids, arguments.threads.threads())
 }
 
