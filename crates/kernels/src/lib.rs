@@ -26,6 +26,7 @@ mod gemm;
 pub mod gradient_norm;
 mod integer;
 mod lanes;
+pub mod limits;
 pub mod linear;
 mod mapped;
 mod matrix;

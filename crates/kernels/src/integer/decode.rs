@@ -86,6 +86,7 @@ impl Decode<'_> {
     /// # Safety
     /// As of [`Decode::panels`].
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers")]
     unsafe fn products<L: Lanes, N: Numbers, S: Scales, const PARTS: usize, const P: usize>(
         &self,
         panel: usize,

@@ -174,6 +174,7 @@ impl<const T: usize> Tiles<'_, T> {
     /// # Safety
     /// As of [`Tiles::tiles`]; there are so many panels.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers")]
     unsafe fn tile<L: Lanes, const SMALL: bool, const PARTS: usize, const MINIMA: bool, const P: usize>(
         &self,
         panel: usize,
