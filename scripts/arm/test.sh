@@ -15,8 +15,6 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 # All features of the emulated processor; the libraries are those of the cross compiler.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu"
 export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
-# Emulation is slow: a few cases of each property show what there is to show.
-export PROPTEST_CASES="${PROPTEST_CASES:-4}"
 
 build_std=()
 if ! [ -d "$(rustc --print sysroot)/lib/rustlib/aarch64-unknown-linux-gnu" ]; then
