@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use openelm::kernels::Threads;
-use openelm_formats::StoredModel;
 use openelm::{Precision, Session};
+use openelm_formats::StoredModel;
 
 use super::{MemoryOptions, ThreadOptions, parse_ids};
 use crate::model::{open, tokenizer_of};

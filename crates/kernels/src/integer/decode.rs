@@ -62,49 +62,44 @@ impl Decode<'_> {
     #[inline(always)]
     unsafe fn panels<L: Lanes, N: Numbers, S: Scales, const PARTS: usize>(self, scales: S) {
         let panels = self.out.len().div_ceil(LANES);
-        let mut panel = 0;
-        // SAFETY: as the caller says.
-        unsafe {
-            while panel + STREAMS <= panels {
-                let sums = self.products::<L, N, S, PARTS, STREAMS>(panel, scales);
+        for panel in (0..panels).step_by(STREAMS) {
+            // SAFETY: as the caller says.
+            unsafe {
+                let sums = self.products::<L, N, S, PARTS>(panel, panels - 1, scales);
                 for (out, sums) in self.out[panel * LANES..].chunks_mut(LANES).zip(sums) {
                     write::<L>(out, sums, self.accumulate);
                 }
-                panel += STREAMS;
-            }
-            while panel < panels {
-                let [sums] = self.products::<L, N, S, PARTS, 1>(panel, scales);
-                let end = self.out.len().min((panel + 1) * LANES);
-                write::<L>(&mut self.out[panel * LANES..end], sums, self.accumulate);
-                panel += 1;
             }
         }
     }
 
-    /// The inner products of the rows of `P` panels from `panel` on with the row of activations.
+    /// The inner products of the rows of the panels from `panel` on with the row of activations; in the place of panels behind
+    /// the `last` one it stands again.
     ///
     /// # Safety
     /// As of [`Decode::panels`].
     #[inline(always)]
     #[allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers")]
-    unsafe fn products<L: Lanes, N: Numbers, S: Scales, const PARTS: usize, const P: usize>(
+    unsafe fn products<L: Lanes, N: Numbers, S: Scales, const PARTS: usize>(
         &self,
         panel: usize,
+        last: usize,
         scales: S,
-    ) -> [L::Floats; P] {
+    ) -> [L::Floats; STREAMS] {
         let block_bytes = scales.header() + S::STEPS * N::BYTES;
         let words = Record::<1, PARTS>::WORDS;
-        let panels: [&[u8]; P] = std::array::from_fn(|p| self.weight.panel(self.first_panel + panel + p));
+        let panels: [&[u8]; STREAMS] =
+            std::array::from_fn(|p| self.weight.panel(self.first_panel + last.min(panel + p)));
         let records = self.x.tile(0);
         assert!(panels[0].len() / block_bytes * S::STEPS * words <= records.len(), "records too short");
         // SAFETY: pointers stay within a block, of which each panel has as many, and its records.
         unsafe {
-            let mut sums = [L::splat(0.0); P];
+            let mut sums = [L::splat(0.0); STREAMS];
             for block in 0..panels[0].len() / block_bytes {
                 for step in 0..S::STEPS {
                     let record = records.as_ptr().add((block * S::STEPS + step) * words);
                     let factor = L::splat(record.add(Record::<1, PARTS>::SCALES).cast::<f32>().read());
-                    for p in 0..P {
+                    for p in 0..STREAMS {
                         let header = panels[p].as_ptr().add(block * block_bytes);
                         let numbers = N::load::<L>(header.add(scales.header() + step * N::BYTES));
                         for part in 0..PARTS {

@@ -14,8 +14,6 @@
 //! # Safety
 //! The functions of the traits here need the instruction set of `L`, and pointers to a whole step or header.
 
-use std::marker::PhantomData;
-
 use super::lanes::{LANES, Lanes};
 
 /// Columns of a step.
@@ -144,71 +142,53 @@ pub(super) trait Scales: Copy {
 }
 
 /// Floats as they are stored.
-pub(super) trait Float {
-    const BYTES: usize;
-    unsafe fn load<L: Lanes>(from: *const u8) -> L::Floats;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Float {
+    F16,
+    BF16,
+    F32,
 }
 
-pub(super) struct F16;
-pub(super) struct BF16;
-pub(super) struct F32;
-
-impl Float for F16 {
-    const BYTES: usize = 2;
-
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u8) -> L::Floats {
-        // SAFETY: sixteen halves.
-        unsafe { L::load_f16(from) }
+impl Float {
+    pub fn bytes(self) -> usize {
+        if self == Float::F32 { 4 } else { 2 }
     }
-}
 
-impl Float for BF16 {
-    const BYTES: usize = 2;
-
+    /// Sixteen of them.
     #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u8) -> L::Floats {
-        // SAFETY: sixteen halves.
-        unsafe { L::load_bf16(from) }
-    }
-}
-
-impl Float for F32 {
-    const BYTES: usize = 4;
-
-    #[inline(always)]
-    unsafe fn load<L: Lanes>(from: *const u8) -> L::Floats {
-        // SAFETY: sixteen floats.
-        unsafe { L::load(from.cast()) }
+    unsafe fn load<L: Lanes>(self, from: *const u8) -> L::Floats {
+        // SAFETY: as the caller says.
+        unsafe {
+            match self {
+                Float::F16 => L::load_f16(from),
+                Float::BF16 => L::load_bf16(from),
+                Float::F32 => L::load(from.cast()),
+            }
+        }
     }
 }
 
 /// A scale, and a minimum where `MINIMA`, for each group of `1 << shift` steps: the scales of the block's groups, 16 rows each,
 /// then the minima.
-pub(super) struct Groups<F, const MINIMA: bool> {
-    shift: u32,
-    float: PhantomData<F>,
+#[derive(Clone, Copy)]
+pub(super) struct Groups<const MINIMA: bool> {
+    pub shift: u32,
+    // Looked at when a kernel runs: a kernel for each would triple their number for nothing that can be measured.
+    pub float: Float,
 }
 
-impl<F, const MINIMA: bool> Clone for Groups<F, MINIMA> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<F, const MINIMA: bool> Copy for Groups<F, MINIMA> {}
-
-impl<F: Float, const MINIMA: bool> Groups<F, MINIMA> {
-    pub fn new(shift: u32) -> Self {
-        Self { shift, float: PhantomData }
+impl<const MINIMA: bool> Groups<MINIMA> {
+    /// Bytes of one group.
+    fn group(self) -> usize {
+        LANES * self.float.bytes()
     }
 
     fn scales(self) -> usize {
-        (Self::STEPS >> self.shift) * LANES * F::BYTES
+        (Self::STEPS >> self.shift) * self.group()
     }
 }
 
-impl<F: Float, const MINIMA: bool> Scales for Groups<F, MINIMA> {
+impl<const MINIMA: bool> Scales for Groups<MINIMA> {
     const STEPS: usize = 4;
     const PARTS: usize = 1;
     const MINIMA: bool = MINIMA;
@@ -220,13 +200,13 @@ impl<F: Float, const MINIMA: bool> Scales for Groups<F, MINIMA> {
     #[inline(always)]
     unsafe fn scale<L: Lanes>(self, header: *const u8, step: usize, _part: usize) -> L::Floats {
         // SAFETY: within the header.
-        unsafe { F::load::<L>(header.add((step >> self.shift) * LANES * F::BYTES)) }
+        unsafe { self.float.load::<L>(header.add((step >> self.shift) * self.group())) }
     }
 
     #[inline(always)]
     unsafe fn minimum<L: Lanes>(self, header: *const u8, step: usize) -> L::Floats {
         // SAFETY: within the header.
-        unsafe { F::load::<L>(header.add(self.scales() + (step >> self.shift) * LANES * F::BYTES)) }
+        unsafe { self.float.load::<L>(header.add(self.scales() + (step >> self.shift) * self.group())) }
     }
 }
 

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::lanes::{LANES, Lanes};
-use super::layout::{self, Groups, Numbers, QUAD_BYTES, QUADS, STEP, Scales, SubBlocks16, SubBlocks32};
+use super::layout::{self, Float, Groups, Numbers, QUAD_BYTES, QUADS, STEP, Scales, SubBlocks16, SubBlocks32};
 use crate::Threads;
 use crate::mapped::Anonymous;
 use crate::matrix::Matrix;
@@ -31,25 +31,11 @@ impl Width {
     }
 }
 
-/// Floats of scales and minima.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FloatKind {
-    F16,
-    BF16,
-    F32,
-}
-
-impl FloatKind {
-    fn bytes(self) -> usize {
-        if self == FloatKind::F32 { 4 } else { 2 }
-    }
-}
-
 /// How packed numbers are scaled: the types of [`super::layout`] as values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scaling {
     /// One scale per `1 << shift` steps.
-    Groups { float: FloatKind, minima: bool, shift: u32 },
+    Groups { float: Float, minima: bool, shift: u32 },
     /// Q4_K and Q5_K.
     SubBlocks32,
     /// Q6_K.
@@ -199,31 +185,21 @@ pub(super) trait Reader {
 /// The processor has the instruction set of `L`.
 #[inline(always)]
 pub(super) unsafe fn read<L: Lanes, R: Reader>(packed: &Packed, reader: R) {
-    use FloatKind::{BF16, F16, F32};
-    use Width::{Eight, Five, Four, Six};
-    /// The four widths with one kind of scales.
+    /// The widths that occur with one kind of scales.
     macro_rules! widths {
         ($scales:expr, $($width:ident),+) => {
             match packed.width {
                 // SAFETY: as the caller says.
-                $($width => unsafe { reader.run::<L, layout::$width, _>($scales) },)+
+                $(Width::$width => unsafe { reader.run::<L, layout::$width, _>($scales) },)+
                 #[allow(unreachable_patterns)]
                 width => unreachable!("no format has numbers of {width:?} with these scales"),
             }
         };
     }
     match packed.scaling {
-        Scaling::Groups { float: F16, minima: false, shift } => {
-            widths!(Groups::<layout::F16, false>::new(shift), Four, Five, Eight)
-        }
-        Scaling::Groups { float: F16, minima: true, shift } => {
-            widths!(Groups::<layout::F16, true>::new(shift), Four, Five, Six, Eight)
-        }
-        Scaling::Groups { float: BF16, shift, .. } => {
-            widths!(Groups::<layout::BF16, true>::new(shift), Four, Five, Six, Eight)
-        }
-        Scaling::Groups { float: F32, shift, .. } => {
-            widths!(Groups::<layout::F32, true>::new(shift), Four, Five, Six, Eight)
+        Scaling::Groups { float, minima: false, shift } => widths!(Groups::<false> { shift, float }, Four, Five, Eight),
+        Scaling::Groups { float, minima: true, shift } => {
+            widths!(Groups::<true> { shift, float }, Four, Five, Six, Eight)
         }
         Scaling::SubBlocks32 => widths!(SubBlocks32, Four, Five),
         Scaling::SubBlocks16 => widths!(SubBlocks16, Six),
@@ -232,7 +208,7 @@ pub(super) unsafe fn read<L: Lanes, R: Reader>(packed: &Packed, reader: R) {
 
 /// Width, scaling and zero of a matrix that there are kernels for.
 fn layout_of(matrix: Matrix<'_>) -> Option<(Width, Scaling, i32)> {
-    let groups = |minima| Scaling::Groups { float: FloatKind::F16, minima, shift: 0 };
+    let groups = |minima| Scaling::Groups { float: Float::F16, minima, shift: 0 };
     match matrix {
         Matrix::Blocks(Blocks { format, .. }) => {
             let (width, scaling) = match format {
@@ -257,9 +233,9 @@ fn layout_of(matrix: Matrix<'_>) -> Option<(Width, Scaling, i32)> {
                 _ => return None,
             };
             let float = match scales {
-                AffineScales::F32(_) => FloatKind::F32,
-                AffineScales::F16(_) => FloatKind::F16,
-                AffineScales::BF16(_) => FloatKind::BF16,
+                AffineScales::F32(_) => Float::F32,
+                AffineScales::F16(_) => Float::F16,
+                AffineScales::BF16(_) => Float::BF16,
             };
             let shift = (format.group / STEP).trailing_zeros();
             Some((width, Scaling::Groups { float, minima: true, shift }, 0))
@@ -388,12 +364,12 @@ fn number(width: Width, step: &[u8], lane: usize, i: usize) -> u8 {
 /// Scale and minimum of column `i` of a step's row.
 fn scale_and_minimum(scaling: Scaling, header: &[u8], lane: usize, step: usize, i: usize) -> (f32, f32) {
     let half = |offset: usize| f16::from_le_bytes([header[offset + 2 * lane], header[offset + 2 * lane + 1]]).to_f32();
-    let float = |kind: FloatKind, offset: usize| match kind {
-        FloatKind::F16 => half(offset),
-        FloatKind::BF16 => {
+    let float = |kind: Float, offset: usize| match kind {
+        Float::F16 => half(offset),
+        Float::BF16 => {
             f32::from_bits(u32::from_le_bytes([0, 0, header[offset + 2 * lane], header[offset + 2 * lane + 1]]))
         }
-        FloatKind::F32 => {
+        Float::F32 => {
             let bytes = &header[offset + 4 * lane..];
             f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
         }
