@@ -27,6 +27,9 @@ enum Command {
     #[cfg(feature = "hub")]
     Pull(commands::pull::Arguments),
     Bench(commands::bench::Arguments),
+    Convert(commands::convert::Arguments),
+    Compare(commands::compare::Arguments),
+    Inspect(commands::inspect::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,9 @@ fn main() -> ExitCode {
         #[cfg(feature = "hub")]
         Command::Pull(arguments) => commands::pull::run(arguments),
         Command::Bench(arguments) => commands::bench::run(arguments),
+        Command::Convert(arguments) => commands::convert::run(arguments),
+        Command::Compare(arguments) => commands::compare::run(arguments),
+        Command::Inspect(arguments) => commands::inspect::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
 use openelm::Tokenizer;
@@ -65,7 +65,7 @@ pub fn open_located(path: &Path) -> Result<StoredModel, FormatError> {
 
 /// The tokenizer that comes with `model`.
 pub fn tokenizer_of(model: &StoredModel) -> Result<Tokenizer> {
-    let missing = || anyhow!("{} has no tokenizer; name one with --tokenizer", model.path.display());
+    let missing = || FormatError::NoTokenizer { path: model.path.clone(), what: "" };
     Ok(model.tokenizer.as_ref().ok_or_else(missing)?.open()?)
 }
 

@@ -281,13 +281,22 @@ fn more_bits_move_the_logits_less() {
 }
 
 #[test]
-fn the_largest_model_is_warned_of_half_precision() {
-    let large = ModelConfig::openelm_3b();
-    let f16 = [Target::HuggingFace(DType::F16), Target::Mlx(DType::F16, AffineFormat::new(4, 64))];
-    for target in f16 {
-        assert!(target.warning(&large).unwrap().contains("bfloat16"));
-        assert_eq!(target.warning(&ModelConfig::openelm_1_1b()), None);
+fn the_largest_model_is_warned_of_half_precision_and_the_quantised_of_more() {
+    let (large, floats) = (ModelConfig::openelm_3b(), Encoding::Float(DType::F32));
+    let affine = AffineFormat::new(4, 64);
+    for target in [Target::HuggingFace(DType::F16), Target::Mlx(DType::F16, affine)] {
+        assert!(target.warnings(&large, floats)[0].contains("bfloat16"));
+        assert!(target.warnings(&ModelConfig::openelm_1_1b(), floats).is_empty());
     }
-    assert_eq!(Target::CoreNet(DType::BF16).warning(&large), None);
-    assert_eq!(Target::Gguf(Quantisation::Blocks(BlockFormat::Q4_0)).warning(&large), None);
+    let q4_0 = Target::Gguf(Quantisation::Blocks(BlockFormat::Q4_0));
+    for target in [Target::CoreNet(DType::BF16), q4_0] {
+        assert!(target.warnings(&large, floats).is_empty());
+    }
+    assert!(Target::Mlx(DType::BF16, affine).warnings(&large, q4_0_encoding())[0].contains("Q4_0"));
+    assert!(q4_0.warnings(&large, q4_0_encoding()).is_empty());
+    assert!(Target::HuggingFace(DType::BF16).warnings(&large, q4_0_encoding()).is_empty());
+}
+
+fn q4_0_encoding() -> Encoding {
+    Encoding::Blocks(BlockFormat::Q4_0)
 }

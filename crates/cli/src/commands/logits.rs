@@ -15,14 +15,14 @@ use crate::model::{open, tokenizer_of};
 /// Print the logits of every position as JSON: {"shape":[tokens,vocabulary],"logits":[[…],…]}.
 #[derive(Args)]
 pub struct Arguments {
-    /// Folder with a model, or "builtin"
+    /// A model of any format, folder or file, or "builtin"
     model: PathBuf,
     #[command(flatten)]
     input: Input,
     /// Compute with weights widened to f32
     #[arg(long)]
     exact: bool,
-    /// Tokenizer for --text, if it is not in the model's folder
+    /// Tokenizer for --text, if it is not beside the model or in it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
