@@ -23,6 +23,9 @@ enum Command {
     Logits(commands::logits::Arguments),
     Tokenizer(commands::tokenizer::Arguments),
     Average(commands::average::Arguments),
+    Convert(commands::convert::Arguments),
+    Compare(commands::compare::Arguments),
+    Inspect(commands::inspect::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,9 @@ fn main() -> ExitCode {
         Command::Logits(arguments) => commands::logits::run(arguments),
         Command::Tokenizer(arguments) => commands::tokenizer::run(arguments),
         Command::Average(arguments) => commands::average::run(arguments),
+        Command::Convert(arguments) => commands::convert::run(arguments),
+        Command::Compare(arguments) => commands::compare::run(arguments),
+        Command::Inspect(arguments) => commands::inspect::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

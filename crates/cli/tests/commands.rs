@@ -2,42 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use openelm_testing::{golden, json, max_difference, npz};
 use serde_json::Value;
-
-fn openelm(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_openelm"));
-    command.args(arguments);
-    command
-}
-
-#[track_caller]
-fn output(arguments: &[&str]) -> String {
-    let Output { status, stdout, stderr } = openelm(arguments).output().unwrap();
-    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    String::from_utf8(stdout).unwrap()
-}
-
-/// Runs what must fail: with one sentence on stderr that has all `parts`.
-#[track_caller]
-fn refused(arguments: &[&str], parts: &[&str]) {
-    let Output { status, stdout, stderr } = openelm(arguments).output().unwrap();
-    let message = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(1), "{message}");
-    assert!(stdout.is_empty());
-    assert!(message.starts_with("error: ") && message.trim_end().lines().count() == 1, "{message}");
-    for part in parts {
-        assert!(message.contains(part), "{part:?} is not in: {message}");
-    }
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use support::{openelm, output, path, refused};
 
 #[test]
 fn the_built_in_model_writes_and_the_seed_decides_what() {

@@ -28,13 +28,25 @@ pub enum Target {
 const SHARD_BYTES: usize = 5 << 30;
 
 impl Target {
-    /// A sentence about what is known to go wrong with a model of this geometry.
-    pub fn warning(self, config: &ModelConfig) -> Option<String> {
-        let dtype = match self {
-            Target::HuggingFace(dtype) | Target::CoreNet(dtype) | Target::Mlx(dtype, _) => Some(dtype),
-            Target::Gguf(quantisation) => quantisation.main().dtype(),
+    /// What may go wrong with a model of this geometry whose weights are mostly `stored` so, in sentences.
+    pub fn warnings(self, config: &ModelConfig, stored: Encoding) -> Vec<String> {
+        let main = match self {
+            Target::HuggingFace(dtype) | Target::CoreNet(dtype) | Target::Mlx(dtype, None) => Encoding::Float(dtype),
+            Target::Mlx(dtype, Some(format)) => Encoding::Affine(format, dtype),
+            Target::Gguf(quantisation) => quantisation.main(),
         };
-        half_precision_warning(config, dtype?)
+        let dtype = match main {
+            Encoding::Float(dtype) | Encoding::Affine(_, dtype) => Some(dtype),
+            Encoding::Blocks(_) => None,
+        };
+        let mut warnings: Vec<String> =
+            dtype.and_then(|dtype| half_precision_warning(config, dtype)).into_iter().collect();
+        if main.dtype().is_none() && stored.dtype().is_none() && main != stored {
+            warnings.push(format!(
+                "the weights are quantised already ({stored}), and {main} adds its own error: start from floats if you can"
+            ));
+        }
+        warnings
     }
 }
 
@@ -73,7 +85,10 @@ pub fn convert(
         std::fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
     }
     let Target::Gguf(quantisation) = target else {
-        let fill = |folder: &Path| write_folder(model, folder, target, &tensor, threads).map_err(Failure::Format);
+        let fill = |folder: &Path| {
+            let written = write_folder(model, folder, target, &tensor, threads);
+            written.map_err(|e| Failure::Format(renamed(e, folder, output)))
+        };
         return atomic::write_folder(output, fill).map_err(|failure| match failure {
             Failure::Format(e) => e,
             Failure::Io(e) => FormatError::io(output)(e),
@@ -108,6 +123,17 @@ fn write_folder(
         Target::Gguf(_) => unreachable!("a file, not a folder"),
     }
     model.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))
+}
+
+/// Says `output` where the system complains of the temporary folder that becomes it.
+fn renamed(error: FormatError, temporary: &Path, output: &Path) -> FormatError {
+    match error {
+        FormatError::Io { path, source } => {
+            let path = path.strip_prefix(temporary).map(|rest| output.join(rest)).unwrap_or(path);
+            FormatError::Io { path, source }
+        }
+        other => other,
+    }
 }
 
 /// What can go wrong while a folder is filled and takes its name.

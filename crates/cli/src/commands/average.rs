@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use openelm::DType;
+
+use super::DTypeArgument;
 
 /// Average the weights of several checkpoints of one model.
 #[derive(Args)]
 pub struct Arguments {
-    /// Folders with a model each
+    /// Models of any format, folders or files
     #[arg(required = true, value_name = "CHECKPOINT")]
     checkpoints: Vec<PathBuf>,
     /// New folder for the mean
@@ -18,23 +20,6 @@ pub struct Arguments {
     /// Type of the numbers written [default: that of the first checkpoint]
     #[arg(long)]
     dtype: Option<DTypeArgument>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum DTypeArgument {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<DTypeArgument> for DType {
-    fn from(dtype: DTypeArgument) -> Self {
-        match dtype {
-            DTypeArgument::F32 => DType::F32,
-            DTypeArgument::F16 => DType::F16,
-            DTypeArgument::Bf16 => DType::BF16,
-        }
-    }
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {

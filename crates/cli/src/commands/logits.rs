@@ -7,21 +7,22 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use openelm::Session;
 use openelm::kernels::Threads;
+use openelm_formats::StoredModel;
 
 use super::{ThreadOptions, parse_ids};
-use crate::model::{load, load_tokenizer};
+use crate::model::{open, tokenizer_of};
 
 /// Print the logits of every position as JSON: {"shape":[tokens,vocabulary],"logits":[[…],…]}.
 #[derive(Args)]
 pub struct Arguments {
-    /// Folder with a model, or "builtin"
+    /// A model of any format, folder or file, or "builtin"
     model: PathBuf,
     #[command(flatten)]
     input: Input,
     /// Compute with weights widened to f32
     #[arg(long)]
     exact: bool,
-    /// Tokenizer for --text, if it is not in the model's folder
+    /// Tokenizer for --text, if it is not beside the model or in it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
@@ -43,14 +44,15 @@ struct Input {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let model = load(&arguments.model)?;
+    let stored = open(&arguments.model, arguments.tokenizer.as_deref())?;
+    let ids = ids(&arguments.input, &stored)?;
+    let model = stored.into_model()?;
     let model = if arguments.exact { model.widened() } else { model };
-    let ids = ids(&arguments)?;
     print(&model, &ids, arguments.threads.threads())
 }
 
-fn ids(arguments: &Arguments) -> Result<Vec<u32>> {
-    let Input { ids, ids_file, text } = &arguments.input;
+fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
+    let Input { ids, ids_file, text } = input;
     if let Some(ids) = ids {
         return parse_ids(ids).context("--ids");
     }
@@ -58,8 +60,7 @@ fn ids(arguments: &Arguments) -> Result<Vec<u32>> {
         let text = std::fs::read(file).with_context(|| file.display().to_string())?;
         return serde_json::from_slice(&text).with_context(|| format!("{}: expected a list of ids", file.display()));
     }
-    let tokenizer = load_tokenizer(arguments.tokenizer.as_ref().unwrap_or(&arguments.model))?;
-    Ok(tokenizer.encode_with(text.as_deref().unwrap_or_default(), true, false))
+    Ok(tokenizer_of(model)?.encode_with(text.as_deref().unwrap_or_default(), true, false))
 }
 
 fn print(model: &openelm::Model, ids: &[u32], threads: Threads) -> Result<()> {

@@ -1,15 +1,24 @@
 //! One module per command.
 
 pub mod average;
+pub mod compare;
+pub mod convert;
 pub mod generate;
+pub mod inspect;
 pub mod logits;
 pub mod plan;
 pub mod pretrain;
 pub mod tokenizer;
 
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
+use openelm::DType;
 use openelm::kernels::Threads;
+use openelm_formats::StoredModel;
 
 /// How many threads a command uses.
 #[derive(Args)]
@@ -23,6 +32,46 @@ impl ThreadOptions {
     pub fn threads(&self) -> Threads {
         Threads::new(self.threads.map_or(0, usize::from))
     }
+}
+
+/// The floats that weights are written in.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum DTypeArgument {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<DTypeArgument> for DType {
+    fn from(dtype: DTypeArgument) -> Self {
+        match dtype {
+            DTypeArgument::F32 => DType::F32,
+            DTypeArgument::F16 => DType::F16,
+            DTypeArgument::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// A flag that the first Ctrl-C raises, saying what happens then; the second one leaves at once.
+pub fn stop_on_interrupt(what: &'static str) -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            exit(130);
+        }
+        eprintln!("\n{what}; once more to leave at once");
+    };
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
+    Ok(stop)
+}
+
+/// The encodings of a model's tensors, the one with most elements first: `Q4_0 x 96, Q6_K x 1`.
+pub fn encodings(model: &StoredModel) -> String {
+    let mut found = model.encodings();
+    found.sort_by_key(|(.., elements)| std::cmp::Reverse(*elements));
+    let parts: Vec<String> = found.iter().map(|(encoding, tensors, _)| format!("{encoding} x {tensors}")).collect();
+    parts.join(", ")
 }
 
 /// Ids separated by commas or white space, in brackets or not.

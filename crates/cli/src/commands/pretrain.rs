@@ -2,18 +2,15 @@
 
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
-use std::process::exit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use openelm_train::Recipe;
 use openelm_train::pretrain::{Event, pretrain};
 
-use super::ThreadOptions;
+use super::{ThreadOptions, stop_on_interrupt};
 
 /// Train a model from scratch; the same command again goes on where it stopped.
 #[derive(Args)]
@@ -29,7 +26,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let recipe = Recipe::load(&arguments.recipe, &arguments.set)?;
-    let stop = stop_on_interrupt()?;
+    let stop = stop_on_interrupt("finishing this step and saving")?;
     let mut display = Display::new(&recipe);
     let outcome = pretrain(&recipe, arguments.threads.threads(), &stop, &mut |event| display.show(event));
     display.bar.finish_and_clear();
@@ -42,20 +39,6 @@ pub fn run(arguments: Arguments) -> Result<()> {
     eprintln!("curve: {}", recipe.output.join("loss.svg").display());
     println!("{}", outcome.checkpoint.display());
     Ok(())
-}
-
-/// A flag that the first Ctrl-C raises; the second one leaves at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            exit(130);
-        }
-        eprintln!("\nfinishing this step and saving; once more to leave at once");
-    };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
-    Ok(stop)
 }
 
 /// A progress bar on a terminal, plain lines elsewhere.

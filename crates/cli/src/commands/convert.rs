@@ -1,0 +1,212 @@
+//! `openelm convert`: a model in another format, with a report.
+
+use std::io::{Write, stdout};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use openelm::DType;
+use openelm::kernels::Threads;
+use openelm::kernels::quant::{AffineFormat, BlockFormat};
+use openelm_formats::gguf::Quantisation;
+use openelm_formats::{Comparison, StoredModel, Target, compare, convert};
+use serde_json::{Value, json};
+
+use super::compare::{TextOptions, as_json, as_text};
+use super::{DTypeArgument, ThreadOptions, encodings, stop_on_interrupt};
+use crate::model::{open, tokenizer_of};
+
+/// Write a model in another format, and say how far its logits moved.
+#[derive(Args)]
+pub struct Arguments {
+    /// A model of any format, folder or file, or "builtin"
+    model: PathBuf,
+    /// The new folder, or the new file for gguf
+    output: PathBuf,
+    /// The format
+    #[arg(long, value_enum)]
+    to: FormatArgument,
+    /// Floats to write [default: as the model has them]
+    #[arg(long)]
+    dtype: Option<DTypeArgument>,
+    /// For mlx: quantise matrices to this many bits (2, 3, 4, 5, 6 or 8)
+    #[arg(long, value_name = "N")]
+    bits: Option<usize>,
+    /// For mlx: numbers that share a scale (32, 64 or 128) [default: 64]
+    #[arg(long, value_name = "N", requires = "bits")]
+    group_size: Option<usize>,
+    /// For gguf: what matrices become
+    #[arg(long, conflicts_with = "dtype")]
+    quant: Option<QuantArgument>,
+    /// Keep only the first rows of the vocabulary: CoreNet pads LLaMA's 32000 pieces to 32128
+    #[arg(long, value_name = "ROWS", num_args = 0..=1, require_equals = true, default_missing_value = "32000")]
+    trim_vocab: Option<usize>,
+    /// Tokenizer to take along, if it is not beside the model or in it
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    #[command(flatten)]
+    text: TextOptions,
+    /// Do not compare the logits afterwards
+    #[arg(long)]
+    no_compare: bool,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadOptions,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatArgument {
+    /// A Hugging Face folder
+    Hf,
+    /// A CoreNet folder
+    Corenet,
+    /// A folder for mlx-lm
+    Mlx,
+    /// A file for llama.cpp
+    Gguf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+#[allow(non_camel_case_types)]
+enum QuantArgument {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q4_0")]
+    Q4_0,
+    #[value(name = "q4_1")]
+    Q4_1,
+    #[value(name = "q5_0")]
+    Q5_0,
+    #[value(name = "q5_1")]
+    Q5_1,
+    #[value(name = "q8_0")]
+    Q8_0,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+impl From<QuantArgument> for Quantisation {
+    fn from(quant: QuantArgument) -> Self {
+        match quant {
+            QuantArgument::F32 => Quantisation::Float(DType::F32),
+            QuantArgument::F16 => Quantisation::Float(DType::F16),
+            QuantArgument::Bf16 => Quantisation::Float(DType::BF16),
+            QuantArgument::Q4_0 => Quantisation::Blocks(BlockFormat::Q4_0),
+            QuantArgument::Q4_1 => Quantisation::Blocks(BlockFormat::Q4_1),
+            QuantArgument::Q5_0 => Quantisation::Blocks(BlockFormat::Q5_0),
+            QuantArgument::Q5_1 => Quantisation::Blocks(BlockFormat::Q5_1),
+            QuantArgument::Q8_0 => Quantisation::Blocks(BlockFormat::Q8_0),
+            QuantArgument::Q4_K => Quantisation::Blocks(BlockFormat::Q4_K),
+            QuantArgument::Q5_K => Quantisation::Blocks(BlockFormat::Q5_K),
+            QuantArgument::Q6_K => Quantisation::Blocks(BlockFormat::Q6_K),
+        }
+    }
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let mut model = open(&arguments.model, arguments.tokenizer.as_deref())?;
+    let text = arguments.text.read()?;
+    if let Some(rows) = arguments.trim_vocab {
+        model.trim_vocabulary(rows)?;
+    }
+    let target = target(&arguments, &model)?;
+    for warning in model.notes.iter().chain(&target.warnings(&model.config, model.main_encoding())) {
+        eprintln!("warning: {warning}");
+    }
+    let threads = arguments.threads.threads();
+    write(&arguments, &model, target, &threads)?;
+    let written = openelm_formats::open(&arguments.output)?;
+    let compared = if arguments.no_compare { None } else { moved(&model, &written, &text, &threads)? };
+    report(&arguments, &model, &written, compared)
+}
+
+fn target(arguments: &Arguments, model: &StoredModel) -> Result<Target> {
+    let dtype = arguments.dtype.map_or(model.natural_dtype(), DType::from);
+    let to = arguments.to;
+    ensure!(
+        to == FormatArgument::Mlx || arguments.bits.is_none(),
+        "--bits is for --to mlx; --to gguf has --quant, and the other formats hold floats only"
+    );
+    ensure!(
+        to == FormatArgument::Gguf || arguments.quant.is_none(),
+        "--quant is for --to gguf; --to mlx has --bits, and the other formats hold floats only"
+    );
+    Ok(match to {
+        FormatArgument::Hf => Target::HuggingFace(dtype),
+        FormatArgument::Corenet => Target::CoreNet(dtype),
+        FormatArgument::Gguf => Target::Gguf(arguments.quant.map_or(Quantisation::Float(dtype), Quantisation::from)),
+        FormatArgument::Mlx => {
+            let Some(bits) = arguments.bits else { return Ok(Target::Mlx(dtype, None)) };
+            let group = arguments.group_size.unwrap_or(64);
+            let Some(format) = AffineFormat::new(bits, group) else {
+                bail!("MLX has no {bits} bits in groups of {group}: there are 2, 3, 4, 5, 6 and 8 in 32, 64 and 128");
+            };
+            Target::Mlx(dtype, Some(format))
+        }
+    })
+}
+
+fn write(arguments: &Arguments, model: &StoredModel, target: Target, threads: &Threads) -> Result<()> {
+    let stop = stop_on_interrupt("stopping")?;
+    let bar = ProgressBar::new(model.config.parameters() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent}% of the weights, {eta} left") {
+        bar.set_style(style);
+    }
+    let progress = |elements: usize| {
+        bar.inc(elements as u64);
+        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let converted = convert(model, &arguments.output, target, threads, &progress);
+    bar.finish_and_clear();
+    Ok(converted?)
+}
+
+/// How far the logits moved; `None`, and a note, if no tokenizer takes the text apart.
+fn moved(model: &StoredModel, written: &StoredModel, text: &str, threads: &Threads) -> Result<Option<Comparison>> {
+    if model.tokenizer.is_none() {
+        eprintln!("note: there is no tokenizer, so that the logits were not compared; give one with --tokenizer");
+        return Ok(None);
+    }
+    let ids = tokenizer_of(model)?.encode_with(text, true, false);
+    Ok(Some(compare(model, written, &ids, threads).context("the model is written, but cannot be compared")?))
+}
+
+fn report(
+    arguments: &Arguments,
+    model: &StoredModel,
+    written: &StoredModel,
+    comparison: Option<Comparison>,
+) -> Result<()> {
+    let mut out = stdout();
+    if arguments.json {
+        let side = |model: &StoredModel| -> Value {
+            json!({
+                "path": model.path,
+                "format": model.format.to_string(),
+                "encodings": encodings(model),
+                "bytes": model.size(),
+            })
+        };
+        let comparison = comparison.as_ref().map(as_json);
+        writeln!(out, "{}", json!({ "before": side(model), "after": side(written), "comparison": comparison }))?;
+        return Ok(());
+    }
+    for (what, model) in [("before", model), ("after", written)] {
+        let (format, size) = (model.format, HumanBytes(model.size() as u64));
+        writeln!(out, "{what:7} {size}, {format}: {}", encodings(model))?;
+    }
+    let ratio = model.size() as f64 / written.size().max(1) as f64;
+    writeln!(out, "size    {:.2} times smaller", ratio)?;
+    if let Some(comparison) = &comparison {
+        write!(out, "{}", as_text(comparison))?;
+    }
+    Ok(())
+}
