@@ -151,7 +151,8 @@ fn conversions_that_cannot_be() {
     cannot(&["builtin", target, "--to", "hf", "--bits", "4"], &["--bits is for --to mlx"]);
     cannot(&["builtin", target, "--to", "mlx", "--quant", "q4_0"], &["--quant is for --to gguf"]);
     cannot(&["builtin", target, "--to", "mlx", "--bits", "7"], &["no 7 bits in groups of 64"]);
-    cannot(&["builtin", target, "--to", "mlx", "--bits", "4", "--group-size", "128"], &["192 columns"]);
+    let noglu = golden("tiny_variants/noglu_mqa");
+    cannot(&[path(&noglu), target, "--to", "mlx", "--bits", "4"], &["no matrix", "whole groups of 64"]);
     cannot(&["builtin", target, "--to", "hf", "--trim-vocab=5000"], &["4096 rows", "5000"]);
     cannot(&[path(&tiny), target, "--to", "gguf"], &["tiny/hf has no tokenizer", "--tokenizer"]);
     let with = ["--tokenizer", path(&tokenizer)];

@@ -62,11 +62,11 @@ pub fn read_corenet(folder: &Path) -> Result<StoredModel, FormatError> {
     })
 }
 
-/// Writes a model as mlx-lm does, in `dtype`, with all matrices (the embedding table too) in affine groups if a format is
-/// given. Tensors are asked for one at a time.
+/// Writes a model as mlx-lm does, in `dtype`, with matrices (the embedding table too) in affine groups if a format is given
+/// and their rows fill whole groups. Tensors are asked for one at a time.
 ///
 /// # Errors
-/// If a value does not fit the dtype, rows do not fill whole groups, a model is there already, or the system cannot write.
+/// If a value does not fit the dtype, no matrix fills whole groups, a model is there already, or the system cannot write.
 pub fn write(
     folder: &Path,
     config: &ModelConfig,
@@ -82,17 +82,18 @@ pub fn write(
     let groups = Groups::default();
     let mut entries = Vec::new();
     let mut total = 0;
+    if let Some(AffineFormat { group, .. }) = quantised
+        && !specs.iter().any(|spec| is_quantised(spec, group))
+    {
+        let reason = format!("no matrix has rows of whole groups of {group}; choose smaller groups or floats");
+        return Err(FormatError::Inexpressible { reason });
+    }
     for spec in &specs {
         let encoding = match quantised {
-            Some(format) if spec.shape.len() == 2 => Encoding::Affine(format, dtype),
+            Some(format) if is_quantised(spec, format.group) => Encoding::Affine(format, dtype),
             _ => Encoding::Float(dtype),
         };
-        let Some(size) = encoding.bytes_of(&spec.shape) else {
-            let reason =
-                format!("tensor {} has {} columns, which {encoding} cannot divide evenly", spec.name, spec.shape[1]);
-            return Err(FormatError::Inexpressible { reason });
-        };
-        total += size;
+        total += encoding.bytes_of(&spec.shape).unwrap_or_default();
         let make = move || encode(&tensor(spec)?, encoding, &spec.name, threads);
         let name = file_name_of(&spec.name);
         let (Encoding::Affine(format, _), &[rows, columns]) = (encoding, &spec.shape[..]) else {
@@ -129,6 +130,11 @@ pub fn write(
         keys.sort_keys();
     }
     shards::write_json(&folder.join("config.json"), &written)
+}
+
+/// Whether mlx-lm quantises a tensor: matrices whose rows fill whole groups.
+fn is_quantised(spec: &TensorSpec, group: usize) -> bool {
+    matches!(spec.shape[..], [_, columns] if columns.is_multiple_of(group))
 }
 
 /// Scales and biases of matrices whose numbers are written: a few hundredths of the model, kept so that a matrix is quantised

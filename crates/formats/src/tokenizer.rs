@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use openelm::Tokenizer;
+use prost::Message;
+use sentencepiece_model::ModelProto;
+use serde_json::{Value, json};
 
-use crate::{FormatError, atomic};
+use crate::{FormatError, atomic, shards};
 
 /// Where a model's tokenizer is.
 #[derive(Debug, Clone)]
@@ -59,11 +62,21 @@ impl StoredTokenizer {
         }
     }
 
-    /// Puts the tokenizer into `folder`, with the files that other tools want beside it.
+    /// Puts the tokenizer into `folder`, with the files that other tools want beside it: without `tokenizer_config.json`
+    /// transformers and mlx-lm would not put the token before a text that begins it.
     ///
     /// # Errors
     /// If a file cannot be read or written.
     pub fn copy_into(&self, folder: &Path) -> Result<(), FormatError> {
+        self.copy_files_into(folder)?;
+        let config = folder.join("tokenizer_config.json");
+        match self.sentencepiece()?.as_deref().and_then(llama_config) {
+            Some(described) if !config.exists() => shards::write_json(&config, &described),
+            _ => Ok(()),
+        }
+    }
+
+    fn copy_files_into(&self, folder: &Path) -> Result<(), FormatError> {
         let model = folder.join("tokenizer.model");
         match self {
             StoredTokenizer::SentencePiece(bytes) => write(&model, bytes),
@@ -82,6 +95,23 @@ impl StoredTokenizer {
             }
         }
     }
+}
+
+/// What transformers wants to know of a SentencePiece model like LLaMA's; `None` if it lacks one of the special pieces.
+fn llama_config(model: &[u8]) -> Option<Value> {
+    let model = ModelProto::decode(model).ok()?;
+    let trainer = model.trainer_spec.clone().unwrap_or_default();
+    let piece = |id: i32| model.pieces.get(usize::try_from(id).ok()?).map(|piece| piece.piece());
+    Some(json!({
+        "add_bos_token": true,
+        "add_eos_token": false,
+        "bos_token": piece(trainer.bos_id())?,
+        "clean_up_tokenization_spaces": false,
+        "eos_token": piece(trainer.eos_id())?,
+        "legacy": false,
+        "tokenizer_class": "LlamaTokenizer",
+        "unk_token": piece(trainer.unk_id())?,
+    }))
 }
 
 fn is_json(path: &Path) -> bool {
