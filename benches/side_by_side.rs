@@ -9,15 +9,16 @@
 //! `tokens_per_s`; without one, our own rates alone are printed. Limits: arithmetic at 6 operations per parameter and token
 //! (2 without a backward pass) against fused multiply-adds in registers; decoding against the bandwidth of reading.
 
+use std::convert::Infallible;
 use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
-use openelm::kernels::Threads;
-use openelm::{Geometry, Model, ModelConfig, Session, Tensor, tensor_specs};
+use openelm::kernels::{Threads, limits};
+use openelm::{Geometry, Model, ModelConfig, Session, tensor_specs};
+use openelm_bench::{Medians, RandomModel, alternate};
 use openelm_train::data::Batch;
 use openelm_train::{Accumulation, LossOptions, OptimizerOptions, Trainer, initialise};
-use pulp::{Arch, Simd, WithSimd};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -27,8 +28,8 @@ fn main() {
     let peer = value("--peer");
     let threads = Threads::new(0);
 
-    let peak = peak_flops(&threads);
-    let bandwidth = bandwidth(&threads);
+    let peak = limits::f32_peak(&threads);
+    let bandwidth = limits::read_bandwidth(&threads, 1 << 30);
     println!("{} threads: {:.0} GFLOP/s f32, {:.1} GB/s", threads.count(), peak / 1e9, bandwidth / 1e9);
     let small = Geometry { layers: 8, dim: 256, gqa_groups: 2, ..Geometry::default() }.build(4096);
     let small = small.expect("the small configuration is sound");
@@ -53,7 +54,7 @@ fn main() {
         );
     }
     if only.contains("generate") {
-        let model = random_model(&large);
+        let model = random_model(&large, &threads);
         let flops = 2.0 * large.parameters() as f64;
         let prefill = || {
             let mut session = Session::new(&model, threads.clone(), 512);
@@ -87,17 +88,14 @@ struct Report<'a> {
 impl Report<'_> {
     /// Measures ours and the peer's in turn and prints the medians.
     fn run(&self, what: &str, limit: f64, peer_arguments: &str, mut ours: impl FnMut() -> f64) {
-        let (mut rates, mut peers) = (Vec::new(), Vec::new());
         ours();
-        for _ in 0..self.rounds {
-            rates.push(ours());
-            peers.extend(self.peer_rate(peer_arguments));
-        }
-        let rate = median(&mut rates);
-        print!("{what}: {rate:.1} tokens/s, limit {limit:.0}, {:.0} % of it", 100.0 * rate / limit);
-        if !peers.is_empty() {
-            let peer = median(&mut peers);
-            print!("; peer {peer:.1}, {:.2}x", rate / peer);
+        // A peer that fails is said to, and its rate is no number.
+        let mut theirs = || Ok(self.peer_rate(peer_arguments).unwrap_or(f64::NAN));
+        let peer: Option<&mut dyn FnMut() -> Result<f64, Infallible>> = self.peer.is_some().then_some(&mut theirs);
+        let Ok(Medians { ours, peer }) = alternate(self.rounds, || Ok(ours()), peer);
+        print!("{what}: {ours:.1} tokens/s, limit {limit:.0}, {:.0} % of it", 100.0 * ours / limit);
+        if let Some(peer) = peer {
+            print!("; peer {peer:.1}, {:.2}x", ours / peer);
         }
         println!();
     }
@@ -116,11 +114,6 @@ impl Report<'_> {
         }
         rate
     }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// A training step on random ids; gives tokens per second.
@@ -143,70 +136,12 @@ fn training<'t>(config: &ModelConfig, batch: usize, threads: &'t Threads) -> imp
     }
 }
 
-fn random_model(config: &ModelConfig) -> Model {
-    let parameters = initialise(config, 1);
-    let tensors = tensor_specs(config).into_iter().zip(parameters.tensors()).map(|(spec, (_, values))| {
-        let tensor = Tensor::from_f32(spec.shape, values.to_vec()).expect("shape and values belong together");
+fn random_model(config: &ModelConfig, threads: &Threads) -> Model {
+    let format = "f32".parse().expect("the format is known");
+    let random = RandomModel::new(config, format, threads).expect("floats fill rows of any length");
+    let tensors = tensor_specs(config).into_iter().map(|spec| {
+        let tensor = random.tensor(&spec).expect("the tensor is one of the model's");
         (spec.name, tensor)
     });
     Model::new(config.clone(), tensors.collect()).expect("every tensor is there")
-}
-
-/// Fused multiply-adds per second on all threads, counted as two operations, from registers.
-fn peak_flops(threads: &Threads) -> f64 {
-    const ROUNDS: usize = 4_000_000;
-    const CHAINS: usize = 16;
-    struct Chains;
-    impl WithSimd for Chains {
-        type Output = f64;
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) -> f64 {
-            let mut sums = [simd.splat_f32s(1.0); CHAINS];
-            let factor = simd.splat_f32s(black_box(0.999));
-            for _ in 0..ROUNDS {
-                for sum in &mut sums {
-                    *sum = simd.mul_add_f32s(*sum, factor, factor);
-                }
-            }
-            black_box(sums);
-            (2 * ROUNDS * CHAINS * S::F32_LANES) as f64
-        }
-    }
-    let best = (0..5).map(|_| {
-        let begin = Instant::now();
-        let mut operations = vec![0.0; threads.count()];
-        threads.for_each_chunk(&mut operations, 1, |_, sum| sum[0] = Arch::new().dispatch(Chains));
-        operations.iter().sum::<f64>() / begin.elapsed().as_secs_f64()
-    });
-    best.fold(0.0, f64::max)
-}
-
-/// Bytes per second of reading memory far larger than the caches, on all threads.
-fn bandwidth(threads: &Threads) -> f64 {
-    const CHUNK: usize = 1 << 20;
-    struct Sum<'a>(&'a [f32]);
-    impl WithSimd for Sum<'_> {
-        type Output = f32;
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) -> f32 {
-            const CHAINS: usize = 8;
-            let mut sums = [simd.splat_f32s(0.0); CHAINS];
-            let (values, _) = S::as_simd_f32s(self.0);
-            for values in values.chunks_exact(CHAINS) {
-                for (sum, &value) in sums.iter_mut().zip(values) {
-                    *sum = simd.add_f32s(*sum, value);
-                }
-            }
-            sums.into_iter().map(|sum| simd.reduce_sum_f32s(sum)).sum()
-        }
-    }
-    let mut values = vec![1.0f32; 1 << 28];
-    let best = (0..5).map(|_| {
-        let begin = Instant::now();
-        threads.for_each_chunk(&mut values, CHUNK, |_, values| {
-            black_box(Arch::new().dispatch(Sum(values)));
-        });
-        (4 << 28) as f64 / begin.elapsed().as_secs_f64()
-    });
-    best.fold(0.0, f64::max)
 }

@@ -26,6 +26,7 @@ enum Command {
     Average(commands::average::Arguments),
     #[cfg(feature = "hub")]
     Pull(commands::pull::Arguments),
+    Bench(commands::bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Average(arguments) => commands::average::run(arguments),
         #[cfg(feature = "hub")]
         Command::Pull(arguments) => commands::pull::run(arguments),
+        Command::Bench(arguments) => commands::bench::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,12 +1,12 @@
-//! The model and tokenizer that a command works with: from a folder, or the one compiled in.
+//! The models and tokenizers that commands work with: of any format, pulled, or the ones compiled in.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use clap::Args;
-use openelm::{Model, Tokenizer};
-use openelm_formats::huggingface;
+use openelm::Tokenizer;
+use openelm_formats::{FormatError, StoredModel, StoredTokenizer, huggingface};
 
 use crate::pulled::located;
 
@@ -14,25 +14,26 @@ const CONFIG: &[u8] = include_bytes!("../../../models/storyteller/config.json");
 const WEIGHTS: &[u8] = include_bytes!("../../../models/storyteller/model.safetensors");
 const TOKENIZER: &[u8] = include_bytes!("../../../models/storyteller/tokenizer.model");
 
+/// The name that stands for the model compiled in.
+pub const BUILTIN: &str = "builtin";
+
 /// Which model a command works with.
 #[derive(Args)]
 pub struct ModelOptions {
-    /// Folder with a model, or the name it was pulled by [default: the one built in]
-    #[arg(long, short, value_name = "MODEL")]
-    model: Option<PathBuf>,
-    /// Tokenizer, if it is not in the model's folder
+    /// A model of any format, folder or file, or the name it was pulled by [default: the one built in]
+    #[arg(long, short, value_name = "MODEL", default_value = BUILTIN, hide_default_value = true)]
+    model: PathBuf,
+    /// Tokenizer, if it is not beside the model or in it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 }
 
 impl ModelOptions {
-    pub fn load(&self) -> Result<(Model, Tokenizer)> {
-        let (model, tokenizer) = match (&self.model, &self.tokenizer) {
-            (None, None) => (builtin_model()?, builtin_tokenizer()?),
-            (None, Some(file)) => (builtin_model()?, Tokenizer::open(file)?),
-            (Some(folder), file) => (load(folder)?, load_tokenizer(file.as_ref().unwrap_or(folder))?),
-        };
-        let (pieces, rows) = (tokenizer.vocab_size(), model.config().vocab_size);
+    /// The model, not loaded yet, and its tokenizer.
+    pub fn open(&self) -> Result<(StoredModel, Tokenizer)> {
+        let model = open(&self.model, self.tokenizer.as_deref())?;
+        let tokenizer = tokenizer_of(&model)?;
+        let (pieces, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
         // Fewer pieces than rows is common: vocabularies are padded.
         anyhow::ensure!(
             pieces <= rows,
@@ -42,28 +43,45 @@ impl ModelOptions {
     }
 }
 
-/// The model in `path` or pulled by that name, or the built-in one for the name `builtin`.
-pub fn load(path: &Path) -> Result<Model> {
-    if path == Path::new("builtin") {
-        return builtin_model();
+/// The model at `path` or pulled by that name, or the built-in one for the name `builtin`, not loaded yet; with another
+/// tokenizer than its own if one is given.
+pub fn open(path: &Path, tokenizer: Option<&Path>) -> Result<StoredModel> {
+    let mut model = open_located(&locate(path)?)?;
+    if let Some(file) = tokenizer {
+        model.tokenizer = Some(StoredTokenizer::File(file.to_owned()));
     }
-    Ok(huggingface::read(&located(path)?)?.into_model()?)
+    Ok(model)
 }
 
-/// The tokenizer in `path` or pulled with that model, or the built-in one for the name `builtin`.
+/// Where the model is that `path` names: there, or where it was pulled to.
+pub fn locate(path: &Path) -> Result<PathBuf> {
+    if path == Path::new(BUILTIN) { Ok(path.to_owned()) } else { located(path) }
+}
+
+/// The model at a path that [`locate`] gave.
+pub fn open_located(path: &Path) -> Result<StoredModel, FormatError> {
+    if path == Path::new(BUILTIN) { builtin() } else { openelm_formats::open(path) }
+}
+
+/// The tokenizer that comes with `model`.
+pub fn tokenizer_of(model: &StoredModel) -> Result<Tokenizer> {
+    let missing = || anyhow!("{} has no tokenizer; name one with --tokenizer", model.path.display());
+    Ok(model.tokenizer.as_ref().ok_or_else(missing)?.open()?)
+}
+
+/// The tokenizer at `path`: a tokenizer's file, that of the model there or pulled by that name, or the built-in one for the
+/// name `builtin`.
 pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
-    if path == Path::new("builtin") {
-        return builtin_tokenizer();
+    if path == Path::new(BUILTIN) || path.extension().is_some_and(|extension| extension == "gguf") {
+        return tokenizer_of(&open(path, None)?);
     }
     Ok(Tokenizer::open(&located(path)?)?)
 }
 
-fn builtin_model() -> Result<Model> {
+fn builtin() -> Result<StoredModel, FormatError> {
     // A copy, once: the bytes in the binary need not be aligned for their numbers.
     let weights = Bytes::copy_from_slice(WEIGHTS);
-    Ok(huggingface::from_bytes(CONFIG, weights, "the built-in model")?.into_model()?)
-}
-
-fn builtin_tokenizer() -> Result<Tokenizer> {
-    Tokenizer::from_sentencepiece(TOKENIZER).context("the built-in tokenizer")
+    let mut model = huggingface::from_bytes(CONFIG, weights, BUILTIN)?;
+    model.tokenizer = Some(StoredTokenizer::SentencePiece(Bytes::from_static(TOKENIZER)));
+    Ok(model)
 }

@@ -106,6 +106,72 @@ fn plan_agrees_with_corenet() {
 }
 
 #[test]
+fn a_benchmark_gives_rates_limits_and_shares() {
+    let small = ["bench", "--prompts", "8", "--tokens", "4", "--fill", "16", "--rounds", "1", "--threads", "2"];
+    let report: Value = serde_json::from_str(&output(&[&small[..], &["--json"]].concat())).unwrap();
+    let positive = |value: &Value| assert!(value.as_f64().is_some_and(|x| x > 0.0), "{report}");
+    let limits = &report["limits"][0];
+    assert_eq!((&limits["threads"], limits["int8_instructions"].is_string()), (&2.into(), true));
+    for key in ["bytes_per_second", "f32_operations_per_second", "int8_operations_per_second"] {
+        positive(&limits[key]);
+    }
+    let run = &report["runs"][0];
+    assert_eq!((&run["weights"], &run["threads"]), (&"f16".into(), &2.into()));
+    for key in ["weight_bytes", "parameters", "load_seconds"] {
+        positive(&run[key]);
+    }
+    if cfg!(target_os = "linux") {
+        positive(&run["private_memory_bytes"]);
+    }
+    let steps = run["measurements"].as_array().unwrap();
+    let expected = [("prefill", 8, 0), ("decode", 4, 0), ("decode", 4, 16)];
+    assert_eq!(steps.len(), expected.len());
+    for (step, (phase, tokens, cached)) in steps.iter().zip(expected) {
+        assert_eq!(step["phase"], phase);
+        assert_eq!((&step["tokens"], &step["cached"]), (&tokens.into(), &cached.into()));
+        for key in ["tokens_per_second", "limit_tokens_per_second", "share"] {
+            positive(&step[key]);
+        }
+        assert!(["memory", "f32", "int8"].contains(&step["bound"].as_str().unwrap()));
+        assert_eq!(step["first_token_seconds"].is_null(), phase == "decode");
+        assert!(step["ratio"].is_null());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_benchmark_takes_turns_with_a_peer() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let (peer, asked) = (folder.path().join("llama-bench"), folder.path().join("asked"));
+    let script =
+        format!("#!/bin/sh\ntest -f \"$2\" && echo \"$@\" >> {}\necho '[{{\"avg_ts\": 50.0}}]'\n", path(&asked));
+    std::fs::write(&peer, script).unwrap();
+    std::fs::set_permissions(&peer, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let small =
+        ["bench", "builtin", "--quant", "q8_0", "--prompts", "8", "--tokens", "2", "--fill", "9", "--rounds", "2"];
+    let table = output(&[&small[..], &["--threads", "1", "--vs", path(&peer)]].concat());
+    for part in ["prefill 8", "decode 2 behind 0", "decode 2 behind 9", "50.0", "q8_0", "GB/s", "limit:"] {
+        assert!(table.contains(part), "{part:?} is not in: {table}");
+    }
+    let asked = std::fs::read_to_string(asked).unwrap();
+    let tests: Vec<&str> = asked.lines().filter_map(|line| line.split_once(" json ")).map(|(_, test)| test).collect();
+    assert_eq!(tests, ["-p 8 -n 0", "-p 8 -n 0", "-p 0 -n 2", "-p 0 -n 2", "-p 0 -n 2 -d 9", "-p 0 -n 2 -d 9"]);
+}
+
+#[test]
+fn what_memory_cannot_hold_is_refused_with_numbers() {
+    let tokens = ["--context", "9000000000000", "--max-tokens", "8000000000000"];
+    let parts = ["of cache for 8000000000", "GiB are available", "--ignore-memory"];
+    refused(&[&["generate", "x"], &tokens[..]].concat(), &parts);
+    refused(
+        &["bench", "--config", "openelm-3b", "--quant", "q4_0", "--fill", "4000000000"],
+        &["GiB of weights", "for 4000000064 tokens", "GiB are available", "--ignore-memory"],
+    );
+}
+
+#[test]
 fn a_tokenizer_is_learnt_and_used() {
     let folder = tempfile::tempdir().unwrap();
     let corpus = folder.path().join("corpus.txt");
@@ -135,6 +201,9 @@ fn prompts_and_options_out_of_range() {
     refused(&["logits", "builtin", "--ids", ""], &["no ids"]);
     refused(&["plan", "--head-dim", "7"], &["head_dim is 7"]);
     refused(&["plan", "openelm-9b"], &["openelm-9b"]);
+    refused(&["bench", "--config", "openelm-9b"], &["openelm-9b"]);
+    refused(&["bench", "nowhere"], &["nowhere"]);
+    refused(&["bench", "--vs", "nowhere/llama-bench"], &["nowhere/llama-bench"]);
 }
 
 #[test]

@@ -69,6 +69,27 @@ pub enum FormatError {
         /// A value that does not fit.
         value: f32,
     },
+    /// A value that is no number, which cannot be quantised.
+    #[error("tensor {name} cannot become {encoding}: it holds {value}; the model is damaged")]
+    NotFinite {
+        /// CoreNet's name of the tensor.
+        name: String,
+        /// The encoding asked for.
+        encoding: Encoding,
+        /// Infinity or NaN.
+        value: f32,
+    },
+    /// A model that needs a tokenizer and has none.
+    #[error("{} has no tokenizer{what}; give one with --tokenizer", path.display())]
+    NoTokenizer {
+        /// The model.
+        path: PathBuf,
+        /// What the tokenizer would have to be, with a space before; or nothing.
+        what: &'static str,
+    },
+    /// The caller asked to stop.
+    #[error("stopped; nothing was written")]
+    Stopped,
     /// Something that the format asked for cannot express.
     #[error("{reason}")]
     Inexpressible {
@@ -81,14 +102,17 @@ pub enum FormatError {
         /// The path.
         path: PathBuf,
     },
+    /// Tensors that do not make the model they should.
+    #[error(transparent)]
+    Model(#[from] openelm::ModelError),
     /// Bytes that are not the tensor they should be.
     #[error(transparent)]
     Bytes(#[from] openelm::TensorError),
     /// A tokenizer that cannot be used.
     #[error(transparent)]
     Tokenizer(#[from] openelm::TokenizerError),
-    /// A folder that holds something already.
-    #[error("{} exists already; choose another folder or remove it", path.display())]
+    /// Something is there already.
+    #[error("{} exists already; choose another name or remove it", path.display())]
     Exists {
         /// The file that would be overwritten.
         path: PathBuf,

@@ -20,18 +20,19 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     /// Reads the sizes off the shapes of CoreNet's tensors. Without norms of queries and keys nothing tells how wide a head
-    /// is: then there is no answer, nor is there one for shapes that fit no model.
+    /// is, without a gate nothing which activation there is: then there is no answer, nor for shapes that fit no model.
     pub fn from_shapes(shapes: &HashMap<String, Vec<usize>>, context_length: usize) -> Option<Self> {
         let shape = |name: &str| shapes.get(name).map(Vec::as_slice);
         let &[vocab_size, model_dim] = shape("token_embeddings.weight")? else { return None };
         let &[head_dim] = shape("layers.0.attn.q_norm.weight")? else { return None };
         let mut layers = Vec::new();
-        let mut glu = false;
         while let Some(out_proj) = shape(&format!("layers.{}.attn.out_proj.weight", layers.len())) {
             let layer = |part: &str| shape(&format!("layers.{}.{part}.weight", layers.len()));
             let (&[_, query_dim], &[qkv_dim, _]) = (out_proj, layer("attn.qkv_proj")?) else { return None };
             let (&[hidden, _], &[_, ffn_dim]) = (layer("ffn.proj_1")?, layer("ffn.proj_2")?) else { return None };
-            glu = hidden == ffn_dim.checked_mul(2)?;
+            if hidden != ffn_dim.checked_mul(2)? {
+                return None;
+            }
             let head = head_dim.max(1);
             layers.push((query_dim / head, qkv_dim.checked_sub(query_dim)? / 2 / head, ffn_dim));
         }
@@ -40,7 +41,7 @@ impl Sizes {
             context_length,
             model_dim,
             head_dim,
-            ffn_glu: glu,
+            ffn_glu: true,
             qk_norm: true,
             tied_embeddings: !shapes.contains_key("classifier.weight"),
             rope_theta: 10_000.0,
@@ -74,7 +75,7 @@ impl Sizes {
             ffn_multiplier: ffn_dim as f64 / dim,
             ffn_dim,
         };
-        let qkv = self.layers.iter().map(|&(query_heads, ..)| (query_heads * self.head_dim) as f64 / dim);
+        let qkv = self.layers.iter().map(|&(query_heads, ..)| query_heads as f64 * self.head_dim as f64 / dim);
         let config = ModelConfig {
             vocab_size: self.vocab_size,
             context_length: self.context_length,

@@ -18,8 +18,9 @@ use crate::corenet::GeneralGpt;
 use crate::encode::encode;
 use crate::huggingface::{assemble, corenet_name, file_name_of, prepare, updated_config};
 use crate::inferred::Sizes;
-use crate::shards::{self, Entry, ShardOptions};
-use crate::stored::{Format, StoredModel, StoredTokenizer};
+use crate::shards::{self, Entry, ShardOptions, Shards};
+use crate::stored::{Format, StoredModel};
+use crate::tokenizer::StoredTokenizer;
 
 /// mlx-lm cuts models into files of this size.
 const SHARD_BYTES: usize = 5 << 30;
@@ -34,13 +35,13 @@ pub fn read_corenet(folder: &Path) -> Result<StoredModel, FormatError> {
     let wrong = |reason: String| FormatError::Config { path: config_path.clone(), reason };
     let general_gpt: GeneralGpt = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
     let files = shards::files(folder, "weights")?;
-    let (raw, _) = shards::read(&files)?;
+    let Shards { tensors, maps, .. } = shards::read(&files)?;
     let mut notes = Vec::new();
     let config = match general_gpt.architecture_in_table() {
         Some(config) => config,
         None => {
             // Quantised matrices have other shapes; the converter leaves the embedding as it is.
-            let shapes = raw.iter().filter_map(|(name, tensor)| Some((corenet_name(name)?, tensor.shape.clone())));
+            let shapes = tensors.iter().filter_map(|(name, tensor)| Some((corenet_name(name)?, tensor.shape.clone())));
             let sizes = Sizes::from_shapes(&shapes.collect(), general_gpt.max_context_length);
             notes.push("the architecture has no known name: the geometry is that of the shapes".to_owned());
             let name = &general_gpt.model_name;
@@ -49,7 +50,8 @@ pub fn read_corenet(folder: &Path) -> Result<StoredModel, FormatError> {
         }
     };
     Ok(StoredModel {
-        sources: assemble(&config, raw, folder)?,
+        sources: assemble(&config, tensors, folder)?,
+        maps,
         config,
         format: Format::Mlx,
         path: folder.to_owned(),

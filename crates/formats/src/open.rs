@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::stored::StoredModel;
 use crate::{FormatError, corenet, gguf, huggingface, mlx};
@@ -32,22 +32,28 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 fn open_folder(folder: &Path) -> Result<StoredModel, FormatError> {
-    let has = |name: &str| folder.join(name).exists();
-    if has("weights.safetensors") || has("weights.safetensors.index.json") {
+    let has = |stem: &str| {
+        let [single, index] = ["", ".index.json"].map(|end| folder.join(format!("{stem}.safetensors{end}")));
+        single.exists() || index.exists()
+    };
+    if has("weights") {
         return mlx::read_corenet(folder);
     }
-    if !has("config.json") && !has("model.safetensors") {
-        let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
-        let files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        let with =
-            |extension: &str| files.iter().filter(|path| path.extension().is_some_and(|e| e == extension)).count();
-        if with("pt") > 0 {
-            return corenet::read(folder);
-        }
-        if let (1, Some(file)) = (with("gguf"), files.iter().find(|path| path.extension().is_some_and(|e| e == "gguf")))
-        {
-            return gguf::read(file);
-        }
+    if has("model") {
+        return huggingface::read(folder);
     }
-    huggingface::read(folder)
+    let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
+    let files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let with = |extension: &str| -> Vec<&PathBuf> {
+        files.iter().filter(|path| path.extension().is_some_and(|e| e == extension)).collect()
+    };
+    match (&with("pt")[..], &with("gguf")[..]) {
+        ([], []) => huggingface::read(folder),
+        ([], [file]) => gguf::read(file),
+        ([], several) => {
+            let reason = format!("holds {} .gguf files; name the one you mean", several.len());
+            Err(FormatError::Config { path: folder.to_owned(), reason })
+        }
+        _ => corenet::read(folder),
+    }
 }

@@ -44,16 +44,27 @@ pub(crate) fn dtype_of(dtype: DType) -> Dtype {
     }
 }
 
-/// All tensors of `files`, mapped, and the value of `format` in the metadata of the first file that has one.
-pub(crate) fn read(files: &BTreeSet<PathBuf>) -> Result<(HashMap<String, RawTensor>, Option<String>), FormatError> {
-    let mut tensors = HashMap::new();
-    let mut format = None;
+/// A set of files, taken apart.
+#[derive(Default)]
+pub(crate) struct Shards {
+    /// The tensors, by their names in the files.
+    pub tensors: HashMap<String, RawTensor>,
+    /// The value of `format` in the metadata of the first file that has one.
+    pub format: Option<String>,
+    /// The files, mapped.
+    pub maps: Vec<MappedFile>,
+}
+
+/// Maps `files` and takes them apart.
+pub(crate) fn read(files: &BTreeSet<PathBuf>) -> Result<Shards, FormatError> {
+    let mut shards = Shards::default();
     for path in files {
         let map = MappedFile::open(path).map_err(FormatError::io(path))?;
-        let found = add(&mut tensors, Bytes::from_owner(map), path)?;
-        format = format.or(found);
+        let found = add(&mut shards.tensors, Bytes::from_owner(map.clone()), path)?;
+        shards.format = shards.format.or(found);
+        shards.maps.push(map);
     }
-    Ok((tensors, format))
+    Ok(shards)
 }
 
 /// Adds the tensors of the file `bytes` and gives the `format` its metadata name.

@@ -1,12 +1,14 @@
 //! A model as it was found on disk, whatever its format: geometry, tensors by CoreNet's names, tokenizer.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
-use openelm::{DType, Encoding, Model, ModelConfig, Tensor, TensorSpec, Tokenizer, tensor_specs};
+use openelm::{DType, Encoding, Model, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use openelm_kernels::{MappedFile, Threads};
 
-use crate::FormatError;
+use crate::tokenizer::StoredTokenizer;
+use crate::{FormatError, corenet};
 
 /// The formats that models come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,33 +30,6 @@ impl std::fmt::Display for Format {
             Format::CoreNet => "CoreNet",
             Format::Mlx => "MLX",
             Format::Gguf => "GGUF",
-        })
-    }
-}
-
-/// Where a model's tokenizer is.
-#[derive(Debug, Clone)]
-pub enum StoredTokenizer {
-    /// In a file beside the weights: `tokenizer.model` or `tokenizer.json`.
-    File(PathBuf),
-    /// In the weights' own file, put together as a SentencePiece model.
-    SentencePiece(Bytes),
-}
-
-impl StoredTokenizer {
-    /// The tokenizer beside the weights in `folder`, if there is one.
-    pub(crate) fn beside(folder: &Path) -> Option<Self> {
-        Tokenizer::find(folder).ok().map(StoredTokenizer::File)
-    }
-
-    /// The tokenizer, ready to use.
-    ///
-    /// # Errors
-    /// If it is damaged or cannot be read.
-    pub fn open(&self) -> Result<Tokenizer, FormatError> {
-        Ok(match self {
-            StoredTokenizer::File(path) => Tokenizer::open(path)?,
-            StoredTokenizer::SentencePiece(bytes) => Tokenizer::from_sentencepiece(bytes)?,
         })
     }
 }
@@ -88,6 +63,8 @@ pub struct StoredModel {
     /// The `config.json` it came with, where the format has one: it may say more than the geometry.
     pub(crate) config_json: Option<serde_json::Value>,
     pub(crate) sources: HashMap<String, Source>,
+    /// The files as far as they are mapped.
+    pub(crate) maps: Vec<MappedFile>,
 }
 
 impl StoredModel {
@@ -124,6 +101,35 @@ impl StoredModel {
         tensor_specs(&self.config)
     }
 
+    /// The name under which Apple released this geometry, for example `OpenELM-270M`; `None` for any other.
+    pub fn released_name(&self) -> Option<&'static str> {
+        corenet::model_name(&self.config)
+    }
+
+    /// Every encoding with the number of tensors and of elements that are in it, in the order of the tensors.
+    pub fn encodings(&self) -> Vec<(Encoding, usize, usize)> {
+        let mut found: Vec<(Encoding, usize, usize)> = Vec::new();
+        for spec in self.specs() {
+            let Some(encoding) = self.encoding(&spec.name) else { continue };
+            match found.iter_mut().find(|(known, ..)| *known == encoding) {
+                Some((_, tensors, elements)) => (*tensors, *elements) = (*tensors + 1, *elements + spec.len()),
+                None => found.push((encoding, 1, spec.len())),
+            }
+        }
+        found
+    }
+
+    /// How most of the elements are stored.
+    pub fn main_encoding(&self) -> Encoding {
+        let most = self.encodings().into_iter().max_by_key(|(.., elements)| *elements);
+        most.map_or(Encoding::Float(DType::F32), |(encoding, ..)| encoding)
+    }
+
+    /// Lets go of the pages of mapped files: what was read no longer counts as this process's memory.
+    pub fn release(&self) {
+        self.maps.iter().for_each(MappedFile::release);
+    }
+
     /// Bytes of all weights.
     pub fn size(&self) -> usize {
         let size = |spec: &TensorSpec| self.encoding(&spec.name).and_then(|encoding| encoding.bytes_of(&spec.shape));
@@ -147,6 +153,18 @@ impl StoredModel {
         Ok(())
     }
 
+    /// The model, ready to run fast: quantised matrices are packed for the integer kernels (see [`Model::packing`]), one after
+    /// the other, and their pages given back.
+    ///
+    /// # Errors
+    /// If a tensor cannot be read.
+    pub fn into_packed_model(self, threads: &Threads) -> Result<Model, FormatError> {
+        Model::packing(self.config.clone(), threads, |spec| {
+            self.release();
+            self.tensor(&spec.name)
+        })
+    }
+
     /// The model, ready to run. Mapped tensors stay in their files.
     ///
     /// # Errors
@@ -155,8 +173,7 @@ impl StoredModel {
         let load = |spec: TensorSpec| Ok((self.tensor(&spec.name)?, spec.name));
         let tensors: Result<HashMap<String, Tensor>, FormatError> =
             self.specs().into_iter().map(load).map(|loaded| loaded.map(|(tensor, name)| (name, tensor))).collect();
-        let wrong = |e: openelm::ModelError| FormatError::Config { path: self.path.clone(), reason: e.to_string() };
-        Model::new(self.config.clone(), tensors?).map_err(wrong)
+        Ok(Model::new(self.config.clone(), tensors?)?)
     }
 }
 

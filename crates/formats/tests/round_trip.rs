@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use openelm::kernels::Threads;
 use openelm::{DType, Encoding, Tensor, TensorSpec};
 use openelm_formats::FormatError;
 use openelm_formats::huggingface::{self, WriteOptions};
@@ -14,7 +15,10 @@ fn every_dtype_in_one_file_and_in_shards() {
         for (dtype, shard_bytes) in [(DType::F32, 0), (DType::F32, 40_000), (DType::F16, 0), (DType::BF16, 20_000)] {
             let folder = tempfile::tempdir().unwrap();
             let tensor = |spec: &TensorSpec| original.tensor(&spec.name);
-            huggingface::write(folder.path(), &original.config, tensor, WriteOptions { dtype, shard_bytes }).unwrap();
+            let options = WriteOptions { dtype, shard_bytes };
+            let write =
+                || huggingface::write(folder.path(), &original.config, None, &tensor, options, &Threads::new(2));
+            write().unwrap();
             let files = std::fs::read_dir(folder.path()).unwrap().count();
             assert_eq!(files > 2, shard_bytes > 0, "{files} files");
             let read = huggingface::read(folder.path()).unwrap();
@@ -30,9 +34,7 @@ fn every_dtype_in_one_file_and_in_shards() {
                 let expected: Vec<f32> = before.to_f32().iter().map(|&x| rounded(x)).collect();
                 assert_eq!(after.to_f32(), expected, "{} as {dtype}", spec.name);
             }
-            let again =
-                huggingface::write(folder.path(), &original.config, tensor, WriteOptions { dtype, shard_bytes });
-            assert!(matches!(again, Err(FormatError::Exists { .. })));
+            assert!(matches!(write(), Err(FormatError::Exists { .. })));
         }
     }
 }
@@ -49,7 +51,8 @@ fn a_value_beyond_f16_is_refused_and_named() {
         Ok(Tensor::from_f32(spec.shape.clone(), values).unwrap())
     };
     let options = WriteOptions { dtype: DType::F16, shard_bytes: 0 };
-    let refused = huggingface::write(folder.path(), &original.config, tensor, options).unwrap_err().to_string();
+    let written = huggingface::write(folder.path(), &original.config, None, &tensor, options, &Threads::single());
+    let refused = written.unwrap_err().to_string();
     assert!(refused.contains("layers.1.attn_norm.weight") && refused.contains("100000"), "{refused}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
 }

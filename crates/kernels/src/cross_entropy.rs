@@ -67,7 +67,11 @@ pub fn forward_backward(
         let factor = scale * (1.0 + 2.0 * z_weight * log_partition) / total;
         dispatch(
             #[inline(always)]
-            || logits.iter_mut().for_each(|x| *x *= factor),
+            || {
+                for x in logits.iter_mut() {
+                    *x *= factor;
+                }
+            },
         );
         logits[target as usize] -= scale;
     });

@@ -13,7 +13,11 @@ pub fn sum_of_squares(threads: &Threads, x: &[f32]) -> f64 {
         let blocks = x[task * 16 * BLOCK..].chunks(BLOCK);
         dispatch(
             #[inline(always)]
-            || sums.iter_mut().zip(blocks).for_each(|(sum, block)| *sum = dot(block, block)),
+            || {
+                for (sum, block) in sums.iter_mut().zip(blocks) {
+                    *sum = dot(block, block);
+                }
+            },
         );
     });
     sums.iter().map(|&sum| f64::from(sum)).sum()

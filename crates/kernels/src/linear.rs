@@ -3,21 +3,27 @@
 use crate::Matrix;
 use crate::Threads;
 use crate::gemm::{Product, View, gemm};
+use crate::integer;
 use crate::simd::{dispatch, dot};
+use crate::streamed;
 
 /// Up to this many rows of `x`, weights are streamed once per row instead of being packed: packing costs about as much as
 /// four products of a row.
 const STREAMED_ROWS: usize = 4;
-/// Weight rows in a task of a streamed product.
+/// Quantised weight rows in a task of a streamed product.
 const TASK_ROWS: usize = 32;
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`, as a residual connection does.
 ///
-/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`; weights of fewer bits are widened to `f32`.
+/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`; weights of fewer bits are widened to `f32`, but
+/// for packed ones: they are multiplied as integers, and `x` is rounded to 8 bits in groups of 32 columns.
 pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize, accumulate: bool) {
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
     assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
+    if let Matrix::Packed(weight) = weight {
+        return integer::product(threads, out, x, weight, accumulate);
+    }
     if rows <= STREAMED_ROWS {
         return streamed(threads, out, x, weight, inputs, accumulate);
     }
@@ -25,15 +31,21 @@ pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>
     gemm(threads, out, outputs, Product { m: rows, n: outputs, k: inputs, a, b, accumulate });
 }
 
-/// Reads the weights once, in order: the speed of memory is the limit.
+/// Reads the weights once, in order; quantised ones are widened row by row.
 fn streamed(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize, accumulate: bool) {
+    match weight {
+        Matrix::F32(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
+        Matrix::F16(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
+        Matrix::BF16(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
+        Matrix::Blocks(_) | Matrix::Affine(_) | Matrix::Packed(_) => {}
+    }
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     let out = crate::threads::Chunks::new(out, 1);
     threads.run(outputs.div_ceil(TASK_ROWS), |task| {
         dispatch(
             #[inline(always)]
             || {
-                let mut buffer = vec![0.0; if matches!(weight, Matrix::F32(_)) { 0 } else { inputs }];
+                let mut buffer = vec![0.0; inputs];
                 for output in task * TASK_ROWS..outputs.min((task + 1) * TASK_ROWS) {
                     let weights = weight.widened(output * inputs, inputs, &mut buffer);
                     for row in 0..rows {

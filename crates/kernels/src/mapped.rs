@@ -1,10 +1,13 @@
-//! Read-only maps of files: weights are paged in as they are used and shared between processes.
+//! Memory maps. Of files, read-only: weights are paged in as they are used and shared between processes. And of nothing, for
+//! weights that are kept in another order.
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
-/// A file mapped into memory, read-only. An empty file is an empty slice.
-pub struct MappedFile(Option<memmap2::Mmap>);
+/// A file mapped into memory, read-only; clones share the map. An empty file is an empty slice.
+#[derive(Debug, Clone)]
+pub struct MappedFile(Option<Arc<memmap2::Mmap>>);
 
 impl MappedFile {
     /// Maps the file at `path`.
@@ -18,12 +21,55 @@ impl MappedFile {
         }
         // SAFETY: the map is private and read-only. A file that another process cuts short while it is mapped ends this
         // process with SIGBUS; our own writers never do that, they write a new file and rename it over the old one.
-        Ok(Self(Some(unsafe { memmap2::Mmap::map(&file)? })))
+        Ok(Self(Some(Arc::new(unsafe { memmap2::Mmap::map(&file)? }))))
+    }
+
+    /// Lets go of the pages that were read so far: they no longer count as this process's memory, and come back from the
+    /// system's cache or the disk when they are used again.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Some(map) = &self.0 {
+            // SAFETY: the pages of a read-only map hold what the file holds, so that dropping them loses nothing; whoever
+            // borrows them reads the same bytes afterwards. An error leaves them where they are, which does no harm.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
     }
 }
 
 impl AsRef<[u8]> for MappedFile {
     fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().map(|map| &map[..]).unwrap_or_default()
+    }
+}
+
+/// Memory of our own for much data, in large pages where the system has them: reading it then misses fewer translations.
+pub(crate) struct Anonymous(Option<memmap2::MmapMut>);
+
+impl Anonymous {
+    /// `length` zeros.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn zeroed(length: usize) -> std::io::Result<Self> {
+        if length == 0 {
+            return Ok(Self(None));
+        }
+        let map = memmap2::MmapMut::map_anon(length)?;
+        // Advice only: without large pages all goes on.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Self(Some(map)))
+    }
+}
+
+impl AsRef<[u8]> for Anonymous {
+    fn as_ref(&self) -> &[u8] {
         self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl AsMut<[u8]> for Anonymous {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.0.as_deref_mut().unwrap_or_default()
     }
 }

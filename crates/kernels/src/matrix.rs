@@ -3,6 +3,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::integer::Packed;
 use crate::quant::{Affine, Blocks};
 use crate::simd::dispatch;
 
@@ -19,6 +20,8 @@ pub enum Matrix<'a> {
     Blocks(Blocks<'a>),
     /// Affine groups of MLX; each row fills whole groups.
     Affine(Affine<'a>),
+    /// Blocks or groups in the order of the integer kernels.
+    Packed(&'a Packed),
 }
 
 impl<'a> Matrix<'a> {
@@ -30,6 +33,7 @@ impl<'a> Matrix<'a> {
             Matrix::BF16(data) => data.len(),
             Matrix::Blocks(blocks) => blocks.len(),
             Matrix::Affine(affine) => affine.len(),
+            Matrix::Packed(packed) => packed.rows() * packed.columns(),
         }
     }
 
@@ -41,20 +45,27 @@ impl<'a> Matrix<'a> {
     /// All elements as `f32`.
     pub fn to_f32(self) -> Vec<f32> {
         let mut values = vec![0.0; self.len()];
-        dispatch(
-            #[inline(always)]
-            || match self {
-                Matrix::F32(data) => values.copy_from_slice(data),
-                _ => {
-                    self.widened(0, self.len(), &mut values);
-                }
-            },
-        );
+        self.widen(0, &mut values);
         values
     }
 
+    /// Elements `start..start + out.len()` as `f32`; those of affine groups as MLX's `dequantize` gives them. What is
+    /// quantised begins and ends with a block, or with 32 values of a group.
+    pub fn widen(self, start: usize, out: &mut [f32]) {
+        dispatch(
+            #[inline(always)]
+            || match self {
+                Matrix::F32(data) => out.copy_from_slice(&data[start..start + out.len()]),
+                Matrix::Affine(affine) => affine.dequantise(start, out),
+                _ => {
+                    self.widened(start, out.len(), out);
+                }
+            },
+        );
+    }
+
     /// Elements `start..start + length` as `f32`, borrowed or widened into `buffer`. What is quantised begins and ends with
-    /// a block or group.
+    /// a block or group, what is packed with a row.
     #[inline(always)]
     pub(crate) fn widened(self, start: usize, length: usize, buffer: &'a mut [f32]) -> &'a [f32] {
         let range = start..start + length;
@@ -64,6 +75,7 @@ impl<'a> Matrix<'a> {
             Matrix::BF16(data) => data[range].convert_to_f32_slice(&mut buffer[..length]),
             Matrix::Blocks(blocks) => blocks.widen(start, &mut buffer[..length]),
             Matrix::Affine(affine) => affine.widen(start, &mut buffer[..length]),
+            Matrix::Packed(packed) => packed.widen(start, &mut buffer[..length]),
         }
         &buffer[..length]
     }

@@ -15,7 +15,11 @@ pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: &[f32], ep
         let x = &x[task * TASK_ROWS * dim..][..out.len()];
         dispatch(
             #[inline(always)]
-            || out.chunks_exact_mut(dim).zip(x.chunks_exact(dim)).for_each(|(out, x)| normalise(out, x, weight, eps)),
+            || {
+                for (out, x) in out.chunks_exact_mut(dim).zip(x.chunks_exact(dim)) {
+                    normalise(out, x, weight, eps);
+                }
+            },
         );
     });
 }

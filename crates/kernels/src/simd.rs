@@ -9,6 +9,9 @@
 pub(crate) const LANES: usize = 16;
 
 /// Runs `body` compiled for the best instruction set of this processor.
+///
+/// Loops in a body are `for` loops: what is given to `for_each` and the like may be compiled apart, without the instruction
+/// set, and a fused multiply-add is then a call.
 #[inline]
 pub(crate) fn dispatch<R>(body: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(body)

@@ -92,16 +92,25 @@ fn affine_groups_are_made_and_widened_as_mlx_does() {
         let differing = numbers.iter().zip(&expected).filter(|(a, b)| a != b).count();
         assert!(numbers == expected, "{case}: {differing} bytes of {}", expected.len());
         if let Some(widened) = arrays.get(&format!("{case}.dequantized")) {
-            let affine =
-                Affine { format, numbers: &numbers, scales: Scales::F32(&scales), biases: Scales::F32(&biases) };
+            let halves: Vec<f16> = scales.iter().chain(&biases).map(|&x| f16::from_f32(x)).collect();
+            let brains: Vec<bf16> = scales.iter().chain(&biases).map(|&x| bf16::from_f32(x)).collect();
+            let count = scales.len();
+            let (scales, biases) = match dtype {
+                "float16" => (Scales::F16(&halves[..count]), Scales::F16(&halves[count..])),
+                "bfloat16" => (Scales::BF16(&brains[..count]), Scales::BF16(&brains[count..])),
+                _ => (Scales::F32(&scales), Scales::F32(&biases)),
+            };
+            let affine = Affine { format, numbers: &numbers, scales, biases };
             let mut found = vec![0.0; x.len()];
-            affine.widen(0, &mut found);
-            let found: Vec<f32> = found.into_iter().map(round).collect();
-            let largest = openelm_testing::max_difference(&found, &widened.f32());
-            // MLX rounds the product and the sum to the dtype.
-            let rounding = [("float32", 0.0), ("float16", 2f32.powi(-10)), ("bfloat16", 2f32.powi(-7))];
-            let unit = rounding.iter().find(|(name, _)| *name == dtype).unwrap().1;
+            affine.dequantise(0, &mut found);
+            assert_eq!(found, widened.f32(), "{case}");
+            // Without rounding they are near: one unit of the last place of the largest product and sum.
+            let mut near = vec![0.0; x.len()];
+            affine.widen(0, &mut near);
+            let unit = [("float32", 0.0), ("float16", 2f32.powi(-10)), ("bfloat16", 2f32.powi(-7))];
+            let unit = unit.iter().find(|(name, _)| *name == dtype).unwrap().1;
             let tolerance = unit * x.iter().fold(0.0, |largest: f32, x| largest.max(x.abs()));
+            let largest = openelm_testing::max_difference(&found, &near);
             assert!(largest <= tolerance, "{case}: {largest}");
         }
         cases += 1;

@@ -29,6 +29,11 @@ impl Cache {
         Self { layers: vec![LayerCache::default(); config.layers.len()], tokens: 0 }
     }
 
+    /// Bytes that the cache of `tokens` tokens takes.
+    pub fn bytes(config: &ModelConfig, tokens: usize) -> usize {
+        config.kv_elements_per_token() * tokens * size_of::<f32>()
+    }
+
     /// Tokens seen so far.
     pub fn len(&self) -> usize {
         self.tokens

@@ -97,6 +97,14 @@ pub enum ConfigError {
         /// The number found.
         value: f64,
     },
+    /// More layers than a model can have.
+    #[error("the model would have {layers} layers; at most {limit} are possible")]
+    Layers {
+        /// Layers asked for.
+        layers: usize,
+        /// Most layers that a model may have.
+        limit: usize,
+    },
     /// Query heads that cannot be shared out among key/value heads.
     #[error("layer {layer} has {query_heads} query heads, which {kv_heads} key/value heads do not divide evenly")]
     Heads {
@@ -203,6 +211,9 @@ impl ModelConfig {
             let &LayerConfig { query_heads, kv_heads, ffn_dim, .. } = layer;
             if ffn_dim == 0 {
                 return Err(ConfigError::Zero { what: "the feed-forward size of a layer" });
+            }
+            if !(layer.ffn_multiplier.is_finite() && layer.ffn_multiplier > 0.0) {
+                return Err(ConfigError::Multiplier { what: "ffn_multipliers", value: layer.ffn_multiplier });
             }
             if kv_heads == 0 || query_heads == 0 || query_heads % kv_heads != 0 {
                 return Err(ConfigError::Heads { layer: index, query_heads, kv_heads });

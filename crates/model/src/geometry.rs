@@ -18,8 +18,11 @@ impl Multipliers {
     /// One multiplier per layer; those between two ends are rounded to two decimals, as numpy does it.
     ///
     /// # Errors
-    /// If a list has neither two entries nor one per layer, or an entry is not a positive number.
+    /// If a list has neither two entries nor one per layer, an entry is not a positive number, or there are too many layers.
     pub fn per_layer(&self, layers: usize, what: &'static str) -> Result<Vec<f64>, ConfigError> {
+        if layers > MAX_LAYERS {
+            return Err(ConfigError::Layers { layers, limit: MAX_LAYERS });
+        }
         let multipliers = match self {
             Multipliers::Uniform(value) => vec![*value; layers],
             Multipliers::List(ends) if ends.len() == 2 => {
@@ -36,6 +39,9 @@ impl Multipliers {
         }
     }
 }
+
+/// More layers than any model has: a number beyond is taken for a mistake, and nothing is allocated for it.
+const MAX_LAYERS: usize = 1 << 16;
 
 /// `count` numbers from `first` to `last` in equal steps, like numpy's `linspace`.
 fn linspace(first: f64, last: f64, count: usize) -> Vec<f64> {
@@ -57,7 +63,7 @@ fn round_to_cents(value: f64) -> f64 {
 pub fn make_divisible(value: f64, divisor: usize) -> usize {
     let rounded = ((value + divisor as f64 / 2.0) / divisor as f64).floor() as usize;
     let rounded = rounded.saturating_mul(divisor).max(divisor);
-    if (rounded as f64) < 0.9 * value { rounded + divisor } else { rounded }
+    if (rounded as f64) < 0.9 * value { rounded.saturating_add(divisor) } else { rounded }
 }
 
 /// A model as a person describes it; [`Geometry::build`] works out the layers.
@@ -171,7 +177,7 @@ impl Geometry {
             qk_norm: self.qk_norm,
             tied_embeddings: self.tied_embeddings,
             rope_theta: self.rope_theta,
-            rope_max_length: 2 * self.context_length,
+            rope_max_length: self.context_length.saturating_mul(2),
             layers: layers.collect(),
         };
         config.validate()?;

@@ -23,6 +23,15 @@ impl TensorSpec {
     }
 }
 
+/// The standard deviation that CoreNet draws a matrix with: `inputs^-1/2` (the embedding: `dim^-1/2`), and
+/// `dim^-1/2 (2 layers)^-1/2` for `out_proj` and `proj_2`, whatever their inputs. `None` for vectors: norms are 1.
+pub fn initial_deviation(config: &ModelConfig, spec: &TensorSpec) -> Option<f32> {
+    let &[_, inputs] = &spec.shape[..] else { return None };
+    let closes_residual = spec.name.ends_with("out_proj.weight") || spec.name.ends_with("proj_2.weight");
+    let inverse_variance = if closes_residual { config.model_dim * 2 * config.layers.len() } else { inputs };
+    Some((inverse_variance as f32).sqrt().recip())
+}
+
 /// All tensors of a model in CoreNet's names, in the order the data meets them; the output projection, where it is not
 /// the embedding table, comes last.
 pub fn tensor_specs(config: &ModelConfig) -> Vec<TensorSpec> {

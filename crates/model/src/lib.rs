@@ -15,6 +15,7 @@ mod config;
 mod generation;
 mod geometry;
 mod layout;
+mod memory;
 mod model;
 mod session;
 mod tensor;
@@ -28,7 +29,8 @@ pub use generation::{
     generate,
 };
 pub use geometry::{Geometry, Multipliers, make_divisible};
-pub use layout::{TensorSpec, tensor_specs};
+pub use layout::{TensorSpec, initial_deviation, tensor_specs};
+pub use memory::{Footprint, MemoryError, available_memory};
 pub use model::{Model, ModelError};
 /// The arithmetic below this crate: threads and matrices appear in its interface.
 pub use openelm_kernels as kernels;

@@ -1,9 +1,12 @@
 //! A model: its geometry and its checked weights.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use openelm_kernels::{Matrix, Packed, Threads};
 
 use crate::config::ModelConfig;
-use crate::layout::tensor_specs;
+use crate::layout::{TensorSpec, tensor_specs};
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 
@@ -33,7 +36,25 @@ pub enum ModelError {
 pub struct Model {
     config: ModelConfig,
     /// In the order of [`tensor_specs`]; vectors are widened to `f32`.
-    tensors: Vec<Tensor>,
+    weights: Vec<Weight>,
+}
+
+/// One tensor of a model.
+#[derive(Debug, Clone)]
+enum Weight {
+    /// As it lies in a file.
+    Stored(Tensor),
+    /// In the order of the integer kernels.
+    Packed(Arc<Packed>),
+}
+
+impl Weight {
+    fn matrix(&self) -> Matrix<'_> {
+        match self {
+            Weight::Stored(tensor) => tensor.matrix(),
+            Weight::Packed(packed) => Matrix::Packed(packed),
+        }
+    }
 }
 
 impl Model {
@@ -42,18 +63,37 @@ impl Model {
     /// # Errors
     /// If a tensor is missing or has the wrong shape.
     pub fn new(config: ModelConfig, mut tensors: HashMap<String, Tensor>) -> Result<Self, ModelError> {
-        let mut ordered = Vec::new();
-        for spec in tensor_specs(&config) {
-            let Some(tensor) = tensors.remove(&spec.name) else {
-                return Err(ModelError::Missing { name: spec.name });
+        let weight = |spec: TensorSpec| match tensors.remove(&spec.name) {
+            Some(tensor) => Ok(Weight::Stored(checked(&spec, tensor)?)),
+            None => Err(ModelError::Missing { name: spec.name }),
+        };
+        let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<_, _>>()?;
+        Ok(Self { config, weights })
+    }
+
+    /// Puts a model together for speed: quantised matrices are packed for the integer kernels, where there are kernels for
+    /// them. Their products are then taken in integers, with activations rounded to 8 bits; without packing, quantised weights
+    /// are widened again and again. Takes about as long as reading the weights once.
+    ///
+    /// `tensor` is asked for one tensor at a time, and what is packed is let go of before the next: memory holds it once.
+    ///
+    /// # Errors
+    /// What `tensor` reports, or a tensor of the wrong shape.
+    pub fn packing<E: From<ModelError>>(
+        config: ModelConfig,
+        threads: &Threads,
+        mut tensor: impl FnMut(&TensorSpec) -> Result<Tensor, E>,
+    ) -> Result<Self, E> {
+        let weight = |spec: TensorSpec| {
+            let tensor = checked(&spec, tensor(&spec)?)?;
+            let packed = match spec.shape[..] {
+                [_, columns] => Packed::new(threads, tensor.matrix(), columns),
+                _ => None,
             };
-            if tensor.shape() != spec.shape {
-                let found = tensor.shape().to_vec();
-                return Err(ModelError::Shape { name: spec.name, expected: spec.shape, found });
-            }
-            ordered.push(if spec.shape.len() == 1 { tensor.widened() } else { tensor });
-        }
-        Ok(Self { config, tensors: ordered })
+            Ok(packed.map_or(Weight::Stored(tensor), |packed| Weight::Packed(Arc::new(packed))))
+        };
+        let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<_, E>>()?;
+        Ok(Self { config, weights })
     }
 
     /// The model's geometry.
@@ -61,23 +101,39 @@ impl Model {
         &self.config
     }
 
-    /// Name and tensor of all weights, in the order of [`tensor_specs`]; vectors are of `f32`.
-    pub fn tensors(&self) -> impl Iterator<Item = (String, &Tensor)> {
-        tensor_specs(&self.config).into_iter().map(|spec| spec.name).zip(&self.tensors)
-    }
-
     /// Bytes of all weights.
     pub fn weight_bytes(&self) -> usize {
-        self.tensors.iter().map(Tensor::size).sum()
+        let size = |weight: &Weight| match weight {
+            Weight::Stored(tensor) => tensor.size(),
+            Weight::Packed(packed) => packed.size(),
+        };
+        self.weights.iter().map(size).sum()
     }
 
-    /// The same model with all weights in `f32`.
+    /// The same model with all weights in `f32`: what is quantised gets the values that its format defines.
     pub fn widened(&self) -> Self {
-        Self { config: self.config.clone(), tensors: self.tensors.iter().map(Tensor::widened).collect() }
+        let widened = |(spec, weight): (TensorSpec, &Weight)| {
+            Weight::Stored(match weight {
+                Weight::Stored(tensor) => tensor.widened(),
+                Weight::Packed(_) => Tensor::from_f32(spec.shape, weight.matrix().to_f32())
+                    .unwrap_or_else(|e| unreachable!("a packed matrix has the shape of its tensor: {e}")),
+            })
+        };
+        let weights = tensor_specs(&self.config).into_iter().zip(&self.weights).map(widened).collect();
+        Self { config: self.config.clone(), weights }
     }
 
     /// The weights as the forward pass sees them.
     pub fn weights(&self) -> Weights<'_> {
-        Weights::in_order(&self.config, self.tensors.iter().map(Tensor::matrix))
+        Weights::in_order(&self.config, self.weights.iter().map(Weight::matrix))
     }
+}
+
+/// `tensor` if it has the shape of `spec`; vectors widened.
+fn checked(spec: &TensorSpec, tensor: Tensor) -> Result<Tensor, ModelError> {
+    if tensor.shape() != spec.shape {
+        let (name, expected) = (spec.name.clone(), spec.shape.clone());
+        return Err(ModelError::Shape { name, expected, found: tensor.shape().to_vec() });
+    }
+    Ok(if spec.shape.len() == 1 { tensor.widened() } else { tensor })
 }

@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::weights::Weights;
 
 /// Tokens of a prompt that pass through the blocks together; bounds the memory for activations.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 
 /// Input that a session cannot take.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

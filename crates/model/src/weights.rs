@@ -24,6 +24,33 @@ pub struct LayerWeights<'a> {
     pub proj_2: Matrix<'a>,
 }
 
+impl<'a> LayerWeights<'a> {
+    /// Names one layer's tensors, which come in the order of [`crate::tensor_specs`].
+    ///
+    /// # Panics
+    /// If there are fewer tensors than a layer has, or a vector is not of `f32`.
+    pub fn in_order(config: &ModelConfig, tensors: impl IntoIterator<Item = Matrix<'a>>) -> Self {
+        let mut tensors = tensors.into_iter();
+        let mut next = || tensors.next().unwrap_or_else(|| panic!("too few tensors for a layer"));
+        Self {
+            attn_norm: vector(next()),
+            qkv_proj: next(),
+            qk_norms: config.qk_norm.then(|| QkNorms { q: vector(next()), k: vector(next()) }),
+            out_proj: next(),
+            ffn_norm: vector(next()),
+            proj_1: next(),
+            proj_2: next(),
+        }
+    }
+}
+
+fn vector(matrix: Matrix<'_>) -> &[f32] {
+    match matrix {
+        Matrix::F32(data) => data,
+        _ => panic!("vectors are f32"),
+    }
+}
+
 /// All weights of a model.
 #[derive(Clone)]
 pub struct Weights<'a> {
@@ -45,22 +72,9 @@ impl<'a> Weights<'a> {
     pub fn in_order(config: &ModelConfig, tensors: impl IntoIterator<Item = Matrix<'a>>) -> Self {
         let mut tensors = tensors.into_iter();
         let mut next = || tensors.next().unwrap_or_else(|| panic!("too few tensors for the model"));
-        let vector = |matrix| match matrix {
-            Matrix::F32(data) => data,
-            _ => panic!("vectors are f32"),
-        };
         let embedding = next();
-        let layers = (0..config.layers.len())
-            .map(|_| LayerWeights {
-                attn_norm: vector(next()),
-                qkv_proj: next(),
-                qk_norms: config.qk_norm.then(|| QkNorms { q: vector(next()), k: vector(next()) }),
-                out_proj: next(),
-                ffn_norm: vector(next()),
-                proj_1: next(),
-                proj_2: next(),
-            })
-            .collect();
+        let layers =
+            config.layers.iter().map(|_| LayerWeights::in_order(config, std::iter::from_fn(|| Some(next())))).collect();
         let norm = vector(next());
         let head = if config.tied_embeddings { embedding } else { next() };
         Self { embedding, layers, norm, head }

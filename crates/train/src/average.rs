@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm::{DType, Encoding, Tensor, TensorSpec};
+use openelm::kernels::Threads;
+use openelm::{DType, Tensor, TensorSpec};
 use openelm_formats::huggingface::{self, WriteOptions};
 use openelm_formats::{FormatError, StoredModel, atomic, open};
 
@@ -45,8 +46,7 @@ pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Resu
     if output.exists() {
         return Err(FormatError::Exists { path: output.to_owned() }.into());
     }
-    let stored = first.specs().first().and_then(|spec| first.encoding(&spec.name));
-    let dtype = dtype.or_else(|| stored.and_then(Encoding::dtype)).unwrap_or(DType::F32);
+    let dtype = dtype.unwrap_or(first.natural_dtype());
     let mean = |spec: &TensorSpec| -> Result<Tensor, FormatError> {
         let mut sums = vec![0.0f64; spec.len()];
         for model in &models {
@@ -61,13 +61,8 @@ pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Resu
         std::fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
     }
     atomic::write_folder(output, |folder| {
-        huggingface::write(folder, &first.config, mean, WriteOptions { dtype, shard_bytes: 0 })?;
-        for name in ["tokenizer.model", "tokenizer.json"] {
-            let from = folders[0].join(name);
-            if from.exists() {
-                std::fs::copy(&from, folder.join(name)).map_err(FormatError::io(&from))?;
-            }
-        }
-        Ok(())
+        let options = WriteOptions { dtype, shard_bytes: 0 };
+        huggingface::write(folder, &first.config, None, &mean, options, &Threads::single())?;
+        Ok(first.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))?)
     })
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use openelm::{DType, ModelConfig, Tensor, TensorSpec};
 use openelm_formats::{FormatError, atomic, huggingface};
-use openelm_kernels::MappedFile;
+use openelm_kernels::{MappedFile, Threads};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -166,7 +166,7 @@ fn write_all(
         trainer.parameters().tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
     let options = huggingface::WriteOptions { dtype: DType::F32, shard_bytes: 0 };
     let tensor = |spec: &TensorSpec| Ok(Tensor::from_f32(spec.shape.clone(), weights[spec.name.as_str()].to_vec())?);
-    huggingface::write(folder, trainer.config(), tensor, options)?;
+    huggingface::write(folder, trainer.config(), None, &tensor, options, &Threads::single())?;
 
     let mut moments = Vec::new();
     for (name, parameters) in ["first", "second"].into_iter().zip(trainer.moments()) {

@@ -1,27 +1,22 @@
 //! The weights that training starts from.
 
-use openelm::ModelConfig;
+use openelm::{ModelConfig, initial_deviation};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use crate::parameters::Parameters;
 
-/// CoreNet's initialisation: matrices are drawn from a normal distribution with standard deviation `inputs^-1/2` (the
-/// embedding: `dim^-1/2`), `out_proj` and `proj_2` with `dim^-1/2 (2 layers)^-1/2` whatever their inputs; norms are 1.
+/// CoreNet's initialisation: matrices are drawn from a normal distribution with [`initial_deviation`]; norms are 1.
 ///
 /// Every tensor has a random stream of its own, so that one does not depend on the sizes of the others.
 pub fn initialise(config: &ModelConfig, seed: u64) -> Parameters {
     let mut parameters = Parameters::zeros(config);
-    let dim = config.model_dim as f32;
-    let residual = (dim * 2.0 * config.layers.len() as f32).sqrt().recip();
     for (index, (spec, values)) in parameters.tensors_mut().enumerate() {
-        let &[_, inputs] = &spec.shape[..] else {
+        let Some(deviation) = initial_deviation(config, spec) else {
             values.fill(1.0);
             continue;
         };
-        let closes_residual = spec.name.ends_with("out_proj.weight") || spec.name.ends_with("proj_2.weight");
-        let deviation = if closes_residual { residual } else { (inputs as f32).sqrt().recip() };
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         random.set_stream(index as u64);
         // A deviation of a positive number of inputs is finite.

@@ -17,12 +17,12 @@ use serde_json::Value;
 const Z_WEIGHT: f32 = 1e-4;
 
 fn tiny() -> (ModelConfig, Parameters) {
-    let model = huggingface::read(&golden("tiny/hf")).unwrap().into_model().unwrap();
-    let mut parameters = Parameters::zeros(model.config());
-    for ((_, tensor), (_, values)) in model.tensors().zip(parameters.tensors_mut()) {
-        values.copy_from_slice(&tensor.to_f32());
+    let model = huggingface::read(&golden("tiny/hf")).unwrap();
+    let mut parameters = Parameters::zeros(&model.config);
+    for (spec, values) in parameters.tensors_mut() {
+        values.copy_from_slice(&model.tensor(&spec.name).unwrap().to_f32());
     }
-    (model.config().clone(), parameters)
+    (model.config, parameters)
 }
 
 fn trainer(accumulation: Accumulation, ignore: u32) -> Trainer {

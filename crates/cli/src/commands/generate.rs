@@ -9,7 +9,7 @@ use clap::Args;
 use openelm::{Finish, GenerationOptions, SamplingOptions, Session, generate};
 use serde_json::json;
 
-use super::ThreadOptions;
+use super::{MemoryOptions, ThreadOptions};
 use crate::model::ModelOptions;
 
 /// Continue a text.
@@ -63,20 +63,26 @@ pub struct Arguments {
     json: bool,
     #[command(flatten)]
     threads: ThreadOptions,
+    #[command(flatten)]
+    memory: MemoryOptions,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let prompt = read_prompt(&arguments)?;
-    let (model, tokenizer) = arguments.model.load()?;
+    let (stored, tokenizer) = arguments.model.open()?;
     let ids = tokenizer.encode_with(&prompt, true, false);
-    let limit = arguments.context.unwrap_or(model.config().context_length);
+    let limit = arguments.context.unwrap_or(stored.config.context_length);
     if ids.len() >= limit {
         let tokens = ids.len();
         bail!("the prompt has {tokens} tokens and the context only {limit}; shorten it or raise --context");
     }
-    let mut session = Session::new(&model, arguments.threads.threads(), limit);
     let options = options(&arguments);
     options.sampling.validate()?;
+    let tokens = ids.len().saturating_add(options.max_tokens).min(limit);
+    arguments.memory.check(&stored.config, stored.size(), tokens)?;
+    let threads = arguments.threads.threads();
+    let model = stored.into_packed_model(&threads)?;
+    let mut session = Session::new(&model, threads, limit);
 
     let mut out = stdout().lock();
     let mut written = Ok(());

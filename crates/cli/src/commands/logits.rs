@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use openelm::Session;
 use openelm::kernels::Threads;
+use openelm::{Precision, Session};
+use openelm_formats::StoredModel;
 
-use super::{ThreadOptions, parse_ids};
-use crate::model::{load, load_tokenizer};
+use super::{MemoryOptions, ThreadOptions, parse_ids};
+use crate::model::{open, tokenizer_of};
 
 /// Print the logits of every position as JSON: {"shape":[tokens,vocabulary],"logits":[[…],…]}.
 #[derive(Args)]
@@ -26,6 +27,8 @@ pub struct Arguments {
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadOptions,
+    #[command(flatten)]
+    memory: MemoryOptions,
 }
 
 #[derive(Args)]
@@ -43,14 +46,17 @@ struct Input {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
-    let model = load(&arguments.model)?;
-    let model = if arguments.exact { model.widened() } else { model };
-    let ids = ids(&arguments)?;
-    print(&model, &ids, arguments.threads.threads())
+    let stored = open(&arguments.model, arguments.tokenizer.as_deref())?;
+    let ids = ids(&arguments.input, &stored)?;
+    let weights = if arguments.exact { stored.config.weight_bytes(Precision::F32) } else { stored.size() };
+    arguments.memory.check(&stored.config, weights, ids.len())?;
+    let threads = arguments.threads.threads();
+    let model = if arguments.exact { stored.into_model()?.widened() } else { stored.into_packed_model(&threads)? };
+    print(&model, &ids, threads)
 }
 
-fn ids(arguments: &Arguments) -> Result<Vec<u32>> {
-    let Input { ids, ids_file, text } = &arguments.input;
+fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
+    let Input { ids, ids_file, text } = input;
     if let Some(ids) = ids {
         return parse_ids(ids).context("--ids");
     }
@@ -58,8 +64,7 @@ fn ids(arguments: &Arguments) -> Result<Vec<u32>> {
         let text = std::fs::read(file).with_context(|| file.display().to_string())?;
         return serde_json::from_slice(&text).with_context(|| format!("{}: expected a list of ids", file.display()));
     }
-    let tokenizer = load_tokenizer(arguments.tokenizer.as_ref().unwrap_or(&arguments.model))?;
-    Ok(tokenizer.encode_with(text.as_deref().unwrap_or_default(), true, false))
+    Ok(tokenizer_of(model)?.encode_with(text.as_deref().unwrap_or_default(), true, false))
 }
 
 fn print(model: &openelm::Model, ids: &[u32], threads: Threads) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use openelm::ModelConfig;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::FormatError;
@@ -41,8 +42,7 @@ struct LanguageModeling {
 impl GeneralGpt {
     /// The YAML file at `path`; `None` if it configures something else.
     pub fn from_yaml(path: &Path) -> Result<Option<Self>, FormatError> {
-        let text = std::fs::read_to_string(path).map_err(FormatError::io(path))?;
-        let yaml: Option<Yaml> = serde_saphyr::from_str(&text).ok();
+        let yaml: Option<Yaml> = part_of_yaml(path, "general_gpt:")?;
         Ok(yaml.map(|yaml| yaml.model.language_modeling.general_gpt))
     }
 
@@ -110,14 +110,32 @@ fn described(folder: &Path) -> Result<Option<ModelConfig>, FormatError> {
 
 /// The configuration in `folder`: `config.yaml`, or the first YAML file that configures a language model.
 pub(crate) fn general_gpt(folder: &Path) -> Result<Option<GeneralGpt>, FormatError> {
-    let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
-    files.sort_by_key(|path| (!path.ends_with("config.yaml"), path.clone()));
-    for path in files {
+    for path in yaml_files(folder)? {
         if let Some(found) = GeneralGpt::from_yaml(&path)? {
             return Ok(Some(found));
         }
     }
     Ok(None)
+}
+
+/// What a YAML file says of what `T` asks for. A file that does not speak of `key` may be anything: it says nothing.
+pub(crate) fn part_of_yaml<T: DeserializeOwned>(path: &Path, key: &str) -> Result<Option<T>, FormatError> {
+    let text = std::fs::read_to_string(path).map_err(FormatError::io(path))?;
+    // Configurations repeat numbers by aliases, not whole trees: a hundredth of the library's own limits is plenty.
+    let budget = serde_saphyr::budget! { max_events: 100_000, max_recorded_anchor_events: 10_000 };
+    let options = serde_saphyr::options! { budget: budget, with_snippet: false };
+    match serde_saphyr::from_str_with_options(&text, options) {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if text.contains(key) => Err(FormatError::Config { path: path.to_owned(), reason: e.to_string() }),
+        Err(_) => Ok(None),
+    }
+}
+
+/// The YAML files in `folder`, `config.yaml` first.
+pub(crate) fn yaml_files(folder: &Path) -> Result<Vec<PathBuf>, FormatError> {
+    let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
+    files.sort_by_key(|path| (!path.ends_with("config.yaml"), path.clone()));
+    Ok(files)
 }

@@ -6,6 +6,8 @@ mod config;
 mod reader;
 mod writer;
 
-pub(crate) use config::{GeneralGpt, general_gpt};
+pub(crate) use config::{GeneralGpt, general_gpt, model_name, part_of_yaml, yaml_files};
 pub use reader::read;
+pub(crate) use reader::{float, tensors, weights_in};
 pub use writer::write;
+pub(crate) use writer::write_state_dict;

@@ -9,7 +9,8 @@ use pytorch_reader::{PytorchError, PytorchReader, Tensor};
 use super::general_gpt;
 use crate::FormatError;
 use crate::inferred::Sizes;
-use crate::stored::{Format, Source, StoredModel, StoredTokenizer};
+use crate::stored::{Format, Source, StoredModel};
+use crate::tokenizer::StoredTokenizer;
 
 /// What CoreNet's own configurations set where none is at hand.
 const CONTEXT_LENGTH: usize = 2048;
@@ -22,7 +23,7 @@ const CONTEXT_LENGTH: usize = 2048;
 pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
     let file = if path.is_dir() { weights_in(path)? } else { path.to_owned() };
     let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let tensors = tensors(&file)?;
+    let mut tensors = tensors(&file)?;
     let shapes: HashMap<String, Vec<usize>> =
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
 
@@ -44,7 +45,6 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
             sizes.into_config().map_err(geometry)?
         }
     };
-    let mut tensors = tensors;
     let mut sources = HashMap::new();
     for spec in tensor_specs(&config) {
         let wrong = |reason: String| FormatError::Tensor { name: spec.name.clone(), path: file.clone(), reason };
@@ -55,11 +55,8 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
         if tensor.shape() != expected {
             return Err(wrong(format!("expected {expected:?}, found {:?}", tensor.shape())));
         }
-        let dtype = match tensor.dtype() {
-            pytorch_reader::DType::F32 => DType::F32,
-            pytorch_reader::DType::F16 => DType::F16,
-            pytorch_reader::DType::BF16 => DType::BF16,
-            other => return Err(wrong(format!("its dtype {other:?} cannot be read; F32, F16 and BF16 can"))),
+        let Some(dtype) = float(tensor.dtype()) else {
+            return Err(wrong(format!("its dtype {:?} cannot be read; F32, F16 and BF16 can", tensor.dtype())));
         };
         sources.insert(spec.name, Source::Pytorch(Box::new(tensor), dtype));
     }
@@ -76,18 +73,31 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
         files: vec![file],
         notes,
         config_json: None,
+        maps: Vec::new(),
         sources,
     })
 }
 
-/// The `.pt` file in `folder`: the average if there is one, or the only one.
-fn weights_in(folder: &Path) -> Result<PathBuf, FormatError> {
+/// The float dtype of a dtype of PyTorch.
+pub(crate) fn float(dtype: pytorch_reader::DType) -> Option<DType> {
+    match dtype {
+        pytorch_reader::DType::F32 => Some(DType::F32),
+        pytorch_reader::DType::F16 => Some(DType::F16),
+        pytorch_reader::DType::BF16 => Some(DType::BF16),
+        _ => None,
+    }
+}
+
+/// The `.pt` file in `folder`: the average or the last checkpoint if there is one, or the only one.
+pub(crate) fn weights_in(folder: &Path) -> Result<PathBuf, FormatError> {
     let entries = std::fs::read_dir(folder).map_err(FormatError::io(folder))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "pt"));
     files.sort();
-    if let Some(average) = files.iter().find(|path| path.ends_with("checkpoint_average.pt")) {
-        return Ok(average.clone());
+    for preferred in ["checkpoint_average.pt", "checkpoint_last.pt"] {
+        if let Some(file) = files.iter().find(|path| path.ends_with(preferred)) {
+            return Ok(file.clone());
+        }
     }
     match &files[..] {
         [file] => Ok(file.clone()),

@@ -44,21 +44,8 @@ pub fn write(
     };
     let inexpressible = |reason| FormatError::Inexpressible { reason };
     let text = described.to_yaml().map_err(inexpressible)?;
-    let mut failure = None;
-    let written = atomic::write_path(&weights, |path| {
-        let result = write_archive(path, config, tensor, dtype, threads);
-        result.map_err(|e| match e {
-            ArchiveError::Io(e) => e,
-            ArchiveError::Tensor(e) => {
-                failure = Some(e);
-                io::Error::other("a tensor could not be made")
-            }
-        })
-    });
-    if let Some(failure) = failure {
-        return Err(failure);
-    }
-    written.map_err(FormatError::io(&weights))?;
+    let tensors: Vec<_> = tensor_specs(config).into_iter().map(|spec| (spec, dtype)).collect();
+    write_state_dict(&weights, ROOT, &tensors, tensor, threads)?;
     if known.is_none() {
         let resolved = huggingface::config_to_json(config, dtype);
         shards::write_json(&folder.join("gpt_config.json"), &resolved)?;
@@ -77,45 +64,69 @@ impl<E: Into<io::Error>> From<E> for ArchiveError {
     }
 }
 
+/// Writes a state dict of the tensors given, each in its dtype; `root` is the folder inside the archive.
+pub(crate) fn write_state_dict(
+    target: &Path,
+    root: &str,
+    tensors: &[(TensorSpec, DType)],
+    tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
+    threads: &Threads,
+) -> Result<(), FormatError> {
+    let mut failure = None;
+    let written = atomic::write_path(target, |path| {
+        let result = write_archive(path, root, tensors, tensor, threads);
+        result.map_err(|e| match e {
+            ArchiveError::Io(e) => e,
+            ArchiveError::Tensor(e) => {
+                failure = Some(e);
+                io::Error::other("a tensor could not be made")
+            }
+        })
+    });
+    match failure {
+        Some(failure) => Err(failure),
+        None => written.map_err(FormatError::io(target)),
+    }
+}
+
 fn write_archive(
     path: &Path,
-    config: &ModelConfig,
+    root: &str,
+    tensors: &[(TensorSpec, DType)],
     tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
-    dtype: DType,
     threads: &Threads,
 ) -> Result<(), ArchiveError> {
-    let specs = tensor_specs(config);
     let mut archive = ZipWriter::new(std::fs::File::create(path)?);
     // PyTorch maps storages where they lie on 64 bytes.
     let plain = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(64);
-    archive.start_file(format!("{ROOT}/data.pkl"), plain)?;
-    archive.write_all(&pickle(&specs, dtype))?;
-    archive.start_file(format!("{ROOT}/byteorder"), plain)?;
+    archive.start_file(format!("{root}/data.pkl"), plain)?;
+    archive.write_all(&pickle(tensors))?;
+    archive.start_file(format!("{root}/byteorder"), plain)?;
     archive.write_all(b"little")?;
-    for (i, spec) in specs.iter().enumerate() {
-        let encode = |tensor: Tensor| encode(&tensor, Encoding::Float(dtype), &spec.name, threads);
+    for (i, (spec, dtype)) in tensors.iter().enumerate() {
+        let encode = |tensor: Tensor| encode(&tensor, Encoding::Float(*dtype), &spec.name, threads);
         let encoded = tensor(spec).and_then(encode).map_err(ArchiveError::Tensor)?;
         let large = encoded.size() >= u32::MAX as usize;
-        archive.start_file(format!("{ROOT}/data/{i}"), plain.large_file(large))?;
+        archive.start_file(format!("{root}/data/{i}"), plain.large_file(large))?;
         archive.write_all(encoded.bytes())?;
     }
-    archive.start_file(format!("{ROOT}/version"), plain)?;
+    archive.start_file(format!("{root}/version"), plain)?;
     archive.write_all(b"3\n")?;
     archive.finish()?;
     Ok(())
 }
 
 /// The pickle (protocol 2) of an `OrderedDict` from names to `torch._utils._rebuild_tensor_v2(storage, …)`.
-fn pickle(specs: &[TensorSpec], dtype: DType) -> Vec<u8> {
-    let storage = match dtype {
-        DType::F32 => "FloatStorage",
-        DType::F16 => "HalfStorage",
-        DType::BF16 => "BFloat16Storage",
-    };
+fn pickle(tensors: &[(TensorSpec, DType)]) -> Vec<u8> {
     let mut out = Pickle(vec![0x80, 2]);
     out.ordered_dict();
     out.mark();
-    for (i, spec) in specs.iter().enumerate() {
+    for (i, (spec, dtype)) in tensors.iter().enumerate() {
+        let storage = match dtype {
+            DType::F32 => "FloatStorage",
+            DType::F16 => "HalfStorage",
+            DType::BF16 => "BFloat16Storage",
+        };
         out.text(&spec.name);
         out.global("torch._utils", "_rebuild_tensor_v2");
         out.mark();

@@ -21,7 +21,7 @@ pub(super) fn sizes(header: &Header) -> Result<Sizes, String> {
     let embedding = header.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
     let vocab_size = embedding.and_then(|tensor| tensor.shape.first()).ok_or("it has no tensor token_embd.weight")?;
     if let Some(eps) = values.get("openelm.attention.layer_norm_rms_epsilon").and_then(Value::as_f64)
-        && (eps - 1e-6).abs() > 1e-9
+        && (eps.is_nan() || (eps - 1e-6).abs() >= 1e-9)
     {
         return Err(format!("its norms add {eps}; OpenELM's add 1e-6"));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::types::encoding_of;
 use super::{ALIGNMENT, MAGIC};
 
 /// Arrays of arrays deeper than this are no metadata of a model.
@@ -87,7 +88,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, String> {
         let key = cursor.text()?;
         let kind = cursor.u32()?;
         let value = cursor.value(kind, 0).map_err(|e| format!("key {key}: {e}"))?;
-        values.insert(key, value);
+        if values.insert(key.clone(), value).is_some() {
+            return Err(format!("the key {key} is there twice"));
+        }
     }
     let mut tensors = Vec::new();
     for _ in 0..tensor_count {
@@ -103,7 +106,22 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, String> {
         tensor.offset =
             tensor.offset.checked_add(data).ok_or_else(|| format!("tensor {} lies nowhere", tensor.name))?;
     }
+    check_apart(&tensors)?;
     Ok(Header { values, tensors })
+}
+
+/// Refuses tensors that share bytes. What is of an unknown type or no sensible shape is refused later, by its name.
+fn check_apart(tensors: &[TensorInfo]) -> Result<(), String> {
+    let place = |tensor: &TensorInfo| {
+        let size = encoding_of(tensor.kind)?.bytes_of(&tensor.shape).filter(|&size| size > 0)?;
+        Some((tensor.offset, tensor.offset.saturating_add(size)))
+    };
+    let mut places: Vec<_> = tensors.iter().filter_map(|tensor| Some((place(tensor)?, &tensor.name))).collect();
+    places.sort();
+    match places.windows(2).find(|pair| pair[0].0.1 > pair[1].0.0) {
+        Some(pair) => Err(format!("tensors {} and {} overlap", pair[0].1, pair[1].1)),
+        None => Ok(()),
+    }
 }
 
 /// Reads on through bytes that may end anywhere.

@@ -11,7 +11,8 @@ use super::names::{Names, names_of};
 use super::parse::{TensorInfo, parse};
 use super::{metadata, tokenizer, types};
 use crate::FormatError;
-use crate::stored::{Format, Source, StoredModel, StoredTokenizer};
+use crate::stored::{Format, Source, StoredModel};
+use crate::tokenizer::StoredTokenizer;
 
 /// Reads the model in the file at `path`.
 ///
@@ -19,7 +20,8 @@ use crate::stored::{Format, Source, StoredModel, StoredTokenizer};
 /// See [`FormatError`].
 pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
     let map = MappedFile::open(path).map_err(FormatError::io(path))?;
-    from_bytes(Bytes::from_owner(map), path)
+    let model = from_bytes(Bytes::from_owner(map.clone()), path)?;
+    Ok(StoredModel { maps: vec![map], ..model })
 }
 
 /// Reads a file in memory; `path` is for messages.
@@ -73,6 +75,7 @@ pub fn from_bytes(bytes: Bytes, path: &Path) -> Result<StoredModel, FormatError>
         tokenizer: tokenizer.map(|model| StoredTokenizer::SentencePiece(model.into())),
         notes: Vec::new(),
         config_json: None,
+        maps: Vec::new(),
         sources,
     })
 }

@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::{config_from_json, corenet_name, file_name_of};
 use crate::FormatError;
-use crate::shards::{self, RawTensor};
-use crate::stored::{Format, Source, StoredModel, StoredTokenizer};
+use crate::shards::{self, RawTensor, Shards};
+use crate::stored::{Format, Source, StoredModel};
+use crate::tokenizer::StoredTokenizer;
 
 /// Reads the model in `folder`: as Apple published it, or as mlx-lm wrote it.
 ///
@@ -29,11 +30,12 @@ pub fn read(folder: &Path) -> Result<StoredModel, FormatError> {
     };
     let config = config_from_json(&config_text, &config_path)?;
     let files = shards::files(folder, "model")?;
-    let (raw, metadata) = shards::read(&files)?;
+    let Shards { tensors, format, maps } = shards::read(&files)?;
     let json: Value = serde_json::from_slice(&config_text).unwrap_or_default();
-    let is_mlx = metadata.as_deref() == Some("mlx") || json.get("quantization").is_some();
+    let is_mlx = format.as_deref() == Some("mlx") || json.get("quantization").is_some();
     Ok(StoredModel {
-        sources: assemble(&config, raw, folder)?,
+        sources: assemble(&config, tensors, folder)?,
+        maps,
         config,
         format: if is_mlx { Format::Mlx } else { Format::HuggingFace },
         path: folder.to_owned(),
@@ -56,6 +58,7 @@ pub fn from_bytes(config: &[u8], weights: Bytes, name: &str) -> Result<StoredMod
     shards::add(&mut raw, weights, path)?;
     Ok(StoredModel {
         sources: assemble(&config, raw, path)?,
+        maps: Vec::new(),
         config,
         format: Format::HuggingFace,
         path: path.to_owned(),

@@ -20,21 +20,12 @@ pub struct WriteOptions {
     pub shard_bytes: usize,
 }
 
-/// Writes `config.json` and the weights into `folder`, which is made if need be. `tensor` is asked for one tensor at a time.
+/// Writes `config.json` and the weights into `folder`, which is made if need be. Keys of the `config_json` that the model
+/// came with survive. `tensor` is asked for one tensor at a time.
 ///
 /// # Errors
 /// If a value does not fit the dtype, a model is there already, or the system cannot write.
 pub fn write(
-    folder: &Path,
-    config: &ModelConfig,
-    tensor: impl Fn(&TensorSpec) -> Result<Tensor, FormatError>,
-    options: WriteOptions,
-) -> Result<(), FormatError> {
-    write_with(folder, config, None, &tensor, options, &Threads::single())
-}
-
-/// The same with the `config.json` that the model came with: keys that this project does not know survive.
-fn write_with(
     folder: &Path,
     config: &ModelConfig,
     config_json: Option<&Value>,

@@ -47,6 +47,15 @@ impl Scales<'_> {
             Scales::BF16(values) => values[i].to_f32(),
         }
     }
+
+    /// Element `i` as it is stored.
+    pub(crate) fn bytes(&self, i: usize) -> &[u8] {
+        match self {
+            Scales::F32(values) => bytemuck::bytes_of(&values[i]),
+            Scales::F16(values) => bytemuck::bytes_of(&values[i]),
+            Scales::BF16(values) => bytemuck::bytes_of(&values[i]),
+        }
+    }
 }
 
 /// A matrix in affine groups, row-major; each row fills whole groups.
@@ -76,19 +85,28 @@ impl Affine<'_> {
     /// Widens the values `start..start + out.len()`; `start` is the beginning of a group or of 32 values of one.
     #[inline(always)]
     pub fn widen(&self, start: usize, out: &mut [f32]) {
-        let AffineFormat { bits, group } = self.format;
         assert!(start.is_multiple_of(32) && out.len().is_multiple_of(32), "not whole groups");
-        let mask = (1u16 << bits) - 1;
+        let mut numbers = [0; 32];
         for (i, out) in out.chunks_exact_mut(32).enumerate() {
             let first = start + i * 32;
-            let (scale, bias) = (self.scales.get(first / group), self.biases.get(first / group));
-            let numbers = &self.numbers[first / 8 * bits..][..4 * bits];
-            for (j, out) in out.iter_mut().enumerate() {
-                let bit = j * bits;
-                let high = numbers.get(bit / 8 + 1).copied().unwrap_or(0);
-                let pair = u16::from_le_bytes([numbers[bit / 8], high]);
-                *out = scale * f32::from(pair >> (bit % 8) & mask) + bias;
-            }
+            let group = first / self.format.group;
+            let (scale, bias) = (self.scales.get(group), self.biases.get(group));
+            self.numbers(first, &mut numbers);
+            out.iter_mut().zip(numbers).for_each(|(out, q)| *out = scale * f32::from(q) + bias);
+        }
+    }
+
+    /// The 32 numbers from `start` on, a multiple of 32.
+    #[inline(always)]
+    pub(crate) fn numbers(&self, start: usize, out: &mut [u8; 32]) {
+        let bits = self.format.bits;
+        let mask = (1u16 << bits) - 1;
+        let numbers = &self.numbers[start / 8 * bits..][..4 * bits];
+        for (j, out) in out.iter_mut().enumerate() {
+            let bit = j * bits;
+            let high = numbers.get(bit / 8 + 1).copied().unwrap_or(0);
+            let pair = u16::from_le_bytes([numbers[bit / 8], high]);
+            *out = (pair >> (bit % 8) & mask) as u8;
         }
     }
 }
@@ -131,4 +149,30 @@ fn scale_and_bias(values: &[f32], bits: usize) -> (f32, f32) {
     let (scale, edge) = if low_is_larger { (magnitude, low) } else { (-magnitude, high) };
     let steps = (edge / scale).round_ties_even();
     if steps == 0.0 { (scale, 0.0) } else { (edge / steps, edge) }
+}
+
+impl Affine<'_> {
+    /// The values `start..start + out.len()` as MLX's `dequantize` gives them: product and sum are rounded to the dtype of
+    /// the scales. `start` is the beginning of a group or of 32 values of one.
+    pub fn dequantise(&self, start: usize, out: &mut [f32]) {
+        let round: fn(f32) -> f32 = match self.scales {
+            Scales::F32(_) => |x| x,
+            Scales::F16(_) => |x| f16::from_f32(x).to_f32(),
+            Scales::BF16(_) => |x| bf16::from_f32(x).to_f32(),
+        };
+        let bits = self.format.bits;
+        for (i, out) in out.chunks_exact_mut(32).enumerate() {
+            let first = start + i * 32;
+            let numbers = Affine {
+                format: AffineFormat { bits, group: 32 },
+                numbers: &self.numbers[first / 8 * bits..][..4 * bits],
+                scales: Scales::F32(&[1.0]),
+                biases: Scales::F32(&[0.0]),
+            };
+            numbers.widen(0, out);
+            let group = first / self.format.group;
+            let (scale, bias) = (self.scales.get(group), self.biases.get(group));
+            out.iter_mut().for_each(|x| *x = round(round(scale * *x) + bias));
+        }
+    }
 }

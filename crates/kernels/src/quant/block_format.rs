@@ -84,6 +84,38 @@ impl BlockFormat {
         }
     }
 
+    /// The numbers of one block before any scale, in order: `out` has room for the block's values. None is negative: those
+    /// that the format signs are raised by [`BlockFormat::zero`].
+    pub(crate) fn numbers(self, block: &[u8], out: &mut [u8]) {
+        match self {
+            BlockFormat::Q4_0 => small_blocks::numbers_q4(&block[2..18], out),
+            BlockFormat::Q4_1 => small_blocks::numbers_q4(&block[4..20], out),
+            BlockFormat::Q5_0 => small_blocks::numbers_q5(&block[2..6], &block[6..22], out),
+            BlockFormat::Q5_1 => small_blocks::numbers_q5(&block[4..8], &block[8..24], out),
+            BlockFormat::Q8_0 => small_blocks::numbers_q8_0(block, out),
+            BlockFormat::Q4_K => k_blocks::numbers_q4_k(block, out),
+            BlockFormat::Q5_K => k_blocks::numbers_q5_k(block, out),
+            BlockFormat::Q6_K => k_blocks::numbers_q6_k(block, out),
+        }
+    }
+
+    /// Scales and minima of the sub-blocks of a block of Q4_K or Q5_K.
+    pub(crate) fn scales_and_minima(block: &[u8]) -> ([u8; 8], [u8; 8]) {
+        let pair = |j| k_blocks::scale_and_minimum(&block[4..16], j);
+        (std::array::from_fn(|j| pair(j).0), std::array::from_fn(|j| pair(j).1))
+    }
+
+    /// The number that stands for zero in [`BlockFormat::numbers`]; 0 for formats with a minimum.
+    pub(crate) fn zero(self) -> i32 {
+        match self {
+            BlockFormat::Q4_0 => 8,
+            BlockFormat::Q5_0 => 16,
+            BlockFormat::Q8_0 => 128,
+            BlockFormat::Q6_K => 32,
+            BlockFormat::Q4_1 | BlockFormat::Q5_1 | BlockFormat::Q4_K | BlockFormat::Q5_K => 0,
+        }
+    }
+
     /// Quantises `values`: the formats of 32 values as ggml's reference does, to the byte; the others by a search for the
     /// scales of least squared error.
     ///

@@ -15,7 +15,7 @@ const LEN: usize = 256;
 /// Scale and minimum of sub-block `j`, 6 bits each: the first four plain, the last four in nibbles whose upper pairs are in
 /// the spare bits of the first four.
 #[inline(always)]
-fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
+pub(super) fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
     if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {
@@ -69,6 +69,31 @@ pub(super) fn widen_q6_k(block: &[u8], out: &mut [f32]) {
                 *out = d * f32::from(scales[2 * quarter + l / 16] as i8) * (f32::from(q) - 32.0);
             }
         }
+    }
+}
+
+/// The numbers of a block before any scale, in order.
+pub(super) fn numbers_q4_k(block: &[u8], out: &mut [u8]) {
+    numbers(&block[16..144], out, |_, _| 0);
+}
+
+pub(super) fn numbers_q5_k(block: &[u8], out: &mut [u8]) {
+    numbers(&block[48..176], out, |j, l| (block[16 + l] >> j & 1) << 4);
+}
+
+fn numbers(nibbles: &[u8], out: &mut [u8], fifth: impl Fn(usize, usize) -> u8) {
+    for (j, out) in out.chunks_exact_mut(32).enumerate() {
+        for (l, out) in out.iter_mut().enumerate() {
+            *out = nibbles[j / 2 * 32 + l] >> (j % 2 * 4) & 15 | fifth(j, l);
+        }
+    }
+}
+
+pub(super) fn numbers_q6_k(block: &[u8], out: &mut [u8]) {
+    for (i, out) in out.iter_mut().enumerate() {
+        let (half, quarter, l) = (i / 128, i % 128 / 32, i % 32);
+        let nibble = block[64 * half + quarter % 2 * 32 + l] >> (quarter / 2 * 4) & 15;
+        *out = nibble | (block[128 + 32 * half + l] >> (2 * quarter) & 3) << 4;
     }
 }
 

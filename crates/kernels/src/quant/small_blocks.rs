@@ -43,9 +43,23 @@ pub(super) fn widen_q8_0(block: &[u8], out: &mut [f32]) {
     out.iter_mut().zip(&block[2..34]).for_each(|(out, &q)| *out = f32::from(q as i8) * d);
 }
 
+/// The numbers of a block before any scale, in order; those of Q8_0 are raised by 128, so that none is negative.
+pub(super) fn numbers_q4(nibbles: &[u8], out: &mut [u8]) {
+    widen_nibbles(nibbles, out, |q, _| q);
+}
+
+pub(super) fn numbers_q5(high: &[u8], nibbles: &[u8], out: &mut [u8]) {
+    let high = high_bits(high);
+    widen_nibbles(nibbles, out, |q, i| q | fifth(high, i));
+}
+
+pub(super) fn numbers_q8_0(block: &[u8], out: &mut [u8]) {
+    out.iter_mut().zip(&block[2..34]).for_each(|(out, &q)| *out = q ^ 128);
+}
+
 /// `out[i] = value(nibble i, i)`.
 #[inline(always)]
-fn widen_nibbles(bytes: &[u8], out: &mut [f32], value: impl Fn(u8, usize) -> f32) {
+fn widen_nibbles<T>(bytes: &[u8], out: &mut [T], value: impl Fn(u8, usize) -> T) {
     let (low, high) = out.split_at_mut(LEN / 2);
     for (i, ((low, high), &byte)) in low.iter_mut().zip(high).zip(bytes).enumerate() {
         *low = value(byte & 15, i);

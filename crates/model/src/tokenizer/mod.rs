@@ -3,11 +3,13 @@
 mod clean;
 mod detokenizer;
 mod pieces;
+mod supported;
 
 use std::path::{Path, PathBuf};
 
 use kitoken::Kitoken;
 use kitoken::convert::{convert_sentencepiece, convert_tokenizers};
+use serde_json::Value;
 
 pub use clean::clean;
 pub use detokenizer::Detokenizer;
@@ -81,8 +83,11 @@ impl Tokenizer {
     /// # Errors
     /// If it is no such file, or of a kind that is not supported.
     pub fn from_tokenizer_json(text: &[u8]) -> Result<Self, TokenizerError> {
-        let vocabulary = Vocabulary::from_tokenizer_json(text)?;
-        let definition = convert_tokenizers(text).map_err(unusable)?;
+        let json: Value =
+            serde_json::from_slice(text).map_err(|e| unusable(format_args!("not a tokenizer.json: {e}")))?;
+        let vocabulary = Vocabulary::from_tokenizer_json(&json)?;
+        let parts = supported::encoding_parts(&json)?;
+        let definition = convert_tokenizers(parts.to_string()).map_err(unusable)?;
         let encoder = Kitoken::try_from(definition).map_err(unusable)?;
         Ok(Self { encoder, vocabulary })
     }

@@ -3,6 +3,7 @@
 use sentencepiece_model::{SentencePieceModel, Type};
 use serde_json::Value;
 
+use super::supported::check_sentencepiece;
 use super::{TokenizerError, unusable};
 
 /// What an id stands for.
@@ -41,6 +42,7 @@ impl Vocabulary {
         if model.pieces.is_empty() {
             return Err(unusable("the SentencePiece model has no pieces"));
         }
+        check_sentencepiece(model)?;
         let pieces = model.pieces.iter().map(|piece| {
             let text = piece.piece().replace('▁', " ");
             match piece.r#type() {
@@ -61,9 +63,7 @@ impl Vocabulary {
         })
     }
 
-    pub fn from_tokenizer_json(text: &[u8]) -> Result<Self, TokenizerError> {
-        let json: Value =
-            serde_json::from_slice(text).map_err(|e| unusable(format_args!("not a tokenizer.json: {e}")))?;
+    pub fn from_tokenizer_json(json: &Value) -> Result<Self, TokenizerError> {
         let model = &json["model"];
         let Some(vocab) = model["vocab"].as_object().filter(|vocab| !vocab.is_empty()) else {
             return Err(unusable("the tokenizer.json has no model with a vocabulary"));
@@ -77,10 +77,11 @@ impl Vocabulary {
             entries.push((id, byte_of(piece).map_or_else(text, Piece::Byte)));
         }
         for token in added {
-            if let (Some(id), Some(text)) = (id(&token["id"]), token["content"].as_str()) {
-                let special = token["special"] == true;
-                entries.push((id, if special { Piece::Control } else { Piece::Text(text.to_owned()) }));
-            }
+            let (Some(id), Some(text)) = (id(&token["id"]), token["content"].as_str()) else {
+                return Err(unusable("an added token has no id or no text"));
+            };
+            let special = token["special"] == true;
+            entries.push((id, if special { Piece::Control } else { Piece::Text(text.to_owned()) }));
         }
         let count = entries.iter().map(|(id, _)| id + 1).max().unwrap_or_default();
         // Ids are dense but for a few holes; a file that claims one huge id must not make us allocate for it.
@@ -104,15 +105,17 @@ impl Vocabulary {
             bos: named(&["<s>", "<bos>", "<|begin_of_text|>"]),
             eos: named(&["</s>", "<eos>", "<|end_of_text|>", "<|endoftext|>"]),
             unk,
-            leading_space: has_leading_space(&json),
+            leading_space: has_leading_space(json),
             pieces,
         })
     }
 }
 
 /// The byte that a piece such as `<0x0A>` stands for.
-fn byte_of(piece: &str) -> Option<u8> {
-    u8::from_str_radix(piece.strip_prefix("<0x")?.strip_suffix('>')?, 16).ok()
+pub(super) fn byte_of(piece: &str) -> Option<u8> {
+    let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
+    let is_byte = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    u8::from_str_radix(digits, 16).ok().filter(|_| is_byte)
 }
 
 /// Whether the normaliser or the pre-tokeniser puts `▁` before the text.

@@ -1,7 +1,5 @@
 //! Every way in which a Hugging Face folder can be wrong is told apart, in one sentence that names the file.
 
-#![allow(clippy::unwrap_used)]
-
 use std::fs;
 use std::path::Path;
 

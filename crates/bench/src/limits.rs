@@ -1,0 +1,114 @@
+//! The machine's limits, and what limit they set to a step.
+
+use openelm::kernels::{Threads, limits};
+use serde::Serialize;
+
+use crate::work::Work;
+
+/// Memory that the bandwidth is measured on: far more than any processor's caches.
+const PROBE_BYTES: usize = 1 << 30;
+
+/// What the machine does at best with some threads.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Limits {
+    /// Number of threads.
+    pub threads: usize,
+    /// Reading from memory.
+    pub bytes_per_second: f64,
+    /// Fused multiply-adds of `f32`, two operations each.
+    pub f32_operations_per_second: f64,
+    /// Products of 8-bit integers added up, two operations each.
+    pub int8_operations_per_second: f64,
+    /// The instructions that the latter were measured with.
+    pub int8_instructions: &'static str,
+}
+
+/// What holds a step back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// Reading weights and cache.
+    Memory,
+    /// Arithmetic in floating point.
+    F32,
+    /// Arithmetic in 8-bit integers.
+    Int8,
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Bound::Memory => "memory",
+            Bound::F32 => "f32",
+            Bound::Int8 => "int8",
+        })
+    }
+}
+
+impl Limits {
+    /// Measures them; about a second.
+    pub fn measure(threads: &Threads) -> Self {
+        let available = openelm::available_memory().and_then(|bytes| usize::try_from(bytes / 4).ok());
+        let int8 = limits::int8_peak(threads);
+        Self {
+            threads: threads.count(),
+            bytes_per_second: limits::read_bandwidth(threads, available.unwrap_or(PROBE_BYTES).min(PROBE_BYTES)),
+            f32_operations_per_second: limits::f32_peak(threads),
+            int8_operations_per_second: int8.operations_per_second,
+            int8_instructions: int8.instructions,
+        }
+    }
+
+    /// The better of two measurements in each respect: the other was disturbed.
+    pub fn best(self, other: &Self) -> Self {
+        Self {
+            bytes_per_second: self.bytes_per_second.max(other.bytes_per_second),
+            f32_operations_per_second: self.f32_operations_per_second.max(other.f32_operations_per_second),
+            int8_operations_per_second: self.int8_operations_per_second.max(other.int8_operations_per_second),
+            ..self
+        }
+    }
+
+    /// The least time for a step, in seconds, and what sets it: reading and arithmetic can go on at once, arithmetic of two
+    /// kinds cannot.
+    pub fn least_time(&self, work: &Work) -> (f64, Bound) {
+        let reading = work.bytes as f64 / self.bytes_per_second;
+        let f32 = work.f32_operations as f64 / self.f32_operations_per_second;
+        let int8 = work.int8_operations as f64 / self.int8_operations_per_second;
+        if reading >= f32 + int8 {
+            (reading, Bound::Memory)
+        } else {
+            (f32 + int8, if f32 >= int8 { Bound::F32 } else { Bound::Int8 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        threads: 2,
+        bytes_per_second: 10.0,
+        f32_operations_per_second: 100.0,
+        int8_operations_per_second: 400.0,
+        int8_instructions: "",
+    };
+
+    #[test]
+    fn the_slower_of_reading_and_arithmetic_sets_the_limit() {
+        let least = |bytes, f32_operations, int8_operations| {
+            LIMITS.least_time(&Work { bytes, f32_operations, int8_operations })
+        };
+        assert_eq!(least(50, 400, 0), (5.0, Bound::Memory));
+        assert_eq!(least(50, 600, 0), (6.0, Bound::F32));
+        assert_eq!(least(50, 200, 1600), (6.0, Bound::Int8));
+    }
+
+    #[test]
+    fn the_better_measurement_counts() {
+        let other = Limits { bytes_per_second: 20.0, f32_operations_per_second: 90.0, ..LIMITS };
+        let best = LIMITS.best(&other);
+        assert_eq!((best.bytes_per_second, best.f32_operations_per_second), (20.0, 100.0));
+    }
+}

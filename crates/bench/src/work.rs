@@ -1,0 +1,92 @@
+//! What a step has to do at least: bytes to read and operations to carry out.
+
+use openelm::{Cache, Encoding, ModelConfig, TensorSpec, tensor_specs};
+
+/// The least that a step asks of the machine.
+///
+/// Counted are the products with the weight matrices, and the bytes of all weights and of the cached keys and values, each
+/// read once. Attention itself and the small operations are not counted: at long prompts the limit cannot be met in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Work {
+    /// Bytes to read.
+    pub bytes: u64,
+    /// Multiplications and additions with weights that are floats.
+    pub f32_operations: u64,
+    /// Multiplications and additions with quantised weights.
+    pub int8_operations: u64,
+}
+
+impl Work {
+    /// `tokens` tokens behind `cached` others, with the logits of the last one; `encoding` says how a tensor is stored.
+    pub fn of_tokens(
+        config: &ModelConfig,
+        encoding: impl Fn(&TensorSpec) -> Option<Encoding>,
+        tokens: usize,
+        cached: usize,
+    ) -> Self {
+        let mut work = Self { bytes: Cache::bytes(config, cached) as u64, ..Self::default() };
+        for spec in tensor_specs(config) {
+            let products = match (&spec.name[..], config.tied_embeddings) {
+                // The logits of one token.
+                ("token_embeddings.weight", true) | ("classifier.weight", _) => 1,
+                // Of a table that is no output projection only the rows of the tokens are read.
+                ("token_embeddings.weight", false) => continue,
+                _ if spec.shape.len() == 1 => 0,
+                _ => tokens,
+            };
+            let Some(encoding) = encoding(&spec) else { continue };
+            work.bytes += encoding.bytes_of(&spec.shape).unwrap_or(0) as u64;
+            let operations = match encoding {
+                Encoding::Float(_) => &mut work.f32_operations,
+                _ => &mut work.int8_operations,
+            };
+            *operations += 2 * (products * spec.len()) as u64;
+        }
+        work
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openelm::{Geometry, Precision};
+
+    use super::*;
+    use crate::WeightFormat;
+
+    fn encoding(name: &str, layers: usize) -> impl Fn(&TensorSpec) -> Option<Encoding> {
+        let format: WeightFormat = name.parse().unwrap();
+        move |spec| Some(format.encoding_of(spec, layers))
+    }
+
+    #[test]
+    fn a_token_reads_all_weights_once_and_what_is_cached() {
+        let config = ModelConfig::openelm_270m();
+        for (name, precision) in [("f32", Precision::F32), ("mlx8", Precision::Int8), ("mlx4", Precision::Int4)] {
+            let empty = Work::of_tokens(&config, encoding(name, 16), 1, 0);
+            assert_eq!(empty.bytes, config.weight_bytes(precision) as u64);
+            let filled = Work::of_tokens(&config, encoding(name, 16), 1, 1000);
+            assert_eq!(filled.bytes - empty.bytes, Cache::bytes(&config, 1000) as u64);
+        }
+    }
+
+    #[test]
+    fn operations_are_two_per_weight_and_token_and_logits_are_of_one_token() {
+        let config = ModelConfig::openelm_270m();
+        let vectors: usize = tensor_specs(&config).iter().filter(|s| s.shape.len() == 1).map(TensorSpec::len).sum();
+        let blocks = (config.parameters() - config.embedding_parameters() - vectors) as u64;
+        let head = config.embedding_parameters() as u64;
+        let floats = Work::of_tokens(&config, encoding("f16", 16), 512, 0);
+        assert_eq!((floats.f32_operations, floats.int8_operations), (2 * (512 * blocks + head), 0));
+        let quantised = Work::of_tokens(&config, encoding("q4_k", 16), 512, 0);
+        assert_eq!((quantised.f32_operations, quantised.int8_operations), (0, 2 * (512 * blocks + head)));
+    }
+
+    #[test]
+    fn an_embedding_of_its_own_is_not_read_through() {
+        let geometry = Geometry { layers: 2, dim: 256, tied_embeddings: false, ..Geometry::default() };
+        let (untied, tied) =
+            (geometry.build(1000).unwrap(), Geometry { tied_embeddings: true, ..geometry }.build(1000));
+        let work = |config: &ModelConfig| Work::of_tokens(config, encoding("f32", 2), 7, 3);
+        assert_eq!(work(&untied), work(&tied.unwrap()));
+    }
+}

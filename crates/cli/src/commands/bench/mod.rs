@@ -1,0 +1,111 @@
+//! `openelm bench`: how fast a model runs, and how near that is to the machine's limits.
+
+mod table;
+
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+use std::process::exit;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use openelm::ModelConfig;
+use openelm_bench::{BenchError, Options, Peer, Source, WeightFormat};
+use openelm_formats::{FormatError, StoredModel};
+
+use super::{MemoryOptions, refusal};
+use crate::model::{BUILTIN, locate, open_located};
+
+/// Measure speed, the machine's limits, and the share of them that a model reaches.
+#[derive(Args)]
+pub struct Arguments {
+    /// A model [default: the one built in]
+    #[arg(default_value = BUILTIN, hide_default_value = true, conflicts_with = "config")]
+    model: PathBuf,
+    /// Measure random weights of this size instead: openelm-270m, openelm-450m, openelm-1.1b or openelm-3b
+    #[arg(long, value_name = "NAME")]
+    config: Option<String>,
+    /// Weight formats, with commas: f32, f16, bf16, q8_0, q4_0, q4_k, …, mlx4, mlx8, … [default: as stored; q4_0 with --config]
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',')]
+    quant: Vec<WeightFormat>,
+    /// Numbers of threads, with commas [default: one per physical core]
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+    /// Lengths of prompts, with commas
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',', default_value = "32,128,512,2048", value_parser = clap::value_parser!(u32).range(1..))]
+    prompts: Vec<u32>,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens: u32,
+    /// Tokens in the cache when decoding is measured again [default: what the model's context leaves]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    fill: Option<u32>,
+    /// Rounds of each measurement, whose median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
+    /// Path of llama.cpp's llama-bench, which takes its turn after each of ours
+    #[arg(long, value_name = "PROGRAM")]
+    vs: Option<PathBuf>,
+    #[command(flatten)]
+    memory: MemoryOptions,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let peer = arguments.vs.as_deref().map(Peer::new).transpose()?;
+    let sources = sources(&arguments)?;
+    let scratch =
+        tempfile::Builder::new().prefix("openelm-bench-").tempdir().context("a folder for temporary files")?;
+    remove_on_interrupt(scratch.path())?;
+    let wide = |numbers: &[u32]| numbers.iter().map(|&n| n as usize).collect();
+    let options = Options {
+        threads: match &arguments.threads[..] {
+            [] => vec![0],
+            counts => counts.iter().map(|&count| count.into()).collect(),
+        },
+        prompts: wide(&arguments.prompts),
+        tokens: arguments.tokens as usize,
+        fill: arguments.fill.map(|n| n as usize),
+        rounds: arguments.rounds.into(),
+        scratch: scratch.path().to_owned(),
+        ignore_memory: arguments.memory.ignore_memory,
+    };
+    let report = openelm_bench::run(&sources, &options, peer.as_ref(), &mut |what| eprintln!("{what}"));
+    let report = report.map_err(|error| match error {
+        BenchError::Memory { .. } => refusal(&error),
+        _ => error.into(),
+    })?;
+    let text = if arguments.json { serde_json::to_string_pretty(&report)? + "\n" } else { table::render(&report) };
+    Ok(stdout().write_all(text.as_bytes())?)
+}
+
+fn sources(arguments: &Arguments) -> Result<Vec<Source<'_>>> {
+    let formats = &arguments.quant;
+    if let Some(name) = &arguments.config {
+        let config = ModelConfig::by_name(name)?;
+        let formats =
+            if formats.is_empty() { vec!["q4_0".parse().map_err(anyhow::Error::msg)?] } else { formats.clone() };
+        return Ok(formats.into_iter().map(|format| Source::Random(config.clone(), format)).collect());
+    }
+    let path = locate(&arguments.model)?;
+    let opener = || -> Box<dyn Fn() -> Result<StoredModel, FormatError>> {
+        let path = path.clone();
+        Box::new(move || open_located(&path))
+    };
+    if formats.is_empty() {
+        return Ok(vec![Source::Stored(opener())]);
+    }
+    Ok(formats.iter().map(|&format| Source::Encoded(opener(), format)).collect())
+}
+
+/// Temporary models are large: Ctrl-C takes them away too.
+fn remove_on_interrupt(scratch: &Path) -> Result<()> {
+    let scratch = scratch.to_owned();
+    let handler = move || {
+        // What cannot be removed is left to the system's own cleaning of temporary files.
+        let _ = std::fs::remove_dir_all(&scratch);
+        exit(130);
+    };
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
+}

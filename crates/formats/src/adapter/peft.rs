@@ -1,0 +1,93 @@
+//! PEFT's layout: `adapter_config.json` beside `adapter_model.safetensors`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use openelm::ModelConfig;
+use openelm_kernels::MappedFile;
+
+use super::Adapter;
+use super::parts::{self, Announced};
+use super::peft_config::{Config, module_name, to_json};
+use super::target::{Part, Target, targets};
+use crate::FormatError;
+use crate::shards::{self, Entry};
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Reads the adapter in `folder`, which must fit `model`. Keys of the configuration that are not known do not stop it: a later
+/// PEFT may have added them. They are named in the notes if they switch something on.
+///
+/// # Errors
+/// See [`FormatError`]: the message names the file, and the tensor where one is at fault. What changes the arithmetic of LoRA
+/// or the base model (such as `lora_bias`, or an initialisation by PiSSA) is refused.
+pub fn read(folder: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
+    let (config, weights) = (folder.join(CONFIG), folder.join(WEIGHTS));
+    let text = std::fs::read(&config).map_err(FormatError::io(&config))?;
+    let map = MappedFile::open(&weights).map_err(FormatError::io(&weights))?;
+    parse(&text, &config, Bytes::from_owner(map), &weights, model)
+}
+
+/// Reads an adapter whose two files are in memory; `name` stands for both in messages.
+///
+/// # Errors
+/// See [`read`].
+pub fn from_bytes(config: &[u8], weights: Bytes, name: &str, model: &ModelConfig) -> Result<Adapter, FormatError> {
+    parse(config, Path::new(name), weights, Path::new(name), model)
+}
+
+fn parse(
+    text: &[u8],
+    config_path: &Path,
+    weights: Bytes,
+    path: &Path,
+    model: &ModelConfig,
+) -> Result<Adapter, FormatError> {
+    let targets = targets(model);
+    let wrong = |reason: String| FormatError::Config { path: config_path.to_owned(), reason };
+    let config = Config::parse(text, &targets).map_err(wrong)?;
+    let mut raw = HashMap::new();
+    shards::add(&mut raw, weights, path)?;
+    let announced = raw.into_iter().map(|(name, tensor)| {
+        let dtype = shards::float(tensor.dtype);
+        (name, Announced { shape: tensor.shape, dtype, bytes: Box::new(move || Ok(tensor.bytes)) })
+    });
+    let settings_of = |target: &Target| config.settings.get(&target.name).copied();
+    let modules = parts::assemble(announced.collect(), &targets, path, &tensor_name, &settings_of)?;
+    let mut adapter = Adapter::new(model, config.options, modules).map_err(|e| wrong(e.to_string()))?;
+    adapter.notes = config.notes;
+    Ok(adapter)
+}
+
+/// Writes `adapter` into `folder`, which is made if need be, as PEFT 0.21 does.
+///
+/// # Errors
+/// If an adapter is there already, PEFT cannot express it (it has one kind of adapter for all modules: no DoRA on linear
+/// modules beside LoRA on the embedding), or the system cannot write.
+pub fn write(folder: &Path, adapter: &Adapter) -> Result<(), FormatError> {
+    std::fs::create_dir_all(folder).map_err(FormatError::io(folder))?;
+    for path in [folder.join(CONFIG), folder.join(WEIGHTS)] {
+        if path.exists() {
+            return Err(FormatError::Exists { path });
+        }
+    }
+    let config = to_json(adapter)?;
+    let entries = adapter.tensors().map(|(target, part, tensor, dtype)| Entry {
+        name: tensor_name(target, part),
+        dtype: shards::dtype_of(dtype),
+        shape: tensor.shape().to_vec(),
+        bytes: Box::new(|| Ok(tensor.bytes().clone())),
+    });
+    let entries: Vec<Entry<'_>> = entries.collect();
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    shards::write_file(&folder.join(WEIGHTS), &entries, Some(metadata))?;
+    // The configuration comes last: without it the folder is no adapter.
+    shards::write_json(&folder.join(CONFIG), &config)
+}
+
+fn tensor_name(target: &Target, part: Part) -> String {
+    let (key, weight) = target.key(part);
+    format!("base_model.model.{}.{key}{}", module_name(target), if weight { ".weight" } else { "" })
+}

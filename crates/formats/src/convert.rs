@@ -1,0 +1,134 @@
+//! From any format to any other, tensor by tensor.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use openelm::kernels::Threads;
+use openelm::kernels::quant::AffineFormat;
+use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec};
+
+use crate::gguf::Quantisation;
+use crate::huggingface::WriteOptions;
+use crate::{FormatError, StoredModel, atomic, corenet, gguf, huggingface, mlx};
+
+/// What a model becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A Hugging Face folder.
+    HuggingFace(DType),
+    /// A CoreNet folder.
+    CoreNet(DType),
+    /// A folder for mlx-lm, with matrices in affine groups if a format is given.
+    Mlx(DType, Option<AffineFormat>),
+    /// A file for llama.cpp.
+    Gguf(Quantisation),
+}
+
+/// Apple's Hugging Face folders and mlx-lm's are cut into files of this size.
+const SHARD_BYTES: usize = 5 << 30;
+
+impl Target {
+    /// A sentence about what is known to go wrong with a model of this geometry.
+    pub fn warning(self, config: &ModelConfig) -> Option<String> {
+        let dtype = match self {
+            Target::HuggingFace(dtype) | Target::CoreNet(dtype) | Target::Mlx(dtype, _) => Some(dtype),
+            Target::Gguf(quantisation) => quantisation.main().dtype(),
+        };
+        half_precision_warning(config, dtype?)
+    }
+}
+
+/// What Apple says of its largest model: its activations overflow in half precision.
+pub(crate) fn half_precision_warning(config: &ModelConfig, dtype: DType) -> Option<String> {
+    let is_3b = corenet::model_name(config) == Some("OpenELM-3B");
+    (is_3b && dtype == DType::F16).then(|| {
+        "OpenELM-3B must not run in float16, where its activations overflow: use bfloat16 or float32".to_owned()
+    })
+}
+
+/// Writes `model` as the new folder or file `output`, with its tokenizer. One tensor at a time is in memory, in its old and
+/// its new form. `progress` is told the elements of each tensor before it is made, and may stop the work.
+///
+/// # Errors
+/// If `output` exists, the target cannot express the model, a value does not fit, GGUF would lack a tokenizer, `progress`
+/// stops it, or the system cannot write; then nothing is left of it.
+pub fn convert(
+    model: &StoredModel,
+    output: &Path,
+    target: Target,
+    threads: &Threads,
+    progress: &dyn Fn(usize) -> ControlFlow<()>,
+) -> Result<(), FormatError> {
+    if output.exists() {
+        return Err(FormatError::Exists { path: output.to_owned() });
+    }
+    let tensor = |spec: &TensorSpec| {
+        model.release();
+        match progress(spec.len()) {
+            ControlFlow::Continue(()) => model.tensor(&spec.name),
+            ControlFlow::Break(()) => Err(FormatError::Stopped),
+        }
+    };
+    if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
+    }
+    let Target::Gguf(quantisation) = target else {
+        let fill = |folder: &Path| write_folder(model, folder, target, &tensor, threads).map_err(Failure::Format);
+        return atomic::write_folder(output, fill).map_err(|failure| match failure {
+            Failure::Format(e) => e,
+            Failure::Io(e) => FormatError::io(output)(e),
+        });
+    };
+    let tokenizer = model.tokenizer.as_ref().map(|tokenizer| tokenizer.sentencepiece()).transpose()?.flatten();
+    let Some(tokenizer) = tokenizer else {
+        let what = " that GGUF can hold, a SentencePiece model";
+        return Err(FormatError::NoTokenizer { path: model.path.clone(), what });
+    };
+    let name = model.released_name().map(str::to_owned);
+    let name = name.or_else(|| Some(model.path.file_stem()?.to_string_lossy().into_owned()));
+    let name = name.as_deref().unwrap_or("OpenELM");
+    gguf::write(output, name, &model.config, &tokenizer, &tensor, quantisation, threads)
+}
+
+fn write_folder(
+    model: &StoredModel,
+    folder: &Path,
+    target: Target,
+    tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
+    threads: &Threads,
+) -> Result<(), FormatError> {
+    let (config, json) = (&model.config, model.config_json.as_ref());
+    match target {
+        Target::HuggingFace(dtype) => {
+            let options = WriteOptions { dtype, shard_bytes: SHARD_BYTES };
+            huggingface::write(folder, config, json, tensor, options, threads)?;
+        }
+        Target::CoreNet(dtype) => corenet::write(folder, config, tensor, dtype, threads)?,
+        Target::Mlx(dtype, quantised) => mlx::write(folder, config, json, tensor, dtype, quantised, threads)?,
+        Target::Gguf(_) => unreachable!("a file, not a folder"),
+    }
+    model.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))
+}
+
+/// What can go wrong while a folder is filled and takes its name.
+enum Failure {
+    Format(FormatError),
+    Io(std::io::Error),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(e: std::io::Error) -> Self {
+        Failure::Io(e)
+    }
+}
+
+impl StoredModel {
+    /// The dtype that a conversion keeps: that of most elements, or of the scales of affine groups; half precision for
+    /// GGUF's blocks, whose scales are of it.
+    pub fn natural_dtype(&self) -> DType {
+        match self.main_encoding() {
+            Encoding::Float(dtype) | Encoding::Affine(_, dtype) => dtype,
+            Encoding::Blocks(_) => DType::F16,
+        }
+    }
+}

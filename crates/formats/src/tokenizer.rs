@@ -1,0 +1,97 @@
+//! A model's tokenizer, wherever it is, and carrying it along.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use openelm::Tokenizer;
+
+use crate::{FormatError, atomic};
+
+/// Where a model's tokenizer is.
+#[derive(Debug, Clone)]
+pub enum StoredTokenizer {
+    /// In a file beside the weights, or elsewhere: a SentencePiece model or a `tokenizer.json`.
+    File(PathBuf),
+    /// In the weights' own file, put together as a SentencePiece model.
+    SentencePiece(Bytes),
+}
+
+/// Files that other tools want beside a tokenizer's own.
+const COMPANIONS: [&str; 6] = [
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+];
+
+impl StoredTokenizer {
+    /// The tokenizer beside the weights in `folder`, if there is one.
+    pub(crate) fn beside(folder: &Path) -> Option<Self> {
+        Tokenizer::find(folder).ok().map(StoredTokenizer::File)
+    }
+
+    /// The tokenizer, ready to use.
+    ///
+    /// # Errors
+    /// If it is damaged or cannot be read.
+    pub fn open(&self) -> Result<Tokenizer, FormatError> {
+        Ok(match self {
+            StoredTokenizer::File(path) => Tokenizer::open(path)?,
+            StoredTokenizer::SentencePiece(bytes) => Tokenizer::from_sentencepiece(bytes)?,
+        })
+    }
+
+    /// The bytes of the SentencePiece model; `None` if the tokenizer is a `tokenizer.json` alone.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn sentencepiece(&self) -> Result<Option<Bytes>, FormatError> {
+        match self {
+            StoredTokenizer::SentencePiece(bytes) => Ok(Some(bytes.clone())),
+            StoredTokenizer::File(path) if is_json(path) => Ok(None),
+            StoredTokenizer::File(path) => {
+                let file = Tokenizer::find(path)?;
+                Ok(Some(std::fs::read(&file).map_err(FormatError::io(&file))?.into()))
+            }
+        }
+    }
+
+    /// Puts the tokenizer into `folder`, with the files that other tools want beside it.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
+    pub fn copy_into(&self, folder: &Path) -> Result<(), FormatError> {
+        let model = folder.join("tokenizer.model");
+        match self {
+            StoredTokenizer::SentencePiece(bytes) => write(&model, bytes),
+            StoredTokenizer::File(path) => {
+                let file = Tokenizer::find(path)?;
+                let own = if is_json(&file) { folder.join("tokenizer.json") } else { model };
+                copy(&file, &own)?;
+                let is_companion = file.file_name().is_some_and(|name| COMPANIONS.iter().any(|other| name == *other));
+                for name in COMPANIONS.iter().filter(|_| is_companion) {
+                    let (from, to) = (file.with_file_name(name), folder.join(name));
+                    if from.exists() && !to.exists() {
+                        copy(&from, &to)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn is_json(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), FormatError> {
+    write(to, &std::fs::read(from).map_err(FormatError::io(from))?)
+}
+
+fn write(target: &Path, bytes: &[u8]) -> Result<(), FormatError> {
+    atomic::write_file(target, |file| file.write_all(bytes)).map_err(FormatError::io(target))
+}

@@ -1,0 +1,167 @@
+//! The vectors of the integer kernels: sixteen lanes, one per weight row, on every instruction set.
+//!
+//! Kernels are written once over [`Lanes`] and compiled for each implementation: a [`Job`] is run inside a function that may
+//! use what the processor has. Every operation gives the same bits on all of them.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use std::sync::OnceLock;
+
+/// Lanes of a vector: weight rows side by side.
+pub(super) const LANES: usize = 16;
+
+/// Sixteen lanes of floats, of 32-bit integers, or of four bytes each.
+///
+/// # Safety
+/// All functions need the instruction set of the implementation; those that take a pointer read or write what they name
+/// there, unaligned.
+pub(super) trait Lanes {
+    /// Sixteen `f32`.
+    type Floats: Copy;
+    /// Sixteen `i32`.
+    type Integers: Copy;
+    /// Sixteen times four bytes.
+    type Bytes: Copy;
+    /// Whether there are registers for a tile of 2 x 6 vectors, or for one of 1 x 3.
+    const MANY_REGISTERS: bool;
+    /// What is taken from numbers of 8 bits before they are multiplied: 128 where both factors must be signed.
+    const OFFSET: i32;
+
+    unsafe fn splat(x: f32) -> Self::Floats;
+    unsafe fn splat_integer(x: i32) -> Self::Integers;
+    /// Four bytes of activations in all lanes.
+    unsafe fn splat_quad(from: *const i8) -> Self::Bytes;
+    /// 64 bytes.
+    unsafe fn load_bytes(from: *const u8) -> Self::Bytes;
+    unsafe fn store_bytes(to: *mut u8, x: Self::Bytes);
+    /// 64 numbers of 8 bits, less [`Lanes::OFFSET`].
+    unsafe fn load_numbers(from: *const u8) -> Self::Bytes;
+    /// Sixteen `f32`.
+    unsafe fn load(from: *const f32) -> Self::Floats;
+    unsafe fn store(to: *mut f32, x: Self::Floats);
+    /// Sixteen numbers of IEEE half precision, little-endian.
+    unsafe fn load_f16(from: *const u8) -> Self::Floats;
+    /// Sixteen upper halves of `f32`, little-endian.
+    unsafe fn load_bf16(from: *const u8) -> Self::Floats;
+    /// Sixteen unsigned bytes.
+    unsafe fn load_u8(from: *const u8) -> Self::Floats;
+    /// Sixteen signed bytes.
+    unsafe fn load_i8(from: *const u8) -> Self::Floats;
+
+    /// `x` and `mask` in each byte.
+    unsafe fn and(x: Self::Bytes, mask: u8) -> Self::Bytes;
+    unsafe fn or(x: Self::Bytes, y: Self::Bytes) -> Self::Bytes;
+    /// Shifts 1, 2 or 4 to the right and 4 to the left; bits may come over from the neighbouring byte.
+    unsafe fn right1(x: Self::Bytes) -> Self::Bytes;
+    unsafe fn right2(x: Self::Bytes) -> Self::Bytes;
+    unsafe fn right4(x: Self::Bytes) -> Self::Bytes;
+    unsafe fn left4(x: Self::Bytes) -> Self::Bytes;
+
+    /// `sum + w0 a0 + w1 a1 + w2 a2 + w3 a3` in each lane, exactly. `SMALL`: all numbers `w` are below 64; otherwise they come
+    /// from [`Lanes::load_numbers`]. Activations are above -128.
+    unsafe fn dot<const SMALL: bool>(sum: Self::Integers, w: Self::Bytes, a: Self::Bytes) -> Self::Integers;
+    unsafe fn to_floats(x: Self::Integers) -> Self::Floats;
+    unsafe fn add(x: Self::Floats, y: Self::Floats) -> Self::Floats;
+    unsafe fn mul(x: Self::Floats, y: Self::Floats) -> Self::Floats;
+    /// `x y + z`, rounded once.
+    unsafe fn mul_add(x: Self::Floats, y: Self::Floats, z: Self::Floats) -> Self::Floats;
+}
+
+/// Work to be compiled for each instruction set.
+pub(super) trait Job {
+    /// # Safety
+    /// The processor has the instruction set of `L`. Implementations are `#[inline(always)]`.
+    unsafe fn run<L: Lanes>(self);
+}
+
+/// The instruction sets that there are kernels for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InstructionSet {
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "aarch64")]
+    NeonDot,
+    Scalar,
+}
+
+impl InstructionSet {
+    /// All that this processor has, the fastest first.
+    pub(super) fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let avx2 = avx2 && is_x86_feature_detected!("f16c");
+            let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+            if avx2 && avx512 && is_x86_feature_detected!("avx512vnni") {
+                found.push(Self::Avx512Vnni);
+            }
+            if avx2 && is_x86_feature_detected!("avxvnni") {
+                found.push(Self::AvxVnni);
+            }
+            if avx2 {
+                found.push(Self::Avx2);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            found.push(Self::NeonDot);
+        }
+        found.push(Self::Scalar);
+        found
+    }
+
+    /// The fastest of this processor.
+    pub(super) fn best() -> Self {
+        static BEST: OnceLock<InstructionSet> = OnceLock::new();
+        *BEST.get_or_init(|| Self::available()[0])
+    }
+
+    /// [`Lanes::OFFSET`] and [`Lanes::MANY_REGISTERS`].
+    pub(super) fn traits(self) -> (i32, bool) {
+        fn of<L: Lanes>() -> (i32, bool) {
+            (L::OFFSET, L::MANY_REGISTERS)
+        }
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => of::<avx512::Avx512>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => of::<avx2::Avx2<true>>(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => of::<avx2::Avx2<false>>(),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => of::<neon::NeonDot>(),
+            Self::Scalar => of::<scalar::Scalar>(),
+        }
+    }
+
+    /// Runs `job` with the vectors of this instruction set, which [`InstructionSet::available`] or
+    /// [`InstructionSet::best`] gave.
+    #[inline]
+    pub(super) fn run(self, job: impl Job) {
+        // SAFETY: a value other than `Scalar` is made only after the processor was asked.
+        unsafe {
+            match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx512Vnni => avx512::run(job),
+                #[cfg(target_arch = "x86_64")]
+                Self::AvxVnni => avx2::run_vnni(job),
+                #[cfg(target_arch = "x86_64")]
+                Self::Avx2 => avx2::run(job),
+                #[cfg(target_arch = "aarch64")]
+                Self::NeonDot => neon::run(job),
+                Self::Scalar => job.run::<scalar::Scalar>(),
+            }
+        }
+    }
+}

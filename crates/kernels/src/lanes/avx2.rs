@@ -1,0 +1,96 @@
+//! AVX2 with FMA and F16C: two registers are a vector.
+
+use std::arch::x86_64::{__m128i, __m256, _mm256_cvtph_ps};
+
+use half::{bf16, f16};
+
+use super::{Job, LANES, Lanes};
+
+pulp::simd_type! {
+    /// The proof that the processor has these features.
+    struct Features {
+        avx: "avx",
+        avx2: "avx2",
+        fma: "fma",
+        f16c: "f16c",
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(Features);
+
+impl Avx2 {
+    #[inline]
+    pub(super) fn try_new() -> Option<Self> {
+        Features::try_new().map(Self)
+    }
+
+    #[inline]
+    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
+        self.0.vectorize(
+            #[inline(always)]
+            || job.run(self),
+        )
+    }
+}
+
+impl Lanes for Avx2 {
+    type Vector = [__m256; 2];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> [__m256; 2] {
+        [self.0.avx._mm256_set1_ps(x); 2]
+    }
+
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> [__m256; 2] {
+        pulp::cast(*x)
+    }
+
+    #[inline(always)]
+    fn load_f16(self, x: &[f16; LANES]) -> [__m256; 2] {
+        let halves: [__m128i; 2] = pulp::cast(*x);
+        // SAFETY: `Features` is the proof of F16C.
+        halves.map(|half| unsafe { _mm256_cvtph_ps(half) })
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16; LANES]) -> [__m256; 2] {
+        let avx2 = self.0.avx2;
+        let halves: [__m128i; 2] = pulp::cast(*x);
+        halves.map(|half| pulp::cast(avx2._mm256_slli_epi32::<16>(avx2._mm256_cvtepu16_epi32(half))))
+    }
+
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> [__m256; 2] {
+        let Features { avx, avx2, .. } = self.0;
+        let halves: [[i8; 8]; 2] = pulp::cast(*x);
+        halves.map(|half| {
+            let bytes: [[i8; 8]; 2] = [half, [0; 8]];
+            avx._mm256_cvtepi32_ps(avx2._mm256_cvtepi8_epi32(pulp::cast(bytes)))
+        })
+    }
+
+    #[inline(always)]
+    fn to_array(self, x: [__m256; 2]) -> [f32; LANES] {
+        pulp::cast(x)
+    }
+
+    #[inline(always)]
+    fn add(self, x: [__m256; 2], y: [__m256; 2]) -> [__m256; 2] {
+        let avx = self.0.avx;
+        [avx._mm256_add_ps(x[0], y[0]), avx._mm256_add_ps(x[1], y[1])]
+    }
+
+    #[inline(always)]
+    fn mul(self, x: [__m256; 2], y: [__m256; 2]) -> [__m256; 2] {
+        let avx = self.0.avx;
+        [avx._mm256_mul_ps(x[0], y[0]), avx._mm256_mul_ps(x[1], y[1])]
+    }
+
+    #[inline(always)]
+    fn mul_add(self, x: [__m256; 2], y: [__m256; 2], z: [__m256; 2]) -> [__m256; 2] {
+        let fma = self.0.fma;
+        [fma._mm256_fmadd_ps(x[0], y[0], z[0]), fma._mm256_fmadd_ps(x[1], y[1], z[1])]
+    }
+}

@@ -1,0 +1,146 @@
+//! Sixteen lanes of `f32` in registers, loaded from `f32`, `f16`, `bf16` and `i8`: for loops in which the layout of the
+//! registers decides, such as products that stream weights and the tiles of attention.
+//!
+//! A kernel is a [`Job`], written once over [`Lanes`]; [`dispatch`] runs it with the implementation for this processor. All of
+//! them give the same bits: multiply-adds are fused, and a sum over the lanes goes through [`reduce`].
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use half::{bf16, f16};
+
+pub(crate) use crate::simd::{LANES, reduce};
+
+/// The operations of one instruction set. A value is the proof that the processor has it.
+pub(crate) trait Lanes: Copy + Send + Sync {
+    /// Sixteen `f32`.
+    type Vector: Copy;
+
+    fn splat(self, x: f32) -> Self::Vector;
+    fn load(self, x: &[f32; LANES]) -> Self::Vector;
+    fn load_f16(self, x: &[f16; LANES]) -> Self::Vector;
+    fn load_bf16(self, x: &[bf16; LANES]) -> Self::Vector;
+    fn load_i8(self, x: &[i8; LANES]) -> Self::Vector;
+    fn to_array(self, x: Self::Vector) -> [f32; LANES];
+    fn add(self, x: Self::Vector, y: Self::Vector) -> Self::Vector;
+    fn mul(self, x: Self::Vector, y: Self::Vector) -> Self::Vector;
+    /// `x y + z`, rounded once.
+    fn mul_add(self, x: Self::Vector, y: Self::Vector, z: Self::Vector) -> Self::Vector;
+}
+
+/// A number as it is stored, which [`Lanes`] widen while they load it.
+pub(crate) trait Element: bytemuck::Pod + Send + Sync {
+    fn load<L: Lanes>(lanes: L, x: &[Self; LANES]) -> L::Vector;
+}
+
+macro_rules! element {
+    ($type:ty, $load:ident) => {
+        impl Element for $type {
+            #[inline(always)]
+            fn load<L: Lanes>(lanes: L, x: &[Self; LANES]) -> L::Vector {
+                lanes.$load(x)
+            }
+        }
+    };
+}
+
+element!(f32, load);
+element!(f16, load_f16);
+element!(bf16, load_bf16);
+element!(i8, load_i8);
+
+/// Work that is compiled for each instruction set.
+pub(crate) trait Job {
+    type Output;
+
+    /// Implementations are `#[inline(always)]`, so that the instruction set of the caller is theirs.
+    fn run<L: Lanes>(self, lanes: L) -> Self::Output;
+}
+
+/// Runs `job` with the best instruction set of this processor.
+#[inline]
+pub(crate) fn dispatch<J: Job>(job: J) -> J::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(lanes) = avx512::Avx512::try_new() {
+        return lanes.run(job);
+    } else if let Some(lanes) = avx2::Avx2::try_new() {
+        return lanes.run(job);
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(lanes) = neon::Neon::try_new() {
+        return lanes.run(job);
+    }
+    scalar::Scalar.run(job)
+}
+
+/// Runs `job` with every instruction set of this processor, beginning with the plain code.
+#[cfg(test)]
+pub(crate) fn with_each<J: Job + Clone>(job: &J) -> Vec<(&'static str, J::Output)> {
+    let mut outputs = vec![("scalar", job.clone().run(scalar::Scalar))];
+    #[cfg(target_arch = "x86_64")]
+    {
+        outputs.extend(avx2::Avx2::try_new().map(|lanes| ("AVX2", lanes.run(job.clone()))));
+        outputs.extend(avx512::Avx512::try_new().map(|lanes| ("AVX-512", lanes.run(job.clone()))));
+    }
+    #[cfg(target_arch = "aarch64")]
+    outputs.extend(neon::Neon::try_new().map(|lanes| ("NEON", lanes.run(job.clone()))));
+    outputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All operations on the bits of one vector of each element.
+    #[derive(Clone)]
+    struct Everything([u16; LANES]);
+
+    impl Job for Everything {
+        type Output = Vec<[u32; LANES]>;
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> Self::Output {
+            let bits = self.0;
+            let f32s = lanes.load(&bits.map(|x| f32::from_bits(u32::from(x) << 16 | 0x1357)));
+            let f16s = lanes.load_f16(&bits.map(f16::from_bits));
+            let bf16s = lanes.load_bf16(&bits.map(bf16::from_bits));
+            let i8s = lanes.load_i8(&bits.map(|x| (x >> 5) as i8));
+            let product = lanes.mul(f16s, i8s);
+            let sum = lanes.add(f16s, i8s);
+            let fused = lanes.mul_add(f16s, i8s, lanes.splat(-0.3));
+            [f32s, f16s, bf16s, i8s, product, sum, fused].map(|x| lanes.to_array(x).map(f32::to_bits)).to_vec()
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_loads_and_computes_as_the_plain_code() {
+        for first in (0..=u16::MAX).step_by(LANES) {
+            let bits = std::array::from_fn(|i| first + i as u16);
+            let is_nan = bits.iter().any(|&x| f16::from_bits(x).is_nan() || bf16::from_bits(x).is_nan());
+            let outputs = with_each(&Everything(bits));
+            for (name, output) in &outputs[1..] {
+                for (found, expected) in output.iter().flatten().zip(outputs[0].1.iter().flatten()) {
+                    // The payload of a NaN is not part of the contract.
+                    let both_nan = is_nan && f32::from_bits(*found).is_nan() && f32::from_bits(*expected).is_nan();
+                    assert!(found == expected || both_nan, "{name}: {found:x} instead of {expected:x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_plain_code_widens_exactly() {
+        let output = Everything(std::array::from_fn(|i| 0x3c00 + i as u16)).run(scalar::Scalar);
+        for i in 0..LANES {
+            let bits = 0x3c00 + i as u16;
+            assert_eq!(f32::from_bits(output[1][i]), f16::from_bits(bits).to_f32());
+            assert_eq!(f32::from_bits(output[2][i]), bf16::from_bits(bits).to_f32());
+            assert_eq!(f32::from_bits(output[3][i]), f32::from((bits >> 5) as i8));
+        }
+    }
+}

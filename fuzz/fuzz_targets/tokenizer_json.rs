@@ -1,0 +1,13 @@
+//! `tokenizer.json`.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use openelm::Tokenizer;
+use openelm_fuzz::use_tokenizer;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(tokenizer) = Tokenizer::from_tokenizer_json(data) {
+        use_tokenizer(&tokenizer);
+    }
+});
