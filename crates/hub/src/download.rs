@@ -8,7 +8,6 @@ use ureq::http::{HeaderMap, Response, StatusCode};
 
 use crate::HubError;
 use crate::client::{Attempts, Client};
-use crate::error::Size;
 use crate::event::{Event, OnEvent};
 use crate::lock::lock;
 use crate::part::Part;
@@ -90,10 +89,7 @@ fn attempt(client: &Client, wanted: &Wanted, part: &mut Part, on_event: &mut OnE
     let response = client.get(wanted.url, &headers)?;
     let answer = |reason: &str| HubError::Answer { url: wanted.url.to_owned(), reason: reason.to_owned() };
     let total = match response.status() {
-        StatusCode::OK => {
-            part.restart(state(response.headers()).as_deref())?;
-            response.body().content_length()
-        }
+        StatusCode::OK => response.body().content_length(),
         StatusCode::PARTIAL_CONTENT if from > 0 => match content_range(response.headers()) {
             Some((start, total)) if start == from && same_state(&response, wanted, tag.as_deref()) => total,
             // Another piece than the one asked for, or one of another file.
@@ -108,6 +104,9 @@ fn attempt(client: &Client, wanted: &Wanted, part: &mut Part, on_event: &mut OnE
     {
         let (file, url) = (wanted.file.to_owned(), wanted.url.to_owned());
         return Err(HubError::Length { file, url, expected, found });
+    }
+    if response.status() == StatusCode::OK {
+        part.restart(state(response.headers()).as_deref())?;
     }
     let size = total.or(wanted.size);
     on_event(Event::Started { file: wanted.file, size, from: part.length() });
@@ -125,7 +124,7 @@ fn receive(
     let broke_off = |part: &Part, reason: String| HubError::BrokeOff {
         file: wanted.file.to_owned(),
         received: part.length(),
-        size: Size(size),
+        size,
         reason,
         kept,
     };

@@ -75,21 +75,21 @@ pub enum HubError {
         name: String,
     },
     /// The transfer ended too soon.
-    #[error("{file} broke off after {received} of {size} bytes ({reason}); {}", go_on(*.kept))]
+    #[error("{file} broke off after {received} of {} bytes ({reason}); {}", known(*.size), go_on(*.kept))]
     BrokeOff {
         /// The file.
         file: String,
         /// Bytes that are here.
         received: u64,
         /// Bytes there should be, if that is known.
-        size: Size,
+        size: Option<u64>,
         /// What the network says.
         reason: String,
         /// Whether the next attempt can begin where this one ended.
         kept: bool,
     },
     /// The server tells another length than the one that is known.
-    #[error("{file} should have {expected} bytes, but {url} sends {found}; nothing of it was kept")]
+    #[error("{file} should have {expected} bytes, but {url} sends {found}; try again later, or from another place")]
     Length {
         /// The file.
         file: String,
@@ -189,17 +189,8 @@ impl HubError {
     }
 }
 
-/// A size that may be unknown.
-#[derive(Debug, Clone, Copy)]
-pub struct Size(pub Option<u64>);
-
-impl std::fmt::Display for Size {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(size) => size.fmt(f),
-            None => f.write_str("unknown"),
-        }
-    }
+fn known(size: Option<u64>) -> String {
+    size.map_or("an unknown number of".to_owned(), |size| size.to_string())
 }
 
 fn go_on(kept: bool) -> &'static str {

@@ -37,7 +37,7 @@ mod settings;
 mod tokenizer;
 
 pub use corenet::CoreNetModel;
-pub use error::{HubError, Size};
+pub use error::HubError;
 pub use event::{Event, OnEvent};
 pub use glob::Pattern;
 pub use name::{Name, Repository};

@@ -4,26 +4,25 @@ use glob::Pattern;
 
 use crate::HubError;
 
-/// What every model is accompanied by: configuration, tokenizer, template, licence, card. Never code.
-const COMPANIONS: [&str; 8] =
-    ["*.json", "*.yaml", "*.yml", "*.jinja", "tokenizer*.model", "README*", "LICENSE*", "NOTICE*"];
+/// What a model may be accompanied by: card and licence; configuration, tokenizer and template. Never code.
+const CARDS: [&str; 3] = ["README*", "LICENSE*", "NOTICE*"];
+const CONFIGURATION: [&str; 5] = ["*.json", "*.yaml", "*.yml", "*.jinja", "tokenizer*.model"];
 
 /// Weights, best first: a repository often has the same ones in several formats.
 const WEIGHTS: [&str; 3] = ["*.safetensors", "*.gguf", "*.pt"];
 
-/// The files to pull: companions, and the weights in the first format there is, or those that `patterns` name.
+/// The files to pull: the weights in the first format there is, or those that `patterns` name, and what accompanies them.
 ///
 /// # Errors
 /// If there are no weights, if there are several models to choose from, or if a pattern matches nothing.
 pub(crate) fn select(name: &str, files: &[String], patterns: &[Pattern]) -> Result<Vec<String>, HubError> {
-    let matching = |pattern: &Pattern| files.iter().filter(|file| pattern.matches(file)).cloned().collect::<Vec<_>>();
     let of_kind = |kinds: &[&str]| -> Vec<String> {
         let kinds: Vec<Pattern> = kinds.iter().filter_map(|kind| Pattern::new(kind).ok()).collect();
         files.iter().filter(|file| kinds.iter().any(|kind| kind.matches(file))).cloned().collect()
     };
-    let mut chosen = of_kind(&COMPANIONS);
+    let mut chosen = Vec::new();
     for pattern in patterns {
-        let found = matching(pattern);
+        let found = files.iter().filter(|file| pattern.matches(file)).cloned().collect::<Vec<_>>();
         if found.is_empty() {
             let (pattern, files) = (pattern.to_string(), files.join(", "));
             return Err(HubError::NoSuchFile { name: name.to_owned(), pattern, files });
@@ -33,13 +32,17 @@ pub(crate) fn select(name: &str, files: &[String], patterns: &[Pattern]) -> Resu
     if patterns.is_empty() {
         let kind = WEIGHTS.into_iter().find(|kind| !of_kind(&[kind]).is_empty());
         let kind = kind.ok_or_else(|| HubError::NoWeights { name: name.to_owned() })?;
-        let weights = of_kind(&[kind]);
+        chosen = of_kind(&[kind]);
         // Safetensors may be shards of one model; the others are models each.
-        if kind != WEIGHTS[0] && weights.len() > 1 {
-            return Err(HubError::Choice { name: name.to_owned(), files: weights.join(", ") });
+        if kind != WEIGHTS[0] && chosen.len() > 1 {
+            return Err(HubError::Choice { name: name.to_owned(), files: chosen.join(", ") });
         }
-        chosen.extend(weights);
     }
+    // A GGUF file says everything itself; a configuration beside it is that of another format.
+    if !chosen.iter().all(|file| file.ends_with(".gguf")) {
+        chosen.extend(of_kind(&CONFIGURATION));
+    }
+    chosen.extend(of_kind(&CARDS));
     chosen.sort();
     chosen.dedup();
     Ok(chosen)
@@ -72,7 +75,7 @@ mod tests {
 
     #[test]
     fn one_of_several_models_is_chosen_by_name() {
-        let files = ["a-Q4_0.gguf", "a-Q8_0.gguf", "README.md"];
+        let files = ["a-Q4_0.gguf", "a-Q8_0.gguf", "config.json", "README.md"];
         assert!(matches!(chosen(&files, &[]), Err(HubError::Choice { .. })));
         assert_eq!(chosen(&files, &["*Q8_0*"]).unwrap(), ["README.md", "a-Q8_0.gguf"]);
         assert!(matches!(chosen(&files, &["*Q2*"]), Err(HubError::NoSuchFile { .. })));

@@ -4,6 +4,8 @@
 //! Files that may not be published (other people's text, Meta's tokenizer) are looked for in a folder beside the
 //! repository, `../shared`, or where the environment variable `OPENELM_SHARED` points; without them a test skips.
 
+pub mod server;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;

@@ -55,8 +55,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
     ctrlc::set_handler(interrupted).context("Ctrl-C cannot be caught")?;
 
     let mut display = Display { name: name.to_string(), bar: ProgressBar::hidden() };
-    let folder = pull(&name, &options, &settings, &mut |event| display.show(event))?;
-    Ok(writeln!(stdout(), "{}", folder.display())?)
+    let folder = pull(&name, &options, &settings, &mut |event| display.show(event));
+    display.bar.finish_and_clear();
+    Ok(writeln!(stdout(), "{}", folder?.display())?)
 }
 
 fn names() -> String {
@@ -97,7 +98,7 @@ impl Display {
             Event::Progress { received } => self.bar.set_position(received),
             Event::Retrying { reason } => {
                 self.bar.finish_and_clear();
-                eprintln!("{reason}; trying again");
+                eprintln!("trying again: {reason}");
             }
             Event::Finished { file, size, sha256, checked } => {
                 self.bar.finish_and_clear();
