@@ -21,7 +21,7 @@ mod tensor;
 mod tokenizer;
 mod weights;
 
-pub use cache::{Cache, LayerCache};
+pub use cache::Cache;
 pub use config::{Activation, ConfigError, LayerConfig, ModelConfig, NORM_EPS, Precision};
 pub use generation::{
     Finish, Generation, GenerationError, GenerationOptions, Sampler, SamplingError, SamplingOptions, StopStrings,
@@ -32,6 +32,7 @@ pub use layout::{TensorSpec, tensor_specs};
 pub use model::{Model, ModelError};
 /// The arithmetic below this crate: threads and matrices appear in its interface.
 pub use openelm_kernels as kernels;
+pub use openelm_kernels::attention::CacheType;
 pub use session::{Session, SessionError};
 pub use tensor::{DType, Encoding, Tensor, TensorError};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError, clean};

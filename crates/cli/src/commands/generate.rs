@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
-use openelm::{Finish, GenerationOptions, SamplingOptions, Session, generate};
+use clap::{Args, ValueEnum};
+use openelm::{CacheType, Finish, GenerationOptions, SamplingOptions, Session, generate};
 use serde_json::json;
 
 use super::ThreadOptions;
@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Longest sequence, prompt included [default: what the model was trained for]
     #[arg(long, value_name = "TOKENS")]
     context: Option<usize>,
+    /// How keys and values are stored: f32 is exact, f16 takes half and int8 a quarter of its memory
+    #[arg(long, value_enum, default_value_t = CacheOption::F32)]
+    cache: CacheOption,
     /// Always take the most probable token; the same as --temperature 0
     #[arg(long, conflicts_with = "temperature")]
     greedy: bool,
@@ -65,6 +68,23 @@ pub struct Arguments {
     threads: ThreadOptions,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum CacheOption {
+    F32,
+    F16,
+    Int8,
+}
+
+impl From<CacheOption> for CacheType {
+    fn from(option: CacheOption) -> Self {
+        match option {
+            CacheOption::F32 => Self::F32,
+            CacheOption::F16 => Self::F16,
+            CacheOption::Int8 => Self::Int8,
+        }
+    }
+}
+
 pub fn run(arguments: Arguments) -> Result<()> {
     let prompt = read_prompt(&arguments)?;
     let (model, tokenizer) = arguments.model.load()?;
@@ -74,7 +94,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         let tokens = ids.len();
         bail!("the prompt has {tokens} tokens and the context only {limit}; shorten it or raise --context");
     }
-    let mut session = Session::new(&model, arguments.threads.threads(), limit);
+    let mut session = Session::new(&model, arguments.threads.threads(), limit).with_cache(arguments.cache.into());
     let options = options(&arguments);
     options.sampling.validate()?;
 
