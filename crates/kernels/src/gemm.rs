@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use pulp::{Simd, WithSimd};
 
 use crate::Threads;
+use crate::cache_line::{CacheLine, reserve};
 use crate::matrix::Matrix;
 use crate::threads::Chunks;
 
@@ -59,11 +60,6 @@ pub(crate) struct Product<'a> {
     /// Whether to add to `out` instead of overwriting it.
     pub accumulate: bool,
 }
-
-/// Sixteen elements on a cache line of their own: a vector load then never straddles two lines.
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
-#[repr(C, align(64))]
-struct CacheLine([f32; 16]);
 
 thread_local! {
     /// Packed panels of A and B, kept between calls.
@@ -165,7 +161,8 @@ fn pack_both(threads: &Threads, a: Panels<'_>, b: Panels<'_>, depth: std::ops::R
     let panels = |p: &Panels<'_>| p.along.len().div_ceil(p.width);
     let (panels_a, panels_b) = (panels(&a), panels(&b));
     let lengths = (a.width * depth.len(), b.width * depth.len());
-    let (buffer_a, buffer_b) = (reserve(a.buffer, panels_a * lengths.0), reserve(b.buffer, panels_b * lengths.1));
+    let buffer_a: &mut [f32] = reserve(a.buffer, panels_a * lengths.0);
+    let buffer_b: &mut [f32] = reserve(b.buffer, panels_b * lengths.1);
     let (chunks_a, chunks_b) = (Chunks::new(buffer_a, lengths.0), Chunks::new(buffer_b, lengths.1));
     let (source_a, source_b) = ((a.view, a.along, a.width), (b.view, b.along, b.width));
     // Small groups, so that the threads share the work evenly and the counter is not fought over.
@@ -184,14 +181,6 @@ fn pack_both(threads: &Threads, a: Panels<'_>, b: Panels<'_>, depth: std::ops::R
             pack(target, *view, first, (*width).min(along.end - first), *width, depth.clone());
         }
     });
-}
-
-fn reserve(buffer: &mut Vec<CacheLine>, length: usize) -> &mut [f32] {
-    let lines = length.div_ceil(16);
-    if buffer.len() < lines {
-        buffer.resize(lines, CacheLine([0.0; 16]));
-    }
-    &mut bytemuck::cast_slice_mut(buffer)[..length]
 }
 
 /// Packs columns `first..first + count` of rows `depth` as `[depth][width]`, with zeros beyond `count`.

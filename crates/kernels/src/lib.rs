@@ -18,6 +18,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod cache_line;
 #[cfg(test)]
 mod check;
 pub mod cross_entropy;

@@ -1,6 +1,7 @@
 //! From the output of the query/key/value projection to what attention takes: norm of each query and key head, then RoPE.
 
 use crate::Threads;
+use crate::attention::KvCache;
 use crate::rms_norm::{normalise, row_backward, sum_rows};
 use crate::rope::{RopeTable, rotate, rotate_back};
 use crate::simd::dispatch;
@@ -42,6 +43,13 @@ pub struct Positions {
     pub time: usize,
 }
 
+impl Positions {
+    /// The position of a row.
+    fn at(&self, row: usize) -> usize {
+        self.start + row % self.time
+    }
+}
+
 /// RMSNorm weights of query and key heads, `[head_dim]` each, shared by all heads of the layer.
 #[derive(Debug, Clone, Copy)]
 pub struct QkNorms<'a> {
@@ -73,36 +81,90 @@ pub fn forward(
     heads: Heads,
     eps: f32,
 ) {
+    queries(threads, q, qkv, norms, rope, positions, heads, eps);
     let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
-    let d = heads.head_dim;
-    assert_eq!(q.len() / query_dim * qkv_dim, qkv.len(), "q does not fit qkv");
-    threads.for_each_chunk2((q, query_dim * TASK_ROWS), (k, kv_dim * TASK_ROWS), |task, q, k| {
-        let qkv = &qkv[task * TASK_ROWS * qkv_dim..];
+    threads.for_each_chunk(k, kv_dim * TASK_ROWS, |task, k| {
+        let first = task * TASK_ROWS;
         dispatch(
             #[inline(always)]
             || {
-                for (i, ((q, k), qkv)) in q
-                    .chunks_exact_mut(query_dim)
-                    .zip(k.chunks_exact_mut(kv_dim))
-                    .zip(qkv.chunks_exact(qkv_dim))
-                    .enumerate()
-                {
-                    let (cosines, sines) = rope.at(positions.start + (task * TASK_ROWS + i) % positions.time);
-                    let (queries, rest) = qkv.split_at(query_dim);
-                    for (out, x, weight) in [(q, queries, norms.map(|n| n.q)), (k, &rest[..kv_dim], norms.map(|n| n.k))]
-                    {
-                        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-                            match weight {
-                                Some(weight) => normalise(out, x, weight, eps),
-                                None => out.copy_from_slice(x),
-                            }
-                            rotate(out, cosines, sines);
-                        }
-                    }
+                for (i, k) in k.chunks_exact_mut(kv_dim).enumerate() {
+                    let x = &qkv[(first + i) * qkv_dim + query_dim..][..kv_dim];
+                    rotate_heads(k, x, norms.map(|n| n.k), rope, positions.at(first + i), eps);
                 }
             },
         );
     });
+}
+
+/// Like [`forward`] for the tokens that come next in `cache`, to which their keys and values are appended.
+pub fn forward_into_cache(
+    threads: &Threads,
+    q: &mut [f32],
+    cache: &mut KvCache,
+    qkv: &[f32],
+    norms: Option<QkNorms<'_>>,
+    rope: &RopeTable,
+    heads: Heads,
+    eps: f32,
+) {
+    let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
+    let d = heads.head_dim;
+    assert!(cache.kv_heads() == heads.kv_heads && cache.head_dim() == d, "the cache is not one of {heads:?}");
+    let rows = qkv.len() / qkv_dim;
+    let positions = Positions { start: cache.len(), time: rows };
+    queries(threads, q, qkv, norms, rope, positions, heads, eps);
+    cache.append(
+        threads,
+        rows,
+        #[inline(always)]
+        |row, head, key| {
+            let kv = &qkv[row * qkv_dim + query_dim + head * d..];
+            rotate_heads(key, &kv[..d], norms.map(|n| n.k), rope, positions.at(row), eps);
+            &kv[kv_dim..][..d]
+        },
+    );
+}
+
+/// The queries of [`forward`].
+fn queries(
+    threads: &Threads,
+    q: &mut [f32],
+    qkv: &[f32],
+    norms: Option<QkNorms<'_>>,
+    rope: &RopeTable,
+    positions: Positions,
+    heads: Heads,
+    eps: f32,
+) {
+    let (query_dim, qkv_dim) = (heads.query_dim(), heads.qkv_dim());
+    assert_eq!(q.len() / query_dim * qkv_dim, qkv.len(), "q does not fit qkv");
+    threads.for_each_chunk(q, query_dim * TASK_ROWS, |task, q| {
+        let first = task * TASK_ROWS;
+        dispatch(
+            #[inline(always)]
+            || {
+                for (i, q) in q.chunks_exact_mut(query_dim).enumerate() {
+                    let x = &qkv[(first + i) * qkv_dim..][..query_dim];
+                    rotate_heads(q, x, norms.map(|n| n.q), rope, positions.at(first + i), eps);
+                }
+            },
+        );
+    });
+}
+
+/// Normalises the heads of a row, if there is a weight, and rotates them.
+#[inline(always)]
+fn rotate_heads(out: &mut [f32], x: &[f32], weight: Option<&[f32]>, rope: &RopeTable, position: usize, eps: f32) {
+    let (cosines, sines) = rope.at(position);
+    let d = 2 * cosines.len();
+    for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+        match weight {
+            Some(weight) => normalise(out, x, weight, eps),
+            None => out.copy_from_slice(x),
+        }
+        rotate(out, cosines, sines);
+    }
 }
 
 /// Writes `dqkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`, from the derivatives by [`forward`]'s outputs `dq` and `dk`
@@ -136,7 +198,7 @@ pub fn backward(
             || {
                 for (i, dqkv) in dqkv.chunks_exact_mut(qkv_dim).enumerate() {
                     let row = task * TASK_ROWS + i;
-                    let (cosines, sines) = rope.at(positions.start + row % positions.time);
+                    let (cosines, sines) = rope.at(positions.at(row));
                     let qkv = &qkv[row * qkv_dim..][..qkv_dim];
                     let (dq, dk) = (&dq[row * query_dim..][..query_dim], &dk[row * kv_dim..][..kv_dim]);
                     let (dx, dvalues) = dqkv.split_at_mut(query_dim + kv_dim);
@@ -174,6 +236,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::attention::CacheType;
     use crate::check::{assert_close, assert_derivative, values, wide};
 
     fn reference(qkv: &[f64], norms: Option<[&[f64]; 2]>, positions: Positions, heads: Heads) -> Vec<f64> {
@@ -236,6 +299,22 @@ mod tests {
             let (a, b) = (wide(&wq), wide(&wk));
             let plain = |qkv: &[f64], a: &[f64], b: &[f64]| reference(qkv, normed.then_some([a, b]), positions, heads);
             assert_close(&joined(&q, &k), &plain(&wide(&qkv), &a, &b), 1e-4);
+            // Into the cache of one sequence go the same keys, and the values; chunk by chunk.
+            let mut cache = KvCache::new(CacheType::F32, kv_heads, d);
+            let (mut cached_q, single) = (vec![f32::NAN; q.len() / sequences], Positions { start: 0, time });
+            let qkv_of_one = &qkv[..time * heads.qkv_dim()];
+            let (first, second) = qkv_of_one.split_at(time / 2 * heads.qkv_dim());
+            let (first_q, second_q) = cached_q.split_at_mut(time / 2 * heads.query_dim());
+            for (q, qkv) in [(first_q, first), (second_q, second)] {
+                forward_into_cache(&Threads::new(2), q, &mut cache, qkv, norms, &rope, heads, 1e-6);
+            }
+            let (mut q_of_one, mut k_of_one) = (cached_q.clone(), vec![f32::NAN; k.len() / sequences]);
+            let threads = Threads::single();
+            forward(&threads, &mut q_of_one, &mut k_of_one, qkv_of_one, norms, &rope, single, heads, 1e-6);
+            let v_of_one = qkv_of_one.chunks(heads.qkv_dim()).flat_map(|row| &row[heads.query_dim() + heads.kv_dim()..]);
+            prop_assert_eq!(cached_q, q_of_one);
+            prop_assert_eq!(cache.stored(), (k_of_one, v_of_one.copied().collect()));
+
             let dout = joined(&dq, &dk);
             let kv_start = heads.query_dim() + heads.kv_dim();
             for (dqkv, dv) in dqkv.chunks(heads.qkv_dim()).zip(dv.chunks(heads.kv_dim())) {

@@ -97,14 +97,6 @@ pub(crate) fn exp_sum(x: &mut [f32], shift: f32) -> f32 {
     reduce(lanes)
 }
 
-/// `y += a * x`.
-#[inline(always)]
-pub(crate) fn axpy(y: &mut [f32], a: f32, x: &[f32]) {
-    for (y, &x) in y.iter_mut().zip(x) {
-        *y = a.mul_add(x, *y);
-    }
-}
-
 /// `e^x` to about one unit in the last place, without branches, so that loops over it vectorise. Below -87.3 it stays at
 /// the smallest normal number, above 88.7 at the largest finite one; NaN gives NaN.
 #[inline(always)]

@@ -7,12 +7,11 @@
 //!      └────────────────────────────────────── + ─ out
 //! ```
 
-use openelm_kernels::attention::{self, Rows, Shape};
+use openelm_kernels::attention::{self, KvCache, Rows, Shape};
 use openelm_kernels::qk_norm_rope::{self, Heads, Positions};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::{Threads, linear, rms_norm, swiglu};
 
-use crate::cache::LayerCache;
 use crate::config::{LayerConfig, ModelConfig, NORM_EPS};
 use crate::weights::LayerWeights;
 
@@ -83,8 +82,8 @@ impl Span {
 
 /// Where the keys and values of a pass go.
 pub enum Memory<'a> {
-    /// Into the cache, behind those of earlier passes (one sequence).
-    Cache(&'a mut LayerCache),
+    /// Into the cache, behind those of earlier passes (one sequence); [`Activations::k`] stays empty.
+    Cache(&'a mut KvCache),
     /// They are not needed again, but a backward pass follows.
     Backward,
 }
@@ -132,34 +131,23 @@ pub fn forward(
     fit(&mut kept.qkv, rows * qkv_dim);
     linear::forward(threads, &mut kept.qkv, &scratch.normed, weights.qkv_proj, dim, false);
     fit(&mut kept.q, rows * query_dim);
-    fit(&mut kept.k, rows * kv_dim);
-    let (heads, positions) = (heads(config, layer), span.positions());
-    qk_norm_rope::forward(
-        threads,
-        &mut kept.q,
-        &mut kept.k,
-        &kept.qkv,
-        weights.qk_norms,
-        rope,
-        positions,
-        heads,
-        NORM_EPS,
-    );
-
     fit(&mut kept.attended, rows * query_dim);
-    let shape = span.attention(config, layer);
+    let heads = heads(config, layer);
     match memory {
         Memory::Cache(cache) => {
-            cache.append(&kept.k, kept.qkv.chunks_exact(qkv_dim).map(|row| &row[query_dim + kv_dim..]));
-            let k = Rows { data: &cache.keys, stride: kv_dim };
-            let v = Rows { data: &cache.values, stride: kv_dim };
-            attention::forward(threads, &mut kept.attended, None, &kept.q, k, v, shape);
+            let (q, qkv, norms) = (&mut kept.q, &kept.qkv, weights.qk_norms);
+            qk_norm_rope::forward_into_cache(threads, q, cache, qkv, norms, rope, heads, NORM_EPS);
+            attention::cached(threads, &mut kept.attended, &kept.q, cache, layer.query_heads);
         }
         Memory::Backward => {
+            fit(&mut kept.k, rows * kv_dim);
+            let (q, k, qkv, norms) = (&mut kept.q, &mut kept.k, &kept.qkv, weights.qk_norms);
+            qk_norm_rope::forward(threads, q, k, qkv, norms, rope, span.positions(), heads, NORM_EPS);
             fit(&mut kept.log_sums, rows * layer.query_heads);
             let k = Rows { data: &kept.k, stride: kv_dim };
             let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: qkv_dim };
-            attention::forward(threads, &mut kept.attended, Some(&mut kept.log_sums), &kept.q, k, v, shape);
+            let shape = span.attention(config, layer);
+            attention::forward(threads, &mut kept.attended, &mut kept.log_sums, &kept.q, k, v, shape);
         }
     }
     kept.mid.clear();

@@ -1,32 +1,21 @@
 //! The key/value cache of one sequence.
 
+use openelm_kernels::attention::{CacheType, KvCache};
+
 use crate::config::ModelConfig;
-
-/// Keys (normalised and rotated) and values of one layer, `[tokens, kv_heads * head_dim]` each.
-#[derive(Debug, Clone, Default)]
-pub struct LayerCache {
-    pub(crate) keys: Vec<f32>,
-    pub(crate) values: Vec<f32>,
-}
-
-impl LayerCache {
-    pub(crate) fn append<'a>(&mut self, keys: &[f32], values: impl Iterator<Item = &'a [f32]>) {
-        self.keys.extend_from_slice(keys);
-        values.for_each(|row| self.values.extend_from_slice(row));
-    }
-}
 
 /// The key/value cache of all layers. It grows with the sequence.
 #[derive(Debug, Clone)]
 pub struct Cache {
-    pub(crate) layers: Vec<LayerCache>,
-    tokens: usize,
+    /// Keys (normalised and rotated) and values of each layer.
+    pub(crate) layers: Vec<KvCache>,
 }
 
 impl Cache {
     /// An empty cache.
-    pub fn new(config: &ModelConfig) -> Self {
-        Self { layers: vec![LayerCache::default(); config.layers.len()], tokens: 0 }
+    pub fn new(config: &ModelConfig, cache_type: CacheType) -> Self {
+        let layer = |kv_heads| KvCache::new(cache_type, kv_heads, config.head_dim);
+        Self { layers: config.layers.iter().map(|config| layer(config.kv_heads)).collect() }
     }
 
     /// Bytes that the cache of `tokens` tokens takes.
@@ -36,38 +25,16 @@ impl Cache {
 
     /// Tokens seen so far.
     pub fn len(&self) -> usize {
-        self.tokens
+        self.layers.first().map_or(0, KvCache::len)
     }
 
     /// Whether no token was seen yet.
     pub fn is_empty(&self) -> bool {
-        self.tokens == 0
-    }
-
-    /// Room for `tokens` tokens in all, so that growing never copies.
-    pub(crate) fn reserve(&mut self, config: &ModelConfig, tokens: usize) {
-        for (cache, layer) in self.layers.iter_mut().zip(&config.layers) {
-            let room = tokens * layer.kv_heads * config.head_dim;
-            cache.keys.reserve_exact(room.saturating_sub(cache.keys.len()));
-            cache.values.reserve_exact(room.saturating_sub(cache.values.len()));
-        }
-    }
-
-    /// Counts `tokens` more, which every layer has taken in.
-    pub(crate) fn advance(&mut self, tokens: usize) {
-        self.tokens += tokens;
+        self.len() == 0
     }
 
     /// Forgets all tokens from position `tokens` on; does nothing if there are fewer.
     pub fn truncate(&mut self, tokens: usize) {
-        if tokens >= self.tokens {
-            return;
-        }
-        for layer in &mut self.layers {
-            let width = layer.keys.len() / self.tokens;
-            layer.keys.truncate(tokens * width);
-            layer.values.truncate(tokens * width);
-        }
-        self.tokens = tokens;
+        self.layers.iter_mut().for_each(|layer| layer.truncate(tokens));
     }
 }

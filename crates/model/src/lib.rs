@@ -22,7 +22,7 @@ mod tensor;
 mod tokenizer;
 mod weights;
 
-pub use cache::{Cache, LayerCache};
+pub use cache::Cache;
 pub use config::{Activation, ConfigError, LayerConfig, ModelConfig, NORM_EPS, Precision};
 pub use generation::{
     Finish, Generation, GenerationError, GenerationOptions, Sampler, SamplingError, SamplingOptions, StopStrings,
@@ -34,6 +34,7 @@ pub use memory::{Footprint, MemoryError, available_memory};
 pub use model::{Model, ModelError};
 /// The arithmetic below this crate: threads and matrices appear in its interface.
 pub use openelm_kernels as kernels;
+pub use openelm_kernels::attention::CacheType;
 pub use session::{Session, SessionError};
 pub use tensor::{DType, Encoding, Tensor, TensorError};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError, clean};

@@ -1,5 +1,6 @@
 //! Running a model over one sequence: prompts in chunks, then token by token.
 
+use openelm_kernels::attention::CacheType;
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::{Threads, embedding, linear, rms_norm};
 
@@ -79,13 +80,19 @@ impl<'m> Session<'m> {
             weights: model.weights(),
             threads,
             limit,
-            cache: Cache::new(config),
+            cache: Cache::new(config, CacheType::default()),
             rope: RopeTable::new(config.head_dim, config.rope_theta),
             kept: Activations::default(),
             scratch: Scratch::default(),
             stream: [Vec::new(), Vec::new()],
             logits: Vec::new(),
         }
+    }
+
+    /// The same session, empty, with keys and values stored as `cache_type` (`f32` otherwise).
+    pub fn with_cache(mut self, cache_type: CacheType) -> Self {
+        self.cache = Cache::new(self.model.config(), cache_type);
+        self
     }
 
     /// Tokens taken in so far.
@@ -146,7 +153,6 @@ impl<'m> Session<'m> {
         if tokens > self.limit {
             return Err(SessionError::ContextFull { tokens, limit: self.limit });
         }
-        self.cache.reserve(self.model.config(), tokens.next_power_of_two().min(self.limit));
         self.rope.grow_to(tokens);
         Ok(())
     }
@@ -165,7 +171,6 @@ impl<'m> Session<'m> {
             block::forward(&pass, layer, weights, x, out, &mut self.kept, &mut self.scratch, memory);
             std::mem::swap(x, out);
         }
-        self.cache.advance(ids.len());
     }
 
     /// Logits of all rows of the residual stream.

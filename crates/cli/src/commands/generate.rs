@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
-use openelm::{Finish, GenerationOptions, SamplingOptions, Session, generate};
+use clap::{Args, ValueEnum};
+use openelm::{CacheType, Finish, GenerationOptions, SamplingOptions, Session, generate};
 use serde_json::json;
 
 use super::{MemoryOptions, ThreadOptions};
@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Longest sequence, prompt included [default: what the model was trained for]
     #[arg(long, value_name = "TOKENS")]
     context: Option<usize>,
+    /// How keys and values are stored: f32 is exact, f16 takes half and int8 a quarter of its memory
+    #[arg(long, value_enum, default_value_t = CacheOption::F32)]
+    cache: CacheOption,
     /// Always take the most probable token; the same as --temperature 0
     #[arg(long, conflicts_with = "temperature")]
     greedy: bool,
@@ -67,6 +70,23 @@ pub struct Arguments {
     memory: MemoryOptions,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum CacheOption {
+    F32,
+    F16,
+    Int8,
+}
+
+impl From<CacheOption> for CacheType {
+    fn from(option: CacheOption) -> Self {
+        match option {
+            CacheOption::F32 => Self::F32,
+            CacheOption::F16 => Self::F16,
+            CacheOption::Int8 => Self::Int8,
+        }
+    }
+}
+
 pub fn run(arguments: Arguments) -> Result<()> {
     let prompt = read_prompt(&arguments)?;
     let (stored, tokenizer) = arguments.model.open()?;
@@ -82,7 +102,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     arguments.memory.check(&stored.config, stored.size(), tokens)?;
     let threads = arguments.threads.threads();
     let model = stored.into_packed_model(&threads)?;
-    let mut session = Session::new(&model, threads, limit);
+    let mut session = Session::new(&model, threads, limit).with_cache(arguments.cache.into());
 
     let mut out = stdout().lock();
     let mut written = Ok(());

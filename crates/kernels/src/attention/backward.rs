@@ -7,12 +7,15 @@
 
 use std::cell::RefCell;
 
-use super::{KEYS, QUERIES, Rows, Shape, gather};
+use super::{KEYS, Rows, Shape, gather};
 use crate::Matrix;
 use crate::Threads;
 use crate::gemm::{Product, View, gemm};
 use crate::simd::{dispatch, dot, exp};
 use crate::threads::Chunks;
+
+/// Queries (time steps) per block.
+const QUERIES: usize = 64;
 
 /// Where the derivatives are written.
 pub struct Gradients<'a> {

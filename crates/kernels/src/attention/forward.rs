@@ -1,149 +1,235 @@
 //! Attention over blocks of keys with a running softmax.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
-use super::{KEYS, QUERIES, Rows, Shape, gather, single};
-use crate::Matrix;
+use half::f16;
+
+use super::cache::{CacheType, KvCache, Stored};
+use super::running::Running;
+use super::source::{Cached, Projected, Source};
+use super::{KEYS, Rows, Shape, gather};
 use crate::Threads;
-use crate::gemm::{Product, View, gemm};
-use crate::simd::{dispatch, exp, exp_sum, maximum as largest};
+use crate::cache_line::CacheLine;
+use crate::lanes::{Job, Lanes, dispatch};
+use crate::simd;
 use crate::threads::Chunks;
 
-#[derive(Default)]
-struct Scratch {
-    queries: Vec<f32>,
-    scores: Vec<f32>,
-    sums: Vec<f32>,
-    maxima: Vec<f32>,
-    totals: Vec<f32>,
-}
+/// Rows of queries (of all heads of a group) that a task leads past the keys.
+const TASK_ROWS: usize = 256;
+/// Up to this many rows, keys are shared out among the tasks, and what is not `f32` is widened row by row in registers.
+const FEW_ROWS: usize = 16;
+/// Keys in a task for few rows.
+const TASK_KEYS: usize = 2 * KEYS;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    /// What the tasks of a few rows have gathered, until it is merged.
+    static GATHERED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `out = softmax(q k^T / sqrt(d)) v`, causal.
+#[derive(Default)]
+struct Scratch {
+    running: Vec<f32>,
+    buffers: Buffers,
+}
+
+#[derive(Default)]
+struct Buffers {
+    /// Scaled queries, `[rows, head_dim]`.
+    queries: Vec<f32>,
+    /// A tile laid out, and a tile widened.
+    tile: Vec<CacheLine>,
+    wide: Vec<CacheLine>,
+}
+
+/// `out = softmax(q k^T / sqrt(d)) v`, causal, for sequences without cached keys.
 ///
-/// `q` and `out` are `[sequences * queries, query_heads * head_dim]`. Where `log_sums` is given, `[sequences * queries,
-/// query_heads]`, it receives the logarithm of each softmax's denominator, which [`super::backward`] needs.
+/// `q` and `out` are `[sequences * queries, query_heads * head_dim]`; `log_sums`, `[sequences * queries, query_heads]`,
+/// receives the logarithm of each softmax's denominator, which [`super::backward`] needs.
 pub fn forward(
     threads: &Threads,
     out: &mut [f32],
-    log_sums: Option<&mut [f32]>,
+    log_sums: &mut [f32],
     q: &[f32],
     k: Rows<'_>,
     v: Rows<'_>,
     shape: Shape,
 ) {
+    assert_eq!(log_sums.len() * shape.head_dim, q.len(), "log_sums do not fit {shape:?}");
+    run(threads, out, Some(log_sums), q, shape, &Projected { k, v, shape });
+}
+
+/// `out = softmax(q k^T / sqrt(d)) v`, causal, of the last tokens in `cache`.
+///
+/// `q` and `out` are `[queries, query_heads * head_dim]`; the keys and values of the queries' own positions are the last
+/// ones in the cache.
+pub fn cached(threads: &Threads, out: &mut [f32], q: &[f32], cache: &KvCache, query_heads: usize) {
+    let (kv_heads, head_dim) = (cache.kv_heads(), cache.head_dim());
+    let queries = q.len() / (query_heads * head_dim);
+    let shape = Shape { sequences: 1, queries, keys: cache.len(), query_heads, kv_heads, head_dim };
+    match cache.cache_type() {
+        CacheType::F32 => run(threads, out, None, q, shape, &Cached::<f32>::new(cache)),
+        CacheType::F16 => run(threads, out, None, q, shape, &Cached::<f16>::new(cache)),
+        CacheType::Int8 => run(threads, out, None, q, shape, &Cached::<i8>::new(cache)),
+    }
+}
+
+fn run<S: Source>(
+    threads: &Threads,
+    out: &mut [f32],
+    log_sums: Option<&mut [f32]>,
+    q: &[f32],
+    shape: Shape,
+    source: &S,
+) {
     assert!(shape.keys >= shape.queries && shape.query_heads.is_multiple_of(shape.kv_heads), "impossible {shape:?}");
     assert_eq!(q.len(), shape.sequences * shape.queries * shape.query_dim(), "q does not fit {shape:?}");
     assert_eq!(out.len(), q.len(), "out does not fit {shape:?}");
-    let log_sums = match log_sums {
-        None if shape.queries == 1 => return single::forward(threads, out, q, k, v, shape),
-        None => &mut [],
-        Some(log_sums) => {
-            assert_eq!(log_sums.len() * shape.head_dim, q.len(), "log_sums do not fit {shape:?}");
-            log_sums
-        }
-    };
-    let keep_log_sums = !log_sums.is_empty();
-    let (out, log_sums) = (Chunks::new(out, 1), Chunks::new(log_sums, 1));
-    let blocks = shape.queries.div_ceil(QUERIES);
-    let group = shape.group();
-    threads.run(shape.sequences * shape.kv_heads * blocks, |task| {
-        // The last blocks see the most keys: they go first, so that the threads end together.
-        let block = blocks - 1 - task % blocks;
-        let (sequence, head) = (task / blocks / shape.kv_heads, task / blocks % shape.kv_heads);
-        let first = block * QUERIES;
-        let count = QUERIES.min(shape.queries - first);
-        let first_row = sequence * shape.queries + first;
-        SCRATCH.with_borrow_mut(|scratch| {
-            gather(&mut scratch.queries, q, &shape, head, first_row, count, shape.scale());
-            attend(scratch, k, v, &shape, (sequence, head), first, count);
-            for query in 0..count {
-                let row = first_row + query;
-                let width = group * shape.head_dim;
-                // SAFETY: this task alone writes the columns of its group of heads in its rows.
-                let target = unsafe { out.slice(row * shape.query_dim() + head * width, width) };
-                for (g, target) in target.chunks_exact_mut(shape.head_dim).enumerate() {
-                    let r = query * group + g;
-                    let factor = 1.0 / scratch.totals[r];
-                    let sums = &scratch.sums[r * shape.head_dim..][..shape.head_dim];
-                    target.iter_mut().zip(sums).for_each(|(target, sum)| *target = sum * factor);
-                }
-                if keep_log_sums {
-                    // SAFETY: as above.
-                    let target = unsafe { log_sums.slice(row * shape.query_heads + head * group, group) };
-                    for (g, target) in target.iter_mut().enumerate() {
-                        let r = query * group + g;
-                        *target = scratch.maxima[r] + scratch.totals[r].ln();
-                    }
-                }
+    let output = Output { out: Chunks::new(out, 1), log_sums: log_sums.map(|sums| Chunks::new(sums, 1)) };
+    let heads = shape.sequences * shape.kv_heads;
+    let task_queries = (TASK_ROWS / shape.group()).max(1);
+    let blocks = shape.queries.div_ceil(task_queries);
+    let rows = shape.queries * shape.group();
+    let spans = if rows <= FEW_ROWS { shape.keys.div_ceil(TASK_KEYS) } else { 1 };
+    if spans > 1 {
+        let length = Running::length(rows, shape.head_dim);
+        let place = |head| Place { shape: &shape, head, queries: 0..shape.queries };
+        return GATHERED.with_borrow_mut(|gathered| {
+            gathered.resize(heads * spans * length, 0.0);
+            threads.for_each_chunk(gathered, length, |task, gathered| {
+                let first = task % spans * TASK_KEYS;
+                let keys = first..shape.keys.min(first + TASK_KEYS);
+                SCRATCH.with_borrow_mut(|Scratch { buffers, .. }| {
+                    attend(buffers, gathered, q, &place(task / spans), keys, source);
+                });
+            });
+            for (head, spans) in gathered.chunks_exact_mut(spans * length).enumerate() {
+                let (running, rest) = spans.split_at_mut(length);
+                let mut running = Running::view(running, rows);
+                simd::dispatch(
+                    #[inline(always)]
+                    || rest.chunks_exact_mut(length).for_each(|other| running.merge(&Running::view(other, rows))),
+                );
+                output.finish(&place(head), &running);
             }
+        });
+    }
+    // One block of keys is not worth waking a thread for.
+    let alone = Threads::single();
+    let threads = if rows <= FEW_ROWS && shape.keys <= KEYS { &alone } else { threads };
+    threads.run(heads * blocks, |task| {
+        // The last blocks see the most keys: they go first, so that the threads end together.
+        let first = (blocks - 1 - task % blocks) * task_queries;
+        let queries = first..shape.queries.min(first + task_queries);
+        let place = Place { shape: &shape, head: task / blocks, queries };
+        SCRATCH.with_borrow_mut(|Scratch { running, buffers }| {
+            running.resize(Running::length(place.rows(), shape.head_dim), 0.0);
+            let running = attend(buffers, running, q, &place, 0..place.position(place.queries.end), source);
+            output.finish(&place, &running);
         });
     });
 }
 
-/// Carries `sums` (not yet divided by `totals`), `maxima` and `totals` over all key blocks that the queries see.
-fn attend(
-    scratch: &mut Scratch,
-    k: Rows<'_>,
-    v: Rows<'_>,
-    shape: &Shape,
-    (sequence, head): (usize, usize),
-    first: usize,
-    count: usize,
-) {
-    let (alone, d, group) = (Threads::single(), shape.head_dim, shape.group());
-    let rows = count * group;
-    let past = shape.keys - shape.queries;
-    let Scratch { queries, scores, sums, maxima, totals } = scratch;
-    sums.clear();
-    sums.resize(rows * d, 0.0);
-    maxima.clear();
-    maxima.resize(rows, f32::NEG_INFINITY);
-    totals.clear();
-    totals.resize(rows, 0.0);
-    let visible = past + first + count;
-    for first_key in (0..visible).step_by(KEYS) {
-        let keys = KEYS.min(visible - first_key);
-        let row = sequence * shape.keys + first_key;
-        scores.resize(rows * KEYS, 0.0);
-        let a = View::rows(Matrix::F32(queries), d);
-        let b = View::rows(Matrix::F32(k.from(row, head, d)), k.stride).transposed();
-        gemm(&alone, scores, KEYS, Product { m: rows, n: keys, k: d, a, b, accumulate: false });
-        dispatch(
-            #[inline(always)]
-            || {
-                for r in 0..rows {
-                    // Keys of this block that the query sees; none if the block lies wholly after it.
-                    let seen = (past + first + r / group + 1).saturating_sub(first_key).min(keys);
-                    let scores = &mut scores[r * KEYS..][..keys];
-                    soften(scores, seen, &mut maxima[r], &mut totals[r], &mut sums[r * d..][..d]);
-                }
-            },
-        );
-        let a = View::rows(Matrix::F32(scores), KEYS);
-        let b = View::rows(Matrix::F32(v.from(row, head, d)), v.stride);
-        gemm(&alone, sums, d, Product { m: rows, n: d, k: keys, a, b, accumulate: true });
+/// Some queries of the query heads that share a key/value head.
+struct Place<'a> {
+    shape: &'a Shape,
+    /// Counts the key/value heads of all sequences.
+    head: usize,
+    queries: Range<usize>,
+}
+
+impl Place<'_> {
+    /// Rows of queries: those of all heads.
+    fn rows(&self) -> usize {
+        self.queries.len() * self.shape.group()
+    }
+
+    /// Sequence, and key/value head within it.
+    fn sequence_and_head(&self) -> (usize, usize) {
+        (self.head / self.shape.kv_heads, self.head % self.shape.kv_heads)
+    }
+
+    /// The position of a query among the keys.
+    #[inline(always)]
+    fn position(&self, query: usize) -> usize {
+        self.shape.keys - self.shape.queries + query
     }
 }
 
-/// Replaces the first `seen` scores by their exponentials relative to the new maximum and the others by zero; rescales
-/// what was summed so far.
-#[inline(always)]
-fn soften(scores: &mut [f32], seen: usize, maximum: &mut f32, total: &mut f32, sums: &mut [f32]) {
-    let (visible, hidden) = scores.split_at_mut(seen);
-    hidden.fill(0.0);
-    if visible.is_empty() {
-        return;
+/// Leads the queries of `place` past the keys at `keys`, which begin a block.
+fn attend<'b, S: Source>(
+    buffers: &mut Buffers,
+    running: &'b mut [f32],
+    q: &[f32],
+    place: &Place<'_>,
+    keys: Range<usize>,
+    source: &S,
+) -> Running<'b> {
+    let (sequence, head) = place.sequence_and_head();
+    let first = sequence * place.shape.queries + place.queries.start;
+    gather(&mut buffers.queries, q, place.shape, head, first, place.queries.len(), place.shape.scale());
+    let mut running = Running::start(running, place.rows());
+    dispatch(Passage { buffers, running: &mut running, place, keys, source });
+    running
+}
+
+struct Passage<'a, 'b, S> {
+    buffers: &'a mut Buffers,
+    running: &'a mut Running<'b>,
+    place: &'a Place<'a>,
+    keys: Range<usize>,
+    source: &'a S,
+}
+
+impl<S: Source> Job for Passage<'_, '_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { buffers: Buffers { queries, tile: laid_out, wide }, running, place, keys, source } = self;
+        let (sequence, head) = place.sequence_and_head();
+        let (position, group) = (place.position(place.queries.start), place.shape.group());
+        for block in keys.start / KEYS..keys.end.div_ceil(KEYS) {
+            let first_key = block * KEYS;
+            // Rows before see none of these keys.
+            let first_row = first_key.saturating_sub(position) * group;
+            let seen = |row: usize| (position + row / group + 1).saturating_sub(first_key).min(KEYS);
+            let tile = source.tile(block, sequence, head, laid_out);
+            if place.rows() > FEW_ROWS {
+                S::Element::widened(lanes, tile, wide).attend(lanes, running, queries, first_row, seen);
+            } else {
+                tile.attend(lanes, running, queries, first_row, seen);
+            }
+        }
     }
-    let new = largest(visible).max(*maximum);
-    if new > *maximum {
-        let factor = if *total > 0.0 { exp(*maximum - new) } else { 0.0 };
-        *total *= factor;
-        sums.iter_mut().for_each(|x| *x *= factor);
-        *maximum = new;
+}
+
+struct Output {
+    out: Chunks<f32>,
+    log_sums: Option<Chunks<f32>>,
+}
+
+impl Output {
+    /// Writes what the queries of `place` have gathered.
+    fn finish(&self, place: &Place<'_>, running: &Running<'_>) {
+        let (shape, group) = (place.shape, place.shape.group());
+        let (sequence, head) = place.sequence_and_head();
+        let width = group * shape.head_dim;
+        for (i, query) in place.queries.clone().enumerate() {
+            let row = sequence * shape.queries + query;
+            // SAFETY: one place alone has these queries of this group of heads, and it is finished once.
+            let out = unsafe { self.out.slice(row * shape.query_dim() + head * width, width) };
+            for (g, out) in out.chunks_exact_mut(shape.head_dim).enumerate() {
+                running.finish(i * group + g, out);
+            }
+            if let Some(log_sums) = &self.log_sums {
+                // SAFETY: as above.
+                let log_sums = unsafe { log_sums.slice(row * shape.query_heads + head * group, group) };
+                for (g, log_sum) in log_sums.iter_mut().enumerate() {
+                    *log_sum = running.log_sum(i * group + g);
+                }
+            }
+        }
     }
-    *total += exp_sum(visible, *maximum);
 }

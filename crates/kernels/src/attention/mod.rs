@@ -9,16 +9,26 @@
 //! ```
 
 mod backward;
+mod cache;
 mod forward;
-mod single;
+mod running;
+mod source;
+mod tile;
 
 pub use backward::{Gradients, backward};
-pub use forward::forward;
+pub use cache::{CacheType, KvCache};
+pub use forward::{cached, forward};
 
-/// Queries (time steps) per block.
-const QUERIES: usize = 64;
+use crate::lanes::LANES;
+
 /// Keys per block.
 const KEYS: usize = 64;
+
+/// Elements that a value takes in a tile: whole vectors.
+#[inline(always)]
+const fn padded(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(LANES)
+}
 
 /// Sizes of an attention operation over several sequences of equal length.
 ///

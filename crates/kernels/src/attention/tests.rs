@@ -47,27 +47,100 @@ fn rows(data: &[f32], shape: Shape) -> Rows<'_> {
     Rows { data, stride: shape.kv_heads * shape.head_dim }
 }
 
+/// Outputs of the training pass.
+fn forward_with(threads: usize, q: &[f32], k: &[f32], v: &[f32], shape: Shape) -> (Vec<f32>, Vec<f32>) {
+    let (mut out, mut log_sums) = (vec![f32::NAN; q.len()], vec![f32::NAN; q.len() / shape.head_dim]);
+    forward(&Threads::new(threads), &mut out, &mut log_sums, q, rows(k, shape), rows(v, shape), shape);
+    (out, log_sums)
+}
+
+/// Appends the rows of `k` and `v` from `first` up to `last`.
+fn append(cache: &mut KvCache, threads: &Threads, k: &[f32], v: &[f32], first: usize, last: usize) {
+    let (heads, d) = (cache.kv_heads(), cache.head_dim());
+    cache.append(threads, last - first, |row, head, key| {
+        let start = ((first + row) * heads + head) * d;
+        key.copy_from_slice(&k[start..][..d]);
+        &v[start..][..d]
+    });
+}
+
+const CACHE_TYPES: [CacheType; 3] = [CacheType::F32, CacheType::F16, CacheType::Int8];
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(30))]
     #[test]
     fn blocks_give_the_attention_of_the_definition(
-        sequences in 1usize..3, queries in 1usize..140, past in 0usize..90, kv_heads in 1usize..3, group in 1usize..5,
-        head_dim in prop::sample::select(vec![2usize, 6, 16, 24]), keep in any::<bool>(),
+        sequences in 1usize..3, queries in 1usize..200, kv_heads in 1usize..3, group in 1usize..9,
+        head_dim in prop::sample::select(vec![2usize, 6, 16, 24]),
     ) {
-        let shape = Shape { sequences, queries, keys: queries + past, query_heads: kv_heads * group, kv_heads, head_dim };
+        let shape = Shape { sequences, queries, keys: queries, query_heads: kv_heads * group, kv_heads, head_dim };
         let q = values(sequences * queries * shape.query_dim(), 0.1);
-        let k = values(sequences * shape.keys * kv_heads * head_dim, 0.2);
-        let v = values(sequences * shape.keys * kv_heads * head_dim, 0.3);
-        let run = |count| {
-            let mut out = vec![f32::NAN; q.len()];
-            let mut log_sums = vec![0.0; q.len() / head_dim];
-            let log_sums = if keep { Some(&mut log_sums[..]) } else { None };
-            forward(&Threads::new(count), &mut out, log_sums, &q, rows(&k, shape), rows(&v, shape), shape);
-            out
-        };
-        let out = run(1);
+        let k = values(sequences * queries * kv_heads * head_dim, 0.2);
+        let v = values(sequences * queries * kv_heads * head_dim, 0.3);
+        let (out, log_sums) = forward_with(1, &q, &k, &v, shape);
         assert_close(&out, &reference(&wide(&q), &wide(&k), &wide(&v), shape), 2e-6);
-        prop_assert_eq!(out, run(3));
+        for threads in [2, 3, 5] {
+            prop_assert_eq!((&out, &log_sums), (&forward_with(threads, &q, &k, &v, shape).0, &log_sums));
+        }
+    }
+
+    #[test]
+    fn every_cache_gives_the_attention_of_what_it_stores(
+        past in prop::sample::select(vec![0usize, 1, 62, 63, 64, 65, 127, 128, 129, 300, 700]), queries in 1usize..150,
+        kv_heads in 1usize..3, group in 1usize..9, head_dim in prop::sample::select(vec![2usize, 7, 16, 24, 80]),
+        one in any::<bool>(), which in 0..3,
+    ) {
+        let (queries, cache_type) = (if one { 1 } else { queries }, CACHE_TYPES[which as usize]);
+        let keys = past + queries;
+        let shape = Shape { sequences: 1, queries, keys, query_heads: kv_heads * group, kv_heads, head_dim };
+        let q = values(queries * shape.query_dim(), 0.1);
+        let (k, v) = (values(keys * kv_heads * head_dim, 0.2), values(keys * kv_heads * head_dim, 0.3));
+        let run = |threads| {
+            let threads = Threads::new(threads);
+            let mut cache = KvCache::new(cache_type, kv_heads, head_dim);
+            append(&mut cache, &threads, &k, &v, 0, past);
+            append(&mut cache, &threads, &k, &v, past, keys);
+            let mut out = vec![f32::NAN; q.len()];
+            cached(&threads, &mut out, &q, &cache, shape.query_heads);
+            (out, cache)
+        };
+        let (out, cache) = run(1);
+        let (k, v) = cache.stored();
+        assert_close(&out, &reference(&wide(&q), &wide(&k), &wide(&v), shape), 3e-6);
+        for threads in [2, 3, 5] {
+            prop_assert_eq!(&out, &run(threads).0);
+        }
+    }
+}
+
+#[test]
+fn one_query_at_a_time_gives_what_all_at_once_give() {
+    let (keys, query_heads, kv_heads, head_dim) = (200, 8, 2, 16);
+    let q = values(keys * query_heads * head_dim, 0.1);
+    let (k, v) = (values(keys * kv_heads * head_dim, 0.2), values(keys * kv_heads * head_dim, 0.3));
+    let threads = Threads::new(2);
+    for cache_type in CACHE_TYPES {
+        let mut cache = KvCache::new(cache_type, kv_heads, head_dim);
+        append(&mut cache, &threads, &k, &v, 0, keys);
+        let mut at_once = vec![f32::NAN; q.len()];
+        cached(&threads, &mut at_once, &q, &cache, query_heads);
+        let at_once: Vec<f64> = wide(&at_once);
+
+        // What was forgotten leaves no trace.
+        append(&mut cache, &threads, &v, &k, 0, keys);
+        cache.truncate(0);
+        for (token, q) in q.chunks(query_heads * head_dim).enumerate() {
+            append(&mut cache, &threads, &k, &v, token, token + 1);
+            let mut out = vec![f32::NAN; q.len()];
+            cached(&threads, &mut out, q, &cache, query_heads);
+            assert_close(&out, &at_once[token * q.len()..(token + 1) * q.len()], 1e-6);
+        }
+        assert_eq!(cache.len(), keys);
+        cache.truncate(70);
+        append(&mut cache, &threads, &k, &v, 70, keys);
+        let (mut out, last) = (vec![f32::NAN; query_heads * head_dim], q.len() - query_heads * head_dim);
+        cached(&threads, &mut out, &q[last..], &cache, query_heads);
+        assert_close(&out, &at_once[last..], 1e-6);
     }
 }
 
@@ -76,8 +149,7 @@ fn large_scores_do_not_overflow() {
     let shape = Shape { sequences: 1, queries: 70, keys: 70, query_heads: 1, kv_heads: 1, head_dim: 4 };
     let q: Vec<f32> = values(70 * 4, 0.1).iter().map(|x| x * 300.0).collect();
     let v = values(70 * 4, 0.3);
-    let mut out = vec![0.0; q.len()];
-    forward(&Threads::single(), &mut out, None, &q, rows(&q, shape), rows(&v, shape), shape);
+    let (out, _) = forward_with(1, &q, &q, &v, shape);
     assert_close(&out, &reference(&wide(&q), &wide(&q), &wide(&v), shape), 1e-4);
 }
 
@@ -97,7 +169,7 @@ fn derivatives_equal_finite_differences() {
         let run = |count| {
             let threads = Threads::new(count);
             let (mut out, mut log_sums) = (vec![0.0; q.len()], vec![0.0; q.len() / 6]);
-            forward(&threads, &mut out, Some(&mut log_sums), &q, rows(&k, shape), v_rows, shape);
+            forward(&threads, &mut out, &mut log_sums, &q, rows(&k, shape), v_rows, shape);
             let (mut dq, mut dk, mut dv) = (vec![f32::NAN; q.len()], vec![f32::NAN; k.len()], vec![f32::NAN; k.len()]);
             let gradients = Gradients { q: &mut dq, k: &mut dk, v: &mut dv };
             backward(&threads, gradients, &dout, &out, &log_sums, &q, rows(&k, shape), v_rows, shape);

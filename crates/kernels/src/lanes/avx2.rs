@@ -36,6 +36,7 @@ impl Avx2 {
 
 impl Lanes for Avx2 {
     type Vector = [__m256; 2];
+    const WIDE_TILES: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
@@ -74,12 +75,6 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn to_array(self, x: [__m256; 2]) -> [f32; LANES] {
         pulp::cast(x)
-    }
-
-    #[inline(always)]
-    fn add(self, x: [__m256; 2], y: [__m256; 2]) -> [__m256; 2] {
-        let avx = self.0.avx;
-        [avx._mm256_add_ps(x[0], y[0]), avx._mm256_add_ps(x[1], y[1])]
     }
 
     #[inline(always)]

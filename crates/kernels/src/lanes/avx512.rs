@@ -26,6 +26,7 @@ impl Avx512 {
 
 impl Lanes for Avx512 {
     type Vector = f32x16;
+    const WIDE_TILES: bool = true;
 
     #[inline(always)]
     fn splat(self, x: f32) -> f32x16 {
@@ -57,11 +58,6 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn to_array(self, x: f32x16) -> [f32; LANES] {
         pulp::cast(x)
-    }
-
-    #[inline(always)]
-    fn add(self, x: f32x16, y: f32x16) -> f32x16 {
-        pulp::cast(self.0.avx512f._mm512_add_ps(pulp::cast(x), pulp::cast(y)))
     }
 
     #[inline(always)]

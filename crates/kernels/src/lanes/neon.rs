@@ -26,6 +26,7 @@ impl Neon {
 
 impl Lanes for Neon {
     type Vector = [float32x4_t; 4];
+    const WIDE_TILES: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> [float32x4_t; 4] {
@@ -65,12 +66,6 @@ impl Lanes for Neon {
     #[inline(always)]
     fn to_array(self, x: [float32x4_t; 4]) -> [f32; LANES] {
         pulp::cast(x)
-    }
-
-    #[inline(always)]
-    fn add(self, x: [float32x4_t; 4], y: [float32x4_t; 4]) -> [float32x4_t; 4] {
-        // SAFETY: the value in `self` is the proof of NEON.
-        std::array::from_fn(|i| unsafe { vaddq_f32(x[i], y[i]) })
     }
 
     #[inline(always)]

@@ -19,6 +19,7 @@ impl Scalar {
 
 impl Lanes for Scalar {
     type Vector = [f32; LANES];
+    const WIDE_TILES: bool = false;
 
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; LANES] {
@@ -48,11 +49,6 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn to_array(self, x: [f32; LANES]) -> [f32; LANES] {
         x
-    }
-
-    #[inline(always)]
-    fn add(self, x: [f32; LANES], y: [f32; LANES]) -> [f32; LANES] {
-        std::array::from_fn(|i| x[i] + y[i])
     }
 
     #[inline(always)]

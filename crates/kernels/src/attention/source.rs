@@ -1,0 +1,70 @@
+//! Where attention takes its tiles from: the projection's output, or a cache.
+
+use std::marker::PhantomData;
+
+use super::cache::{KvCache, Stored};
+use super::tile::Tile;
+use super::{KEYS, Rows, Shape, padded};
+use crate::cache_line::{CacheLine, reserve};
+
+/// Keys and values by tiles.
+pub(super) trait Source: Sync {
+    type Element: Stored;
+
+    /// The tile of a block of keys, in `buffer` or from elsewhere.
+    fn tile<'a>(
+        &'a self,
+        block: usize,
+        sequence: usize,
+        head: usize,
+        buffer: &'a mut Vec<CacheLine>,
+    ) -> Tile<'a, Self::Element>;
+}
+
+/// Keys and values as the projection leaves them.
+pub(super) struct Projected<'a> {
+    pub(super) k: Rows<'a>,
+    pub(super) v: Rows<'a>,
+    pub(super) shape: Shape,
+}
+
+impl Source for Projected<'_> {
+    type Element = f32;
+
+    #[inline(always)]
+    fn tile<'a>(&'a self, block: usize, sequence: usize, head: usize, buffer: &'a mut Vec<CacheLine>) -> Tile<'a, f32> {
+        let Shape { head_dim: d, keys: time, .. } = self.shape;
+        let (keys, values) = reserve(buffer, KEYS * (d + padded(d))).split_at_mut(KEYS * d);
+        for (column, position) in (block * KEYS..time.min((block + 1) * KEYS)).enumerate() {
+            let row = sequence * time + position;
+            for (keys, &x) in keys.chunks_exact_mut(KEYS).zip(self.k.row(row, head, d)) {
+                keys[column] = x;
+            }
+            let (value, padding) = values[column * padded(d)..][..padded(d)].split_at_mut(d);
+            value.copy_from_slice(self.v.row(row, head, d));
+            padding.fill(0.0);
+        }
+        Tile { keys, values, scales: None }
+    }
+}
+
+/// A cache that holds elements `T`.
+pub(super) struct Cached<'a, T> {
+    cache: &'a KvCache,
+    element: PhantomData<T>,
+}
+
+impl<'a, T> Cached<'a, T> {
+    pub(super) fn new(cache: &'a KvCache) -> Self {
+        Self { cache, element: PhantomData }
+    }
+}
+
+impl<T: Stored> Source for Cached<'_, T> {
+    type Element = T;
+
+    #[inline(always)]
+    fn tile<'a>(&'a self, block: usize, _: usize, head: usize, _: &'a mut Vec<CacheLine>) -> Tile<'a, T> {
+        self.cache.tile(block, head)
+    }
+}

@@ -1,0 +1,232 @@
+//! The keys and values of some positions of one head, laid out for the kernels, and what rows of queries do with them.
+//!
+//! Keys lie transposed, so that a vector holds the scores of neighbouring positions and no sum over lanes is needed:
+//!
+//! ```text
+//! scores[row, key] = sum over i of q[row, i] keys[i, key]        sums[row, i] += sum over key of p[row, key] values[key, i]
+//! ```
+
+use super::running::Running;
+use super::{KEYS, padded};
+use crate::cache_line::{CacheLine, reserve};
+use crate::lanes::{Element, LANES, Lanes};
+
+/// Rows whose sums are held in registers together.
+const ROWS: usize = 4;
+/// Vectors in a row of scores.
+const KEY_VECTORS: usize = KEYS / LANES;
+
+/// The positions `first..first + KEYS` of one head; what lies beyond the last key is never weighed.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<'a, T> {
+    /// `[head_dim, KEYS]`.
+    pub(super) keys: &'a [T],
+    /// `[KEYS, padded(head_dim)]`.
+    pub(super) values: &'a [T],
+    /// What the keys and the values of each position are to be multiplied by, if not by 1.
+    pub(super) scales: Option<[&'a [f32; KEYS]; 2]>,
+}
+
+impl<'a, T: Element> Tile<'a, T> {
+    /// The tile in `f32`, without scales, in `buffer`.
+    #[inline(always)]
+    pub(super) fn widened<L: Lanes>(self, lanes: L, buffer: &'a mut Vec<CacheLine>) -> Tile<'a, f32> {
+        let (keys, values) = reserve(buffer, self.keys.len() + self.values.len()).split_at_mut(self.keys.len());
+        let width = self.values.len() / KEYS / LANES;
+        for (i, (wide, narrow)) in
+            keys.as_chunks_mut::<LANES>().0.iter_mut().zip(self.keys.as_chunks::<LANES>().0).enumerate()
+        {
+            let x = T::load(lanes, narrow);
+            let scales = self.scales.map(|[scales, _]| lanes.load(&scales.as_chunks().0[i % KEY_VECTORS]));
+            *wide = lanes.to_array(scales.map_or(x, |scales| lanes.mul(x, scales)));
+        }
+        for (i, (wide, narrow)) in
+            values.as_chunks_mut::<LANES>().0.iter_mut().zip(self.values.as_chunks::<LANES>().0).enumerate()
+        {
+            let x = T::load(lanes, narrow);
+            let scale = self.scales.map(|[_, scales]| lanes.splat(scales[i / width]));
+            *wide = lanes.to_array(scale.map_or(x, |scale| lanes.mul(x, scale)));
+        }
+        Tile { keys, values, scales: None }
+    }
+
+    /// Takes the tile into what `running` carries for each row of `q`, `[rows, head_dim]`, from row `first` on; row `r` sees
+    /// the first `seen(r)` keys of the tile.
+    #[inline(always)]
+    pub(super) fn attend<L: Lanes>(
+        self,
+        lanes: L,
+        running: &mut Running<'_>,
+        q: &[f32],
+        first: usize,
+        seen: impl Fn(usize) -> usize,
+    ) {
+        let rows = running.rows();
+        let whole = first + (rows - first) / ROWS * ROWS;
+        for row in (first..whole).step_by(ROWS) {
+            self.rows::<L, ROWS>(lanes, running, q, row, &seen);
+        }
+        for row in whole..rows {
+            self.rows::<L, 1>(lanes, running, q, row, &seen);
+        }
+    }
+
+    #[inline(always)]
+    fn rows<L: Lanes, const R: usize>(
+        self,
+        lanes: L,
+        running: &mut Running<'_>,
+        q: &[f32],
+        first: usize,
+        seen: &impl Fn(usize) -> usize,
+    ) {
+        let d = self.keys.len() / KEYS;
+        let q = std::array::from_fn(|r| &q[(first + r) * d..][..d]);
+        let mut scores = [[0.0; KEYS]; R];
+        if L::WIDE_TILES {
+            self.score::<L, R, KEY_VECTORS>(lanes, q, &mut scores, 0);
+        } else {
+            (0..KEY_VECTORS).for_each(|vector| self.score::<L, R, 1>(lanes, q, &mut scores, vector));
+        }
+        for (r, scores) in scores.iter_mut().enumerate() {
+            running.soften(first + r, scores, seen(first + r));
+        }
+        if let Some([_, scales]) = self.scales {
+            for scores in &mut scores {
+                scores.iter_mut().zip(scales).for_each(|(p, scale)| *p *= scale);
+            }
+        }
+        let keys = (first..first + R).map(seen).max().unwrap_or(0);
+        let sums = running.sums(first).as_chunks_mut::<LANES>().0;
+        let width = padded(d) / LANES;
+        let mut vector = 0;
+        while vector < width {
+            if L::WIDE_TILES && width - vector >= 4 {
+                self.mix::<L, R, 4>(lanes, &scores, keys, sums, vector);
+                vector += 4;
+            } else {
+                self.mix::<L, R, 1>(lanes, &scores, keys, sums, vector);
+                vector += 1;
+            }
+        }
+    }
+
+    /// The scores of `V` vectors of keys from `vector` on.
+    #[inline(always)]
+    fn score<L: Lanes, const R: usize, const V: usize>(
+        self,
+        lanes: L,
+        q: [&[f32]; R],
+        scores: &mut [[f32; KEYS]; R],
+        vector: usize,
+    ) {
+        let mut sums = [[lanes.splat(0.0); V]; R];
+        let keys = self.keys.as_chunks::<LANES>().0.as_chunks::<KEY_VECTORS>().0;
+        for (i, keys) in keys.iter().enumerate() {
+            let keys: [_; V] = std::array::from_fn(|v| T::load(lanes, &keys[vector + v]));
+            for r in 0..R {
+                let q = lanes.splat(q[r][i]);
+                for v in 0..V {
+                    sums[r][v] = lanes.mul_add(q, keys[v], sums[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            let scores = scores[r].as_chunks_mut::<LANES>().0;
+            for v in 0..V {
+                let mut sum = sums[r][v];
+                if let Some([scales, _]) = self.scales {
+                    sum = lanes.mul(sum, lanes.load(&scales.as_chunks().0[vector + v]));
+                }
+                scores[vector + v] = lanes.to_array(sum);
+            }
+        }
+    }
+
+    /// Adds the values of the first `keys` positions, weighed by `p`, to `V` vectors of each of the `R` rows of `sums`.
+    #[inline(always)]
+    fn mix<L: Lanes, const R: usize, const V: usize>(
+        self,
+        lanes: L,
+        p: &[[f32; KEYS]; R],
+        keys: usize,
+        sums: &mut [[f32; LANES]],
+        vector: usize,
+    ) {
+        let values = self.values.as_chunks::<LANES>().0;
+        let width = values.len() / KEYS;
+        let mut mixed: [[_; V]; R] =
+            std::array::from_fn(|r| std::array::from_fn(|v| lanes.load(&sums[r * width + vector + v])));
+        for (key, values) in values.chunks_exact(width).take(keys).enumerate() {
+            let values: [_; V] = std::array::from_fn(|v| T::load(lanes, &values[vector + v]));
+            for r in 0..R {
+                let p = lanes.splat(p[r][key]);
+                for v in 0..V {
+                    mixed[r][v] = lanes.mul_add(p, values[v], mixed[r][v]);
+                }
+            }
+        }
+        for r in 0..R {
+            for v in 0..V {
+                sums[r * width + vector + v] = lanes.to_array(mixed[r][v]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use half::f16;
+
+    use super::*;
+    use crate::check::values;
+    use crate::lanes::{Job, with_each};
+
+    #[derive(Clone)]
+    struct Attend<'a, T> {
+        tile: Tile<'a, T>,
+        q: &'a [f32],
+        rows: usize,
+    }
+
+    impl<T: Element> Job for Attend<'_, T> {
+        type Output = [Vec<u32>; 2];
+
+        /// With the tile as it is and with the widened one.
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> [Vec<u32>; 2] {
+            let d = self.q.len() / self.rows;
+            let mut gathered = [vec![0.0; Running::length(self.rows, d)], vec![0.0; Running::length(self.rows, d)]];
+            let mut buffer = Vec::new();
+            let seen = |row| KEYS - self.rows + row;
+            let [narrow, wide] = &mut gathered;
+            self.tile.attend(lanes, &mut Running::start(narrow, self.rows), self.q, 0, seen);
+            let tile = self.tile.widened(lanes, &mut buffer);
+            tile.attend(lanes, &mut Running::start(wide, self.rows), self.q, 0, seen);
+            gathered.map(|sums| sums.into_iter().map(f32::to_bits).collect())
+        }
+    }
+
+    fn assert_alike<T: Element>(from: impl Fn(f32) -> T + Copy, scales: Option<[&[f32; KEYS]; 2]>) {
+        for d in [7, 16, 80] {
+            let keys: Vec<T> = values(d * KEYS, 0.1).into_iter().map(from).collect();
+            let values_of: Vec<T> = values(KEYS * padded(d), 0.2).into_iter().map(from).collect();
+            for rows in 1..10 {
+                let q = values(rows * d, 0.3);
+                let tile = Tile { keys: &keys, values: &values_of, scales };
+                let outputs = with_each(&Attend { tile, q: &q, rows });
+                for (name, output) in &outputs[1..] {
+                    assert_eq!(output, &outputs[0].1, "{name}, {rows} rows of {d}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_bits_of_the_plain_code() {
+        let scales: [f32; KEYS] = std::array::from_fn(|i| (i + 1) as f32 / 5000.0);
+        assert_alike(|x| x, None);
+        assert_alike(f16::from_f32, None);
+        assert_alike(|x| (x * 127.0) as i8, Some([&scales, &scales]));
+    }
+}
