@@ -1,9 +1,10 @@
 //! A forward pass with one layer in memory at a time: for looking at a model of any size once, not for generating.
 
 use openelm::block::{self, Activations, Memory, Pass, Scratch, Span};
+use openelm::kernels::attention::{CacheType, KvCache};
 use openelm::kernels::rope::RopeTable;
 use openelm::kernels::{Matrix, Threads, embedding, rms_norm};
-use openelm::{LayerCache, LayerWeights, NORM_EPS, Tensor};
+use openelm::{LayerWeights, NORM_EPS, Tensor};
 
 use crate::{FormatError, StoredModel};
 
@@ -28,7 +29,7 @@ pub(crate) fn rows(model: &StoredModel, ids: &[u32], threads: &Threads) -> Resul
         let names = specs.iter().map(|spec| &spec.name).filter(|name| name.starts_with(&prefix));
         let tensors = names.map(|name| vector_widened(model.tensor(name)?)).collect::<Result<Vec<_>, FormatError>>()?;
         let weights = LayerWeights::in_order(config, tensors.iter().map(Tensor::matrix));
-        let mut cache = LayerCache::default();
+        let mut cache = KvCache::new(CacheType::F32, layer.kv_heads, config.head_dim);
         let memory = Memory::Cache(&mut cache);
         block::forward(&pass, layer, &weights, &x, &mut out, &mut kept, &mut scratch, memory);
         std::mem::swap(&mut x, &mut out);

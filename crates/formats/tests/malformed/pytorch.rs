@@ -140,10 +140,10 @@ fn pickles_are_never_executed() {
     let command = text(&format!("echo > {}", trace.display()));
     for (module, name) in [("os", "system"), ("posix", "system"), ("subprocess", "check_output"), ("builtins", "eval")]
     {
-        let call = [&global(module, name)[..], &tuple(&[command.clone()]), b"R"].concat();
+        let call = [&global(module, name)[..], &tuple(std::slice::from_ref(&command)), b"R"].concat();
         let state = [&global(module, name)[..], b")\x81}", &text("x"), &command, b"sb"].concat();
         let old = [b"(", &command[..], format!("i{module}\n{name}\n").as_bytes()].concat();
-        let stacked = [&text(module)[..], &text(name), b"\x93", &tuple(&[command.clone()]), b"R"].concat();
+        let stacked = [&text(module)[..], &text(name), b"\x93", &tuple(std::slice::from_ref(&command)), b"R"].concat();
         for (how, evil) in [("REDUCE", call), ("NEWOBJ and BUILD", state), ("INST", old), ("STACK_GLOBAL", stacked)] {
             let what = format!("{module}.{name} through {how}");
             refuses_pickle(&what, &[BEGIN, &evil, END].concat(), &["not a sound PyTorch file"]);
