@@ -72,8 +72,8 @@ impl<'a> Subject<'a> {
         let in_scratch = |source| BenchError::Scratch { path: scratch.to_owned(), source };
         let folder = tempfile::Builder::new().prefix("model-").tempdir_in(scratch).map_err(in_scratch)?;
         let (origin, wanted) = match source {
-            Source::Stored(open) => (Origin::Stored(open()?), None),
-            Source::Encoded(open, format) => (Origin::Stored(open()?), Some(*format)),
+            Source::Stored(open) => (Origin::Stored(Box::new(open()?)), None),
+            Source::Encoded(open, format) => (Origin::Stored(Box::new(open()?)), Some(*format)),
             Source::Random(config, format) => (Origin::Random(config), Some(*format)),
         };
         let written = match wanted {
@@ -102,7 +102,7 @@ impl<'a> Subject<'a> {
 
 /// What tensors are made from.
 enum Origin<'a> {
-    Stored(StoredModel),
+    Stored(Box<StoredModel>),
     Random(&'a ModelConfig),
 }
 
