@@ -64,7 +64,7 @@ pub fn run(
         let subject = Subject::prepare(source, &options.scratch, peer.is_some(), &Threads::new(0))?;
         for threads in &pools {
             let (format, count) = (subject.format, threads.count());
-            let mut progress = |what: &str| progress(&format!("{format}, {count} threads: {what}"));
+            let mut progress = |what: &str| progress(&format!("{format}, threads {count}: {what}"));
             progress("limits of the machine");
             let now = Limits::measure(threads);
             match limits.iter_mut().find(|known| known.threads == count) {
