@@ -203,8 +203,8 @@ fn report(
         let (format, size) = (model.format, HumanBytes(model.size() as u64));
         writeln!(out, "{what:7} {size}, {format}: {}", encodings(model))?;
     }
-    let ratio = model.size() as f64 / written.size().max(1) as f64;
-    writeln!(out, "size    {:.2} times smaller", ratio)?;
+    let share = 100.0 * written.size() as f64 / model.size().max(1) as f64;
+    writeln!(out, "size    {share:.0} % of what it was")?;
     if let Some(comparison) = &comparison {
         write!(out, "{}", as_text(comparison))?;
     }
