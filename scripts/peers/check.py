@@ -109,7 +109,7 @@ def llama_cpp(file, options, prompt, _):
     import llama_cpp as binding
 
     tensors = len(gguf.GGUFReader(file).tensors)
-    model = binding.Llama(str(file), n_ctx=512, n_threads=options.threads, n_batch=512, verbose=False)
+    model = binding.Llama(str(file), n_ctx=512, n_threads=options.threads, n_batch=512, logits_all=True, verbose=False)
 
     def next_logits(ids):
         model.eval(ids[model.n_tokens:])
