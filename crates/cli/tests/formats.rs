@@ -89,7 +89,9 @@ fn reports_are_for_people_too() {
     let written = folder.path().join("small.gguf");
     let report =
         output(&["convert", "builtin", path(&written), "--to", "gguf", "--quant", "q4_0", "--text", "The hare ran."]);
-    for part in ["before", "Hugging Face: float16", "GGUF: Q4_0", "% of what it was", "mean KL divergence", "perplexity"] {
+    for part in
+        ["before", "Hugging Face: float16", "GGUF: Q4_0", "% of what it was", "mean KL divergence", "perplexity"]
+    {
         assert!(report.contains(part), "{part:?} is not in:\n{report}");
     }
     let report = output(&["inspect", path(&written)]);

@@ -12,7 +12,7 @@ use openelm_formats::StoredModel;
 use super::{MemoryOptions, ThreadOptions, parse_ids};
 use crate::model::{open, tokenizer_of};
 
-/// Print the logits of every position as JSON: {"shape":[tokens,vocabulary],"logits":[[…],…]}.
+/// Print the logits of every position as JSON: `{"shape":[tokens,vocabulary],"logits":[[…],…]}`.
 #[derive(Args)]
 pub struct Arguments {
     /// A model of any format, folder or file, or "builtin"
