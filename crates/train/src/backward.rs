@@ -39,13 +39,21 @@ pub(crate) fn backward(
     let (rows, dim) = (span.rows(), config.model_dim);
     let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
 
-    fit(&mut scratch.gated, rows * layer.ffn_dim);
-    swiglu::forward(threads, &mut scratch.gated, &kept.hidden, config.activation, config.ffn_glu, layer.ffn_dim);
-    linear::backward_weight(threads, gradients.proj_2, stream, &scratch.gated, layer.ffn_dim);
     fit(&mut d.gated, rows * layer.ffn_dim);
     linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
     fit(&mut d.hidden, kept.hidden.len());
-    swiglu::backward(threads, &mut d.hidden, &d.gated, &kept.hidden, config.activation, config.ffn_glu, layer.ffn_dim);
+    fit(&mut scratch.gated, rows * layer.ffn_dim);
+    swiglu::backward(
+        threads,
+        &mut d.hidden,
+        &mut scratch.gated,
+        &d.gated,
+        &kept.hidden,
+        config.activation,
+        config.ffn_glu,
+        layer.ffn_dim,
+    );
+    linear::backward_weight(threads, gradients.proj_2, stream, &scratch.gated, layer.ffn_dim);
     fit(&mut scratch.normed, rows * dim);
     rms_norm::forward(threads, &mut scratch.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
     linear::backward_weight(threads, gradients.proj_1, &d.hidden, &scratch.normed, dim);
