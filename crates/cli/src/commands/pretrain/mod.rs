@@ -1,16 +1,23 @@
 //! `openelm pretrain`: a training run with its progress on the terminal.
 
+mod dashboard;
+mod lines;
+
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use clap::Args;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use openelm_train::Recipe;
+use openelm::available_memory;
+use openelm::kernels::{Threads, limits};
 use openelm_train::pretrain::{Event, pretrain};
+use openelm_train::{Bytes, Recipe, TrainingFootprint};
 
-use super::{ThreadOptions, stop_on_interrupt};
+use super::{MemoryOptions, ThreadOptions, on_interrupt, refusal, stop_on_interrupt};
+use dashboard::Dashboard;
+use lines::Lines;
 
 /// Train a model from scratch; the same command again goes on where it stopped.
 #[derive(Args)]
@@ -20,16 +27,28 @@ pub struct Arguments {
     /// Change a value of the recipe, for example train.steps=100
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+    /// Print lines on a terminal too, instead of the dashboard
+    #[arg(long)]
+    plain: bool,
     #[command(flatten)]
     threads: ThreadOptions,
+    #[command(flatten)]
+    memory: MemoryOptions,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let recipe = Recipe::load(&arguments.recipe, &arguments.set)?;
-    let stop = stop_on_interrupt("finishing this step and saving")?;
-    let mut display = Display::new(&recipe);
-    let outcome = pretrain(&recipe, arguments.threads.threads(), &stop, &mut |event| display.show(event));
-    display.bar.finish_and_clear();
+    let memory = check_memory(&recipe, &arguments.memory)?;
+    let threads = arguments.threads.threads();
+    let mut display = Display::open(&recipe, &threads, arguments.plain)?;
+    let outcome = pretrain(&recipe, threads, &display.stop(), &mut |event| {
+        display.show(&event);
+        if let Event::Started { .. } = event {
+            display.say(&memory);
+        }
+    });
+    // The terminal is itself again before anything else is said.
+    drop(display);
     let outcome = outcome?;
     let (step, steps) = (outcome.step, recipe.train.steps);
     let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
@@ -41,77 +60,51 @@ pub fn run(arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-/// A progress bar on a terminal, plain lines elsewhere.
-struct Display {
-    bar: ProgressBar,
-    every: u64,
-    started: Instant,
-    first_step: u64,
-    validation: Option<f64>,
+/// Refuses a run that the machine cannot hold; otherwise says what it takes.
+fn check_memory(recipe: &Recipe, options: &MemoryOptions) -> Result<String> {
+    let footprint = TrainingFootprint::of(recipe)?;
+    let total = Bytes(footprint.total());
+    let Some(available) = available_memory() else { return Ok(format!("memory: {total}")) };
+    if !options.ignore_memory {
+        footprint.check(available).map_err(|e| refusal(&e))?;
+    }
+    Ok(format!("memory: {total} of {} available (openelm plan --train has the items)", Bytes(available)))
+}
+
+/// How a run is shown.
+enum Display {
+    Dashboard(Box<Dashboard>, Arc<AtomicBool>),
+    Lines(Lines, Arc<AtomicBool>),
 }
 
 impl Display {
-    fn new(recipe: &Recipe) -> Self {
-        let bar = ProgressBar::new(recipe.train.steps);
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {msg}") {
-            bar.set_style(style);
+    fn open(recipe: &Recipe, threads: &Threads, plain: bool) -> Result<Self> {
+        if plain || !stderr().is_terminal() {
+            let stop = stop_on_interrupt("finishing this step and saving")?;
+            return Ok(Self::Lines(Lines::new(recipe), stop));
         }
-        Self { bar, every: recipe.log.every, started: Instant::now(), first_step: 0, validation: None }
+        let peak = limits::f32_peak(threads);
+        let stop = on_interrupt(|| (), dashboard::restore)?;
+        Ok(Self::Dashboard(Box::new(Dashboard::open(recipe, peak, stop.clone())?), stop))
     }
 
-    fn line(&self, text: &str) {
-        if stderr().is_terminal() {
-            self.bar.println(text);
-        } else {
-            eprintln!("{text}");
-        }
-    }
-
-    fn show(&mut self, event: Event) {
-        match event {
-            Event::Started { config, step, from } => {
-                let (millions, layers) = (config.parameters() as f64 / 1e6, config.layers.len());
-                self.line(&format!("{millions:.2} M parameters in {layers} layers, {} pieces", config.vocab_size));
-                if let Some(from) = from {
-                    self.line(&format!("going on from {}", from.display()));
-                }
-                self.first_step = step;
-                self.started = Instant::now();
-                self.bar.reset_eta();
-                self.bar.set_position(step);
-            }
-            Event::Step(entry) => {
-                let mut message = format!(
-                    "loss {:.3}  lr {:.2e}  norm {:.2}  {:.0} tokens/s  {} left",
-                    entry.loss,
-                    entry.lr,
-                    entry.gradient_norm,
-                    entry.tokens_per_second,
-                    self.time_left(entry.step),
-                );
-                if let Some(loss) = self.validation {
-                    message.push_str(&format!("  validation {loss:.3}"));
-                }
-                if stderr().is_terminal() {
-                    self.bar.set_position(entry.step);
-                    self.bar.set_message(message);
-                } else if entry.step % self.every == 0 {
-                    eprintln!("step {} of {}  {message}", entry.step, self.bar.length().unwrap_or_default());
-                }
-            }
-            Event::Validated(entry) => {
-                self.validation = Some(entry.validation_loss);
-                let (step, loss) = (entry.step, entry.validation_loss);
-                self.line(&format!("step {step}: validation loss {loss:.4}, perplexity {:.2}", loss.exp()));
-            }
-            Event::Saved(path) => self.line(&format!("saved {}", path.display())),
+    fn stop(&self) -> Arc<AtomicBool> {
+        match self {
+            Self::Dashboard(_, stop) | Self::Lines(_, stop) => stop.clone(),
         }
     }
 
-    /// From the mean rate since the start: steps are all alike.
-    fn time_left(&self, step: u64) -> HumanDuration {
-        let made = step.saturating_sub(self.first_step).max(1);
-        let left = self.bar.length().unwrap_or(step).saturating_sub(step);
-        HumanDuration(self.started.elapsed().div_f64(made as f64).mul_f64(left as f64))
+    fn say(&mut self, line: &str) {
+        match self {
+            Self::Dashboard(dashboard, _) => dashboard.say(line),
+            Self::Lines(..) => eprintln!("{line}"),
+        }
+    }
+
+    fn show(&mut self, event: &Event) {
+        match self {
+            Self::Dashboard(dashboard, _) => dashboard.show(event),
+            Self::Lines(lines, _) => lines.show(event),
+        }
     }
 }
