@@ -7,6 +7,9 @@ use super::{Curves, Point};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
+/// Points and what they are called.
+type Named = (String, Vec<Point>);
+
 /// A line of a chart: what it is called, its points, and which colour it has.
 struct Line {
     label: String,
@@ -29,7 +32,7 @@ const COLOURS: [RGBColor; 6] = [
 /// # Errors
 /// If the drawing library refuses.
 pub fn draw(runs: &[Curves]) -> Result<String, Box<dyn std::error::Error>> {
-    let lines = |points: &dyn Fn(&Curves) -> Vec<(String, Vec<Point>)>| -> Vec<Line> {
+    let lines = |points: &dyn Fn(&Curves) -> Vec<Named>| -> Vec<Line> {
         let coloured = runs.iter().zip(COLOURS.iter().cycle());
         let of_run = |(run, &colour): (&Curves, &RGBColor)| {
             points(run).into_iter().map(move |(label, points)| Line { label, points, colour }).collect::<Vec<_>>()

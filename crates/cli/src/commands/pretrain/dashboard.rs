@@ -1,10 +1,10 @@
 //! A run as a live picture on the terminal. The terminal stays in its usual mode, so that Ctrl-C is what it always is.
 
 use std::collections::VecDeque;
-use std::io::{Stderr, stderr};
+use std::io::{BufWriter, Stderr, stderr};
 use std::panic;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -29,18 +29,31 @@ const REFRESH: Duration = Duration::from_millis(100);
 const POINTS: usize = 1024;
 /// Lines of news that are kept.
 const NEWS: usize = 50;
-/// What a new loss weighs in the smoothed one.
+/// What a new loss weighs in the smoothed one, once there are enough of them.
 const SMOOTHING: f64 = 0.02;
 
-/// Gives the terminal back as it was. May be called at any time and more than once.
+/// Whether the terminal is taken; locked while a picture is drawn, so that nothing comes in between.
+static TAKEN: Mutex<bool> = Mutex::new(false);
+
+fn taken() -> MutexGuard<'static, bool> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the terminal back as it was, once; nothing is drawn any more.
 pub fn restore() {
+    if std::mem::take(&mut *taken()) {
+        leave();
+    }
+}
+
+fn leave() {
     // Nobody is left to tell if even this fails.
     let _ = execute!(stderr(), LeaveAlternateScreen, Show);
 }
 
 /// Draws on the terminal until it is dropped.
 pub struct Dashboard {
-    terminal: Terminal<CrosstermBackend<Stderr>>,
+    terminal: Terminal<CrosstermBackend<BufWriter<Stderr>>>,
     view: View,
     stop: Arc<AtomicBool>,
     drawn: Instant,
@@ -51,10 +64,16 @@ impl Dashboard {
     pub fn open(recipe: &Recipe, peak: f64, stop: Arc<AtomicBool>) -> Result<Self> {
         let hook = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            restore();
+            // The thread that panics may itself be drawing.
+            if TAKEN.try_lock().is_ok() {
+                restore()
+            } else {
+                leave()
+            }
             hook(info);
         }));
-        let terminal = Terminal::new(CrosstermBackend::new(stderr())).context("the terminal")?;
+        let terminal = Terminal::new(CrosstermBackend::new(BufWriter::new(stderr()))).context("the terminal")?;
+        *taken() = true;
         execute!(stderr(), EnterAlternateScreen, Hide).context("the terminal")?;
         let view = View::new(recipe.output.display().to_string(), recipe.train.steps, peak);
         Ok(Self { terminal, view, stop, drawn: Instant::now() })
@@ -69,8 +88,11 @@ impl Dashboard {
         self.view.add(event);
         self.view.stopping = self.stop.load(Ordering::Relaxed);
         if !matches!(event, Event::Step(_)) || self.drawn.elapsed() >= REFRESH {
-            // A terminal that is gone is no reason to lose a run.
-            let _ = self.terminal.draw(|frame| self.view.render(frame));
+            let taken = taken();
+            if *taken {
+                // A terminal that is gone is no reason to lose a run.
+                let _ = self.terminal.draw(|frame| self.view.render(frame));
+            }
             self.drawn = Instant::now();
         }
     }
@@ -128,7 +150,8 @@ impl View {
                 self.share_per_token = 6.0 * (config.parameters() - idle) as f64 / self.peak;
             }
             Event::Step(entry) => {
-                let mean = self.smoothed.map_or(entry.loss, |mean| mean + SMOOTHING * (entry.loss - mean));
+                let weight = (1.0 / (self.losses.seen + 1) as f64).max(SMOOTHING);
+                let mean = self.smoothed.map_or(entry.loss, |mean| mean + weight * (entry.loss - mean));
                 self.smoothed = Some(mean);
                 self.losses.add(entry.step as f64, entry.loss);
                 self.smooth.add(entry.step as f64, mean);
