@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::AtomicBool;
+
 use openelm::kernels::Threads;
 use openelm_testing::golden;
 use openelm_train::data::Batch;
+use openelm_train::pretrain::pretrain;
 use openelm_train::{Keeping, LossOptions, Recipe, Trainer, TrainingFootprint, initialise};
 use peak_alloc::PeakAlloc;
 
@@ -62,6 +65,30 @@ fn steps_take_what_was_reckoned() {
 
     let footprint = TrainingFootprint::new(&config, &recipe, Keeping::default());
     let reckoned = (footprint.total() - footprint.snapshot) as f64;
+    assert!((taken / reckoned - 1.0).abs() < 0.1, "{taken} bytes taken, {reckoned} reckoned: {footprint:?}");
+    drop(trainer);
+    a_whole_run_takes_what_was_reckoned();
+}
+
+/// With a checkpoint written behind its back. Not a test of its own: two at once would count each other's bytes.
+fn a_whole_run_takes_what_was_reckoned() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = folder.path().join("book.txt");
+    std::fs::write(&book, "The fox met seven geese and went home.\n\n".repeat(200)).unwrap();
+    let recipe = recipe(&[
+        &format!("output={}", folder.path().join("out").display()),
+        &format!("tokenizer.path={}", golden("tokenizer_small/tokenizer.model").display()),
+        &format!("data.sources=[{{path=\"{}\"}}]", book.display()),
+        "train.sequence_length=64",
+        "train.steps=2",
+        "checkpoint.every=1",
+    ]);
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    pretrain(&recipe, Threads::new(2), &AtomicBool::new(false), &mut |_| ()).unwrap();
+    let taken = (ALLOCATOR.peak_usage() - before) as f64;
+    let footprint = TrainingFootprint::of(&recipe).unwrap();
+    let reckoned = footprint.total() as f64;
     assert!((taken / reckoned - 1.0).abs() < 0.1, "{taken} bytes taken, {reckoned} reckoned: {footprint:?}");
 }
 
