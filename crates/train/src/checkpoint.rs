@@ -7,6 +7,7 @@
 //!                 checksums.json                                      SHA-256 of each file; written last
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -94,24 +95,36 @@ pub struct RunState {
     pub stream: StreamState,
 }
 
-/// A copy of everything that a checkpoint holds, so that it can be written while training goes on.
-pub struct Snapshot {
+/// Everything that a checkpoint holds, borrowed from a trainer or copied, so that it can be written while training goes on.
+pub struct Snapshot<'t> {
     config: ModelConfig,
-    weights: Parameters,
+    weights: Cow<'t, Parameters>,
     /// First and second moments, in the order of the weights.
-    moments: [Vec<f32>; 2],
+    moments: [Cow<'t, [f32]>; 2],
     state: RunState,
     /// Name and content of the tokenizer's file.
     tokenizer: (String, Arc<[u8]>),
 }
 
-impl Snapshot {
-    /// Copies the weights and moments of `trainer`; `tokenizer` is the name and content of the tokenizer's file.
-    pub fn new(trainer: &Trainer, state: RunState, tokenizer: (String, Arc<[u8]>)) -> Self {
+impl<'t> Snapshot<'t> {
+    /// The weights and moments of `trainer` as they are; `tokenizer` is the name and content of the tokenizer's file.
+    pub fn new(trainer: &'t Trainer, state: RunState, tokenizer: (String, Arc<[u8]>)) -> Self {
         Self {
             config: trainer.config().clone(),
-            weights: trainer.parameters().clone(),
-            moments: trainer.moments().map(|moments| moments.values().to_vec()),
+            weights: Cow::Borrowed(trainer.parameters()),
+            moments: trainer.moments().map(|moments| Cow::Borrowed(moments.values())),
+            state,
+            tokenizer,
+        }
+    }
+
+    /// Copies what is borrowed.
+    pub fn into_owned(self) -> Snapshot<'static> {
+        let Self { config, weights, moments, state, tokenizer } = self;
+        Snapshot {
+            weights: Cow::Owned(weights.into_owned()),
+            moments: moments.map(|moments| Cow::Owned(moments.into_owned())),
+            config,
             state,
             tokenizer,
         }
@@ -177,7 +190,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If the system cannot write it; the checkpoints before stand.
-    pub fn save(&self, snapshot: &Snapshot) -> Result<PathBuf, CheckpointError> {
+    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
         let target = self.folder.join(format!("step-{:08}", snapshot.step()));
         if target.join(CHECKSUMS).exists() {
             return Ok(target);
@@ -217,7 +230,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Io { path, source }
 }
 
-fn write_all(folder: &Path, snapshot: &Snapshot) -> Result<(), CheckpointError> {
+fn write_all(folder: &Path, snapshot: &Snapshot<'_>) -> Result<(), CheckpointError> {
     let Snapshot { config, weights, moments, state, tokenizer } = snapshot;
     let by_name: HashMap<&str, &[f32]> = weights.tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
     let options = huggingface::WriteOptions { dtype: DType::F32, shard_bytes: 0 };

@@ -37,7 +37,8 @@ pub struct TrainingFootprint {
     pub logits: u64,
     /// Derivatives on the way through a block and what its operations need.
     pub scratch: u64,
-    /// The copy of weights and moments that a checkpoint is written from.
+    /// The copy of weights and moments that a checkpoint is written from, if it is written in the background, and a tensor that
+    /// is encoded.
     pub snapshot: u64,
     /// The copy of the weights that writes samples.
     pub samples: u64,
@@ -49,7 +50,7 @@ pub struct TrainingFootprint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this run takes {} of memory, but only {} are available; take a smaller train.batch_size (with more \
-     train.accumulation) or train.sequence_length, or a smaller model",
+     train.accumulation) or train.sequence_length, checkpoint.background = false, or a smaller model",
     Bytes(*.needed), Bytes(*.available)
 )]
 pub struct TrainingMemoryError {
@@ -105,7 +106,7 @@ impl TrainingFootprint {
             streams: floats((config.layers.len() + 1) * config.model_dim),
             logits: loss_rows * 4 * wide(config.vocab_size),
             scratch: (floats(scratch) + loss_rows * 4 * wide(config.model_dim)).saturating_add(WORKSPACE),
-            snapshot: weights + moments + 2 * largest,
+            snapshot: 2 * largest + if recipe.checkpoint.background { weights + moments } else { 0 },
             samples: if log.sample_every > 0 { weights } else { 0 },
             data: buffered.saturating_mul(2),
         }

@@ -263,11 +263,13 @@ pub struct CheckpointRecipe {
     pub keep: usize,
     /// Checkpoints of every so many updates are kept as well; 0 is none.
     pub keep_every: u64,
+    /// Whether they are written while training goes on, from a copy of weights and moments; otherwise training waits.
+    pub background: bool,
 }
 
 impl Default for CheckpointRecipe {
     fn default() -> Self {
-        Self { every: 1000, keep: 3, keep_every: 0 }
+        Self { every: 1000, keep: 3, keep_every: 0, background: true }
     }
 }
 

@@ -111,6 +111,8 @@ fn every_choice_of_a_recipe_is_in_the_sum() {
     assert_eq!(footprint(&[], Keeping { recompute: false, bf16_moments: true }).moments, plain.weights);
     assert_eq!(footprint(&["data.shuffle_buffer=100"], Keeping::default()).data, 2 * 100 * 257 * 4);
     assert_eq!(footprint(&["log.sample_every=9"], Keeping::default()).samples, plain.weights);
+    let waiting = footprint(&["checkpoint.background=false"], Keeping::default());
+    assert_eq!(plain.snapshot - waiting.snapshot, 3 * plain.weights);
     let huge = footprint(&["train.batch_size=1000000000000000"], Keeping::default());
     let message = huge.check(4 << 30).unwrap_err().to_string();
     assert!(message.contains("only 4.0 GiB are available; take a smaller train.batch_size"), "{message}");

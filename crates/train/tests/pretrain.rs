@@ -125,7 +125,9 @@ fn an_interrupted_run_ends_where_an_undisturbed_one_does() {
     let parts = Run::new();
     // The corpus lies elsewhere, so its marks differ; everything else must not.
     for (step, threads) in [(5, 1), (6, 2), (STEPS + 1, 1)] {
-        let outcome = run_until(&parts.recipe(&[]), threads, step);
+        // Who writes the checkpoints makes no difference either.
+        let background = format!("checkpoint.background={}", threads == 2);
+        let outcome = run_until(&parts.recipe(&[&background]), threads, step);
         assert_eq!(outcome.finished, step > STEPS);
     }
     assert_eq!(losses(&whole), losses(&parts));

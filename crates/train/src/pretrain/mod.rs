@@ -45,7 +45,7 @@ use records::Records;
 use samples::samples;
 use saver::Saver;
 pub use spike::SpikeDetector;
-use study::Refused;
+use study::{Refused, Study};
 use validation::validate;
 
 /// What happens in a run, for whoever watches it.
@@ -177,7 +177,7 @@ impl<'r> Run<'r> {
     fn train(&mut self, stop: &AtomicBool, watch: &mut dyn FnMut(Event)) -> Result<Outcome, PretrainError> {
         let recipe = self.recipe;
         let mut records = Records::open(&recipe.output, self.trainer.steps(), recipe.log.tensorboard)?;
-        let CheckpointRecipe { keep, keep_every, .. } = recipe.checkpoint;
+        let CheckpointRecipe { keep, keep_every, background, .. } = recipe.checkpoint;
         let mut saver = Saver::new(self.checkpoints.clone(), Keep { newest: keep, every: keep_every });
         let mut since = (Instant::now(), self.tokens);
         while self.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
@@ -210,14 +210,18 @@ impl<'r> Run<'r> {
             if step.is_multiple_of(recipe.checkpoint.every) && !last {
                 saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
                 records.sync()?;
-                saver.begin(self.snapshot())?;
+                if background {
+                    saver.begin(self.snapshot().into_owned())?;
+                } else {
+                    watch(Event::Saved(saver.save(&self.snapshot())?));
+                    since = (Instant::now(), self.tokens);
+                }
             }
         }
         saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
         records.sync()?;
-        saver.begin(self.snapshot())?;
+        let checkpoint = saver.save(&self.snapshot())?;
         let step = self.trainer.steps();
-        let checkpoint = saver.wait()?.unwrap_or_default();
         watch(Event::Saved(checkpoint.clone()));
         records.draw()?;
         let (epochs, counts) = self.stream.progress();
@@ -248,8 +252,8 @@ impl<'r> Run<'r> {
             let (smoothed_loss, standard_deviation) = (self.losses.mean(), self.losses.deviation());
             let refused =
                 Refused { rows: &rows, learning_rate, loss, smoothed_loss, standard_deviation, gradient_norm };
-            let snapshot = self.snapshot();
-            let folder = study::save(&self.recipe.output, &refused, &mut self.trainer, &snapshot)?;
+            let study = Study::new(&refused, &mut self.trainer);
+            let folder = study.save(&self.recipe.output, &self.snapshot())?;
             let step = self.trainer.steps() + 1;
             let (what, value) = if loss.is_finite() { ("gradient norm", gradient_norm) } else { ("loss", loss) };
             return Err(match finite {
@@ -264,8 +268,8 @@ impl<'r> Run<'r> {
         Ok(StepEntry { step, tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })
     }
 
-    /// A copy of the state as it is now.
-    fn snapshot(&self) -> Snapshot {
+    /// The state as it is now.
+    fn snapshot(&self) -> Snapshot<'_> {
         let state = RunState {
             step: self.trainer.steps(),
             tokens: self.tokens,

@@ -1,4 +1,4 @@
-//! Checkpoints are written by a thread of their own while training goes on.
+//! Checkpoints are written by a thread of their own while training goes on, or at once.
 
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
@@ -19,7 +19,7 @@ impl Saver {
 
     /// Begins to write `snapshot`, then removes the checkpoints that are not kept. Wait for the one before first: its
     /// snapshot is still in memory.
-    pub fn begin(&mut self, snapshot: Snapshot) -> Result<(), CheckpointError> {
+    pub fn begin(&mut self, snapshot: Snapshot<'static>) -> Result<(), CheckpointError> {
         debug_assert!(self.writing.is_none(), "one checkpoint at a time");
         let (checkpoints, keep) = (self.checkpoints.clone(), self.keep);
         let write = move || {
@@ -30,6 +30,13 @@ impl Saver {
         };
         self.writing = Some(thread::Builder::new().name("checkpoint".to_owned()).spawn(write)?);
         Ok(())
+    }
+
+    /// Writes `snapshot` here and now, without a copy of it. Wait for the one before first.
+    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+        let path = self.checkpoints.save(snapshot)?;
+        self.checkpoints.prune(self.keep)?;
+        Ok(path)
     }
 
     /// The checkpoint that was begun, if it is on the disk by now.

@@ -17,7 +17,7 @@ use crate::checkpoint::{CheckpointError, Checkpoints, Snapshot};
 use crate::data::Batch;
 
 #[derive(Serialize)]
-struct Study<'a> {
+pub(super) struct Study<'a> {
     step: u64,
     learning_rate: f64,
     /// `null` where it is no number, as everywhere below.
@@ -25,12 +25,12 @@ struct Study<'a> {
     smoothed_loss: f64,
     standard_deviation: f64,
     gradient_norm: f64,
-    gradient_norms: BTreeMap<&'a str, f64>,
+    gradient_norms: BTreeMap<String, f64>,
     micro_batches: Vec<Vec<Row<'a>>>,
 }
 
 #[derive(Serialize)]
-struct Row<'a> {
+pub(super) struct Row<'a> {
     /// Mean cross-entropy of the row in nats per token, before the update.
     loss: f64,
     ids: &'a [u32],
@@ -46,39 +46,40 @@ pub(super) struct Refused<'a> {
     pub gradient_norm: f64,
 }
 
-/// Writes the folder of a refused update into `output` and gives its path. `trainer` has its gradients; `snapshot` is the
-/// state without it.
-pub(super) fn save(
-    output: &Path,
-    refused: &Refused,
-    trainer: &mut Trainer,
-    snapshot: &Snapshot,
-) -> Result<PathBuf, CheckpointError> {
-    let norm = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-    let norms: BTreeMap<String, f64> =
-        trainer.gradients().tensors().map(|(spec, values)| (spec.name.clone(), norm(values))).collect();
-    let mut row = |ids| Row { loss: mean(trainer.validate(&Batch::from_rows(std::slice::from_ref(ids)))), ids };
-    let study = Study {
-        step: snapshot.step() + 1,
-        learning_rate: refused.learning_rate,
-        loss: refused.loss,
-        smoothed_loss: refused.smoothed_loss,
-        standard_deviation: refused.standard_deviation,
-        gradient_norm: refused.gradient_norm,
-        gradient_norms: norms.iter().map(|(name, &norm)| (name.as_str(), norm)).collect(),
-        micro_batches: refused.rows.iter().map(|rows| rows.iter().map(&mut row).collect()).collect(),
-    };
-    let target = output.join(format!("spike-step-{:08}", study.step));
-    let at = |source| CheckpointError::Io { path: target.clone(), source };
-    if target.exists() {
-        // The same update was refused before.
-        atomic::remove_folder(&target).map_err(at)?;
+impl<'a> Study<'a> {
+    /// Looks at the gradients that `trainer` has, and at the loss of each row.
+    pub fn new(refused: &Refused<'a>, trainer: &mut Trainer) -> Self {
+        let norm = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+        let gradients = trainer.gradients().tensors();
+        let gradient_norms = gradients.map(|(spec, values)| (spec.name.clone(), norm(values))).collect();
+        let mut row = |ids| Row { loss: mean(trainer.validate(&Batch::from_rows(std::slice::from_ref(ids)))), ids };
+        let micro_batches = refused.rows.iter().map(|rows| rows.iter().map(&mut row).collect()).collect();
+        Self {
+            step: trainer.steps() + 1,
+            learning_rate: refused.learning_rate,
+            loss: refused.loss,
+            smoothed_loss: refused.smoothed_loss,
+            standard_deviation: refused.standard_deviation,
+            gradient_norm: refused.gradient_norm,
+            gradient_norms,
+            micro_batches,
+        }
     }
-    atomic::write_folder(&target, |folder| -> Result<(), CheckpointError> {
-        let written = atomic::write_file(&folder.join("batch.json"), |file| Ok(serde_json::to_writer(file, &study)?));
-        written.map_err(at)?;
-        Checkpoints::open(folder.to_owned())?.save(snapshot)?;
-        Ok(())
-    })?;
-    Ok(target)
+
+    /// Writes the folder into `output`, with the state before the update, and gives its path.
+    pub fn save(&self, output: &Path, before: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+        let target = output.join(format!("spike-step-{:08}", self.step));
+        let at = |source| CheckpointError::Io { path: target.clone(), source };
+        if target.exists() {
+            // The same update was refused before.
+            atomic::remove_folder(&target).map_err(at)?;
+        }
+        atomic::write_folder(&target, |folder| -> Result<(), CheckpointError> {
+            let written = atomic::write_file(&folder.join("batch.json"), |file| Ok(serde_json::to_writer(file, self)?));
+            written.map_err(at)?;
+            Checkpoints::open(folder.to_owned())?.save(before)?;
+            Ok(())
+        })?;
+        Ok(target)
+    }
 }
