@@ -23,7 +23,7 @@ mod trainer;
 pub use average::{AverageError, average};
 pub use checkpoint::{CheckpointError, Checkpoints, Keep, RunState, Snapshot};
 pub use initialisation::initialise;
-pub use memory::{Bytes, Keeping, TrainingFootprint, TrainingMemoryError};
+pub use memory::{Keeping, TrainingFootprint, TrainingMemoryError};
 pub use network::{LossOptions, Network};
 pub use parameters::Parameters;
 pub use recipe::{Recipe, RecipeError};

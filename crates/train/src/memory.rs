@@ -1,8 +1,6 @@
 //! What a training run takes in memory, reckoned from the recipe before its first step.
 
-use std::fmt;
-
-use openelm::{LayerConfig, ModelConfig, Tokenizer, tensor_specs};
+use openelm::{Bytes, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
 
 use crate::Recipe;
 use crate::network::LOSS_ROWS;
@@ -156,14 +154,4 @@ fn kept_per_row(config: &ModelConfig, layer: &LayerConfig) -> usize {
 
 fn wide(number: usize) -> u64 {
     number as u64
-}
-
-/// Bytes as a person reads them.
-pub struct Bytes(pub u64);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mebibytes = self.0 as f64 / (1u64 << 20) as f64;
-        if mebibytes >= 1024.0 { write!(f, "{:.1} GiB", mebibytes / 1024.0) } else { write!(f, "{mebibytes:.1} MiB") }
-    }
 }

@@ -52,7 +52,8 @@ pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error
         chart.draw_series(LineSeries::new(training.iter().copied(), &pale))?;
         let legend =
             |colour: RGBColor| move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2));
-        let smooth = smoothed(&training);
+        let losses: Vec<f64> = training.iter().map(|&(_, loss)| loss).collect();
+        let smooth = training.iter().map(|&(step, _)| step).zip(smoothed(&losses));
         chart.draw_series(LineSeries::new(smooth, strong.stroke_width(2)))?.label("training").legend(legend(strong));
         for (index, (&corpus, points)) in validation.iter().enumerate() {
             let colour = VALIDATION[index % VALIDATION.len()];
@@ -73,14 +74,14 @@ pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error
 }
 
 /// A moving average that forgets over about a fiftieth of the run.
-fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let keep = 1.0 - 1.0 / (points.len() as f64 / 50.0).max(1.0);
-    let mut mean = points.first().map_or(0.0, |&(_, loss)| loss);
-    let smooth = |&(step, loss): &(f64, f64)| {
+pub(crate) fn smoothed(losses: &[f64]) -> Vec<f64> {
+    let keep = 1.0 - 1.0 / (losses.len() as f64 / 50.0).max(1.0);
+    let mut mean = losses.first().copied().unwrap_or_default();
+    let smooth = |loss: &f64| {
         mean = keep * mean + (1.0 - keep) * loss;
-        (step, mean)
+        mean
     };
-    points.iter().map(smooth).collect()
+    losses.iter().map(smooth).collect()
 }
 
 #[cfg(test)]

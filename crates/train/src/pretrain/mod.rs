@@ -37,6 +37,7 @@ use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
 use crate::data::{Batch, CorpusConfig, Counts, DataError, RowStream};
 use crate::recipe::CheckpointRecipe;
 use crate::{LossOptions, Recipe, Trainer, initialise};
+pub(crate) use curve::smoothed;
 pub use error::PretrainError;
 use error::at;
 pub(crate) use log::read as read_log;

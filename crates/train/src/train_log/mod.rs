@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::pretrain::{Entry, read_log};
+use crate::pretrain::{Entry, read_log, smoothed};
 pub use picture::draw;
 
 /// Tokens of an update of Apple's OpenELM runs: 16 sequences of 2048 tokens on each of 128 accelerators.
@@ -117,13 +117,9 @@ impl Curves {
 
     /// The training loss, smoothed over about a fiftieth of the run.
     pub fn smoothed(&self) -> Vec<Point> {
-        let keep = 1.0 - 1.0 / (self.training.len() as f64 / 50.0).max(1.0);
-        let mut mean = self.training.first().map_or(0.0, |point| point.value);
-        let smooth = |point: &Point| {
-            mean = keep * mean + (1.0 - keep) * point.value;
-            Point { value: mean, ..*point }
-        };
-        self.training.iter().map(smooth).collect()
+        let losses: Vec<f64> = self.training.iter().map(|point| point.value).collect();
+        let smooth = smoothed(&losses);
+        self.training.iter().zip(smooth).map(|(point, value)| Point { value, ..*point }).collect()
     }
 
     /// The largest number of tokens that all of `runs` have reached.

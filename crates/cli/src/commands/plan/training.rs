@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
-use openelm::available_memory;
-use openelm_train::{Bytes, Recipe, TrainingFootprint};
+use openelm::{Bytes, available_memory};
+use openelm_train::{Recipe, TrainingFootprint};
 use serde_json::{Map, Value, json};
 
 /// The reckoning for `recipe` as a table or as JSON.

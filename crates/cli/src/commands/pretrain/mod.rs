@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use clap::Args;
-use openelm::available_memory;
 use openelm::kernels::{Threads, limits};
+use openelm::{Bytes, available_memory};
 use openelm_train::pretrain::{Event, pretrain};
-use openelm_train::{Bytes, Recipe, TrainingFootprint};
+use openelm_train::{Recipe, TrainingFootprint};
 
 use super::{MemoryOptions, ThreadOptions, on_interrupt, refusal, stop_on_interrupt};
 use dashboard::Dashboard;
