@@ -11,7 +11,7 @@ use crate::data::Batch;
 use crate::parameters::{Gradients, Parameters};
 
 /// Rows whose logits are in memory at a time.
-const LOSS_ROWS: usize = 256;
+pub(crate) const LOSS_ROWS: usize = 256;
 
 /// What the loss is made of.
 #[derive(Debug, Clone, Copy, PartialEq)]
