@@ -48,7 +48,8 @@ pub struct TrainingFootprint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this run takes {} of memory, but only {} are available; take a smaller train.batch_size (with more \
-     train.accumulation) or train.sequence_length, checkpoint.background = false, or a smaller model",
+     train.accumulation) or train.sequence_length, train.recompute = \"block\", \
+     checkpoint.background = false, or a smaller model",
     Bytes(*.needed), Bytes(*.available)
 )]
 pub struct TrainingMemoryError {
@@ -66,12 +67,12 @@ impl TrainingFootprint {
     pub fn of(recipe: &Recipe) -> Result<Self, PretrainError> {
         let tokenizer = Tokenizer::open(&Tokenizer::find(&recipe.tokenizer.path)?)?;
         let config = recipe.model_config(tokenizer.vocab_size())?;
-        Ok(Self::new(&config, recipe, Keeping::default()))
+        Ok(Self::new(&config, recipe))
     }
 
     /// The footprint of `recipe` with a model of the geometry `config`.
-    pub fn new(config: &ModelConfig, recipe: &Recipe, keeping: Keeping) -> Self {
-        let (train, log) = (&recipe.train, &recipe.log);
+    pub fn new(config: &ModelConfig, recipe: &Recipe) -> Self {
+        let (train, log, keeping) = (&recipe.train, &recipe.log, recipe.keeping());
         let rows = wide(train.batch_size).saturating_mul(wide(train.sequence_length));
         let parameters = wide(config.parameters());
         let floats = |per_row: usize| rows.saturating_mul(4 * wide(per_row));

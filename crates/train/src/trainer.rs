@@ -6,6 +6,7 @@ use openelm_kernels::cross_entropy::LossSums;
 use openelm_kernels::{Threads, gradient_norm};
 
 use crate::data::Batch;
+use crate::memory::Keeping;
 use crate::network::{LossOptions, Network};
 use crate::parameters::Parameters;
 
@@ -82,6 +83,12 @@ impl Trainer {
             optimizer,
             accumulation,
         }
+    }
+
+    /// The same trainer, keeping in memory what `keeping` says.
+    #[must_use]
+    pub fn keeping(self, keeping: Keeping) -> Self {
+        Self { network: self.network.recompute(keeping.recompute), ..self }
     }
 
     /// Updates made so far.

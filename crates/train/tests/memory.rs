@@ -8,7 +8,7 @@ use openelm::kernels::Threads;
 use openelm_testing::golden;
 use openelm_train::data::Batch;
 use openelm_train::pretrain::pretrain;
-use openelm_train::{Keeping, LossOptions, Recipe, Trainer, TrainingFootprint, initialise};
+use openelm_train::{LossOptions, Recipe, Trainer, TrainingFootprint, initialise};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -63,7 +63,7 @@ fn steps_take_what_was_reckoned() {
     }
     let taken = (ALLOCATOR.peak_usage() - before) as f64;
 
-    let footprint = TrainingFootprint::new(&config, &recipe, Keeping::default());
+    let footprint = TrainingFootprint::new(&config, &recipe);
     let reckoned = (footprint.total() - footprint.snapshot) as f64;
     assert!((taken / reckoned - 1.0).abs() < 0.1, "{taken} bytes taken, {reckoned} reckoned: {footprint:?}");
     drop(trainer);
@@ -94,11 +94,11 @@ fn a_whole_run_takes_what_was_reckoned() {
 
 #[test]
 fn every_choice_of_a_recipe_is_in_the_sum() {
-    let footprint = |sets: &[&str], keeping| {
+    let footprint = |sets: &[&str]| {
         let recipe = recipe(sets);
-        TrainingFootprint::new(&recipe.model_config(4000).unwrap(), &recipe, keeping)
+        TrainingFootprint::new(&recipe.model_config(4000).unwrap(), &recipe)
     };
-    let plain = footprint(&[], Keeping::default());
+    let plain = footprint(&[]);
     let config = recipe(&[]).model_config(4000).unwrap();
     assert_eq!(plain.weights, 4 * config.parameters() as u64);
     assert_eq!((plain.moments, plain.layers.len()), (2 * plain.weights, 4));
@@ -106,14 +106,14 @@ fn every_choice_of_a_recipe_is_in_the_sum() {
     assert_eq!(plain.streams, 5 * 4 * 1024 * 512);
     let items: u64 = plain.items().iter().map(|(_, bytes)| bytes).sum();
     assert_eq!(items, plain.total());
-    let recompute = footprint(&[], Keeping { recompute: true, bf16_moments: false });
+    let recompute = footprint(&["train.recompute=block"]);
     assert_eq!(recompute.layers, [*plain.layers.iter().max().unwrap()]);
-    assert_eq!(footprint(&[], Keeping { recompute: false, bf16_moments: true }).moments, plain.weights);
-    assert_eq!(footprint(&["data.shuffle_buffer=100"], Keeping::default()).data, 2 * 100 * 257 * 4);
-    assert_eq!(footprint(&["log.sample_every=9"], Keeping::default()).samples, plain.weights);
-    let waiting = footprint(&["checkpoint.background=false"], Keeping::default());
+    assert_eq!(footprint(&["optimizer.moments=bf16"]).moments, plain.weights);
+    assert_eq!(footprint(&["data.shuffle_buffer=100"]).data, 2 * 100 * 257 * 4);
+    assert_eq!(footprint(&["log.sample_every=9"]).samples, plain.weights);
+    let waiting = footprint(&["checkpoint.background=false"]);
     assert_eq!(plain.snapshot - waiting.snapshot, 3 * plain.weights);
-    let huge = footprint(&["train.batch_size=1000000000000000"], Keeping::default());
+    let huge = footprint(&["train.batch_size=1000000000000000"]);
     let message = huge.check(4 << 30).unwrap_err().to_string();
     assert!(message.contains("only 4.0 GiB are available; take a smaller train.batch_size"), "{message}");
     assert_eq!(plain.check(plain.total()), Ok(()));

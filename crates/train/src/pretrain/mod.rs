@@ -159,6 +159,7 @@ impl<'r> Run<'r> {
         let loss = LossOptions { ignore: None, z_weight: recipe.optimizer.z_loss };
         let (optimizer, accumulation) = (recipe.optimizer(), recipe.accumulation());
         let trainer = Trainer::new(config, parameters, threads.clone(), loss, optimizer, accumulation);
+        let trainer = trainer.keeping(recipe.keeping());
         let checkpoints = Checkpoints::open(recipe.output.join("checkpoints"))?;
         checkpoints.tidy()?;
         let losses = SpikeDetector::default();
