@@ -35,7 +35,7 @@ pub(crate) fn backward(
     scratch: &mut Scratch,
     d: &mut Derivatives,
 ) {
-    let Pass { threads, config, rope, span } = *pass;
+    let Pass { threads, config, rope, span, document_starts } = *pass;
     let (rows, dim) = (span.rows(), config.model_dim);
     let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
 
@@ -71,7 +71,8 @@ pub(crate) fn backward(
     let k = Rows { data: &kept.k, stride: kv_dim };
     let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: config.qkv_dim(layer) };
     let shape = span.attention(config, layer);
-    attention::backward(threads, by_inputs, &d.attended, &kept.attended, &kept.log_sums, &kept.q, k, v, shape);
+    let (dout, out, log_sums) = (&d.attended, &kept.attended, &kept.log_sums);
+    attention::backward(threads, by_inputs, dout, out, log_sums, &kept.q, k, v, document_starts, shape);
     fit(&mut d.qkv, kept.qkv.len());
     qk_norm_rope::backward(
         threads,

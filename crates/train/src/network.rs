@@ -96,7 +96,13 @@ impl Network {
         self.forward(&weights, batch, true);
         let sums = self.head(&weights, &mut gradients, batch, options, scale);
         let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
-        let pass = Pass { threads: &self.threads, config: &config, rope: &self.rope, span };
+        let pass = Pass {
+            threads: &self.threads,
+            config: &config,
+            rope: &self.rope,
+            span,
+            document_starts: batch.document_starts.as_deref(),
+        };
         for (i, layer) in config.layers.iter().enumerate().rev() {
             let slot = if self.recompute { 0 } else { i };
             // The last block's activations are still there.
@@ -129,7 +135,13 @@ impl Network {
         let dim = self.config.model_dim;
         let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
         self.rope.grow_to(batch.time);
-        let pass = Pass { threads: &self.threads, config: &self.config, rope: &self.rope, span };
+        let pass = Pass {
+            threads: &self.threads,
+            config: &self.config,
+            rope: &self.rope,
+            span,
+            document_starts: batch.document_starts.as_deref(),
+        };
         fit(&mut self.streams[0], span.rows() * dim);
         embedding::forward(&self.threads, &mut self.streams[0], &batch.inputs, weights.embedding, dim);
         let mut last = 0;

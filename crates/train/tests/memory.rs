@@ -47,7 +47,7 @@ fn steps_take_what_was_reckoned() {
     let config = recipe.model_config(4000).unwrap();
     let (sequences, time) = (recipe.train.batch_size, recipe.train.sequence_length);
     let ids: Vec<u32> = (0..sequences * time).map(|i| (i % 4000) as u32).collect();
-    let batch = Batch { inputs: ids.clone(), targets: ids, sequences, time };
+    let batch = Batch { inputs: ids.clone(), targets: ids, document_starts: None, sequences, time };
     let threads = Threads::new(2);
 
     let before = ALLOCATOR.current_usage();

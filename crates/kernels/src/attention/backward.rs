@@ -6,6 +6,7 @@
 //! ```
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::product::{Strided, multiply};
 use super::{KEYS, Rows, Shape, padded};
@@ -53,7 +54,8 @@ thread_local! {
 
 /// Writes the derivatives of [`super::forward`] by `q`, `k` and `v`, for `shape.keys == shape.queries`.
 ///
-/// `dout` and `out` are `[sequences * queries, query_heads * head_dim]`, `log_sums` as the forward pass left them.
+/// `dout` and `out` are `[sequences * queries, query_heads * head_dim]`, `log_sums` as the forward pass left them, `starts`
+/// what it had.
 pub fn backward(
     threads: &Threads,
     gradients: Gradients<'_>,
@@ -63,6 +65,7 @@ pub fn backward(
     q: &[f32],
     k: Rows<'_>,
     v: Rows<'_>,
+    starts: Option<&[u32]>,
     shape: Shape,
 ) {
     let Shape { sequences, queries: time, head_dim: d, kv_heads, .. } = shape;
@@ -74,7 +77,7 @@ pub fn backward(
     threads.run(sequences * kv_heads, |task| {
         SCRATCH.with_borrow_mut(|scratch| {
             let place = Place { shape, sequence: task / kv_heads, head: task % kv_heads };
-            dispatch(Task { scratch, place, out: [&dq, &dk, &dv], dout, attended: out, log_sums, q, k, v });
+            dispatch(Task { scratch, place, out: [&dq, &dk, &dv], dout, attended: out, log_sums, starts, q, k, v });
         });
     });
 }
@@ -117,6 +120,7 @@ struct Task<'a> {
     dout: &'a [f32],
     attended: &'a [f32],
     log_sums: &'a [f32],
+    starts: Option<&'a [u32]>,
     q: &'a [f32],
     k: Rows<'a>,
     v: Rows<'a>,
@@ -127,7 +131,7 @@ impl Job for Task<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { scratch, place, out: [dq, dk, dv], dout, attended, log_sums, q, k, v } = self;
+        let Self { scratch, place, out: [dq, dk, dv], dout, attended, log_sums, starts, q, k, v } = self;
         let Place { shape, sequence, head } = place;
         let Shape { queries: time, head_dim: d, kv_heads, query_heads, .. } = shape;
         let (group, width) = (shape.group(), padded(d));
@@ -146,7 +150,12 @@ impl Job for Task<'_> {
             let keys = KEYS.min(time - first_key);
             let first_row = sequence * time + first_key;
             scratch.lay_out(k, v, first_row, keys, head, d);
-            scratch.key_block(lanes, first_key, keys, group, width);
+            let seen = |row: usize| {
+                let end = (row / group + 1).saturating_sub(first_key).min(keys);
+                let start = starts.map_or(0, |starts| starts[sequence * time + row / group] as usize);
+                start.saturating_sub(first_key).min(end)..end
+            };
+            scratch.key_block(lanes, first_key * group, width, seen);
             for key in 0..keys {
                 let start = ((first_row + key) * kv_heads + head) * d;
                 // SAFETY: this task alone writes the columns of its head in the rows of its sequence.
@@ -190,16 +199,20 @@ impl Scratch {
         }
     }
 
-    /// Sums the derivatives by one block of keys and values over all queries that see it, and its share of those by the
-    /// queries.
+    /// Sums the derivatives by one block of keys and values over all rows that see some of it, and its share of those by the
+    /// queries; row `r`, not before `first_row`, sees the keys `seen(r)`.
     #[inline(always)]
-    fn key_block<L: Lanes>(&mut self, lanes: L, first_key: usize, keys: usize, group: usize, width: usize) {
+    fn key_block<L: Lanes>(&mut self, lanes: L, first_row: usize, width: usize, seen: impl Fn(usize) -> Range<usize>) {
         for sums in [&mut self.dkeys, &mut self.dvalues] {
             sums.clear();
             sums.resize(KEYS * width, 0.0);
         }
         let (mut probabilities, mut dscores) = ([0.0; ROWS * KEYS], [0.0; ROWS * KEYS]);
-        for first in (first_key * group..self.corrections.len()).step_by(ROWS) {
+        for first in (first_row..self.corrections.len()).step_by(ROWS) {
+            // The documents behind this one see none of it.
+            if seen(first).is_empty() {
+                break;
+            }
             let rows = ROWS.min(self.corrections.len() - first);
             let (queries, dout) = (&self.queries[first * width..][..rows * width], &self.dout[first * width..]);
             let dout = &dout[..rows * width];
@@ -208,13 +221,15 @@ impl Scratch {
             multiply::<L, false>(lanes, ds, Strided::rows(dout, width), &self.values_across, KEYS);
             for (r, (p, ds)) in p.as_chunks_mut::<KEYS>().0.iter_mut().zip(ds.as_chunks_mut::<KEYS>().0).enumerate() {
                 let (log_sum, correction) = (self.log_sums[first + r], self.corrections[first + r]);
-                let seen = ((first + r) / group + 1 - first_key).min(keys);
+                let seen = seen(first + r);
                 for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
                     *p = exp(*p - log_sum);
                     *ds = *p * (*ds - correction);
                 }
-                p[seen..].fill(0.0);
-                ds[seen..].fill(0.0);
+                for hidden in [0..seen.start, seen.end..KEYS] {
+                    p[hidden.clone()].fill(0.0);
+                    ds[hidden].fill(0.0);
+                }
             }
             multiply::<L, true>(lanes, &mut self.dvalues, Strided::columns(p, KEYS), dout, width);
             multiply::<L, true>(lanes, &mut self.dkeys, Strided::columns(ds, KEYS), queries, width);
