@@ -127,7 +127,7 @@ def check(path, options):
     """One line of the table, and whether all agrees."""
     inspected = run_openelm(options.openelm, "inspect", str(path), "--json")
     ours = run_openelm(options.openelm, "generate", options.prompt, "--model", str(path), "--greedy", "--ignore-eos",
-                       "-n", str(options.tokens), "--json")
+                       "-n", str(options.tokens), "--json", *["--exact"] * options.exact)
     versions, prompt_ids, ids, rows = PEERS[inspected["format"]](path, options, ours["prompt_ids"], inspected)
     parted = next((i for i, (a, b) in enumerate(zip(ours["ids"], ids)) if a != b), None)
     if parted is None:
@@ -149,6 +149,7 @@ def main():
     parser.add_argument("--torch-model", help="Python file with the plain PyTorch model")
     parser.add_argument("--prompt", default="Once upon a time there was a little rabbit")
     parser.add_argument("--tokens", type=int, default=64, help="greedy tokens to compare [default: 64]")
+    parser.add_argument("--exact", action="store_true", help="ours with weights widened to f32")
     parser.add_argument("--threads", type=int, default=1, help="threads of the peers [default: 1]")
     options = parser.parse_args()
     print("| model | format | mostly | peer | same greedy tokens | same prompt ids |\n|---|---|---|---|---|---|")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use openelm::kernels::Threads;
-use openelm::{Footprint, Model, ModelConfig, Session};
+use openelm::{CacheType, Footprint, Model, ModelConfig, Session};
 
 use crate::limits::Limits;
 use crate::peer::{Peer, PeerTest};
@@ -91,7 +91,7 @@ fn check_memory(source: &Source<'_>, options: &Options, with_peer: bool, availab
     let tokens = options.fill(&config).saturating_add(options.tokens);
     let tokens = options.prompts.iter().copied().fold(tokens, usize::max);
     let available = if with_peer { available / 2 } else { available };
-    let checked = Footprint::new(&config, weights, tokens).check(available);
+    let checked = Footprint::new(&config, weights, tokens, CacheType::default()).check(available);
     checked.map_err(|source| BenchError::Memory { with_peer, source })
 }
 
@@ -302,7 +302,8 @@ mod tests {
             ignore_memory: false,
         };
         let source = Source::Random(config.clone(), "f32".parse().unwrap());
-        let needed = Footprint::new(&config, source.size().unwrap().1, config.context_length).total();
+        let weights = source.size().unwrap().1;
+        let needed = Footprint::new(&config, weights, config.context_length, CacheType::default()).total();
         assert!(check_memory(&source, &options, false, needed).is_ok());
         let refused = check_memory(&source, &options, false, needed - 1).unwrap_err().to_string();
         assert!(refused.contains("2048 tokens"), "{refused}");

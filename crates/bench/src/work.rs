@@ -1,6 +1,6 @@
 //! What a step has to do at least: bytes to read and operations to carry out.
 
-use openelm::{Cache, Encoding, ModelConfig, TensorSpec, tensor_specs};
+use openelm::{Encoding, ModelConfig, TensorSpec, tensor_specs};
 
 /// The least that a step asks of the machine.
 ///
@@ -24,7 +24,8 @@ impl Work {
         tokens: usize,
         cached: usize,
     ) -> Self {
-        let mut work = Self { bytes: Cache::bytes(config, cached) as u64, ..Self::default() };
+        let cache = (cached * config.kv_elements_per_token() * size_of::<f32>()) as u64;
+        let mut work = Self { bytes: cache, ..Self::default() };
         for spec in tensor_specs(config) {
             let products = match (&spec.name[..], config.tied_embeddings) {
                 // The logits of one token.
@@ -48,7 +49,7 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
-    use openelm::{Geometry, Precision};
+    use openelm::{Cache, CacheType, Geometry, Precision};
 
     use super::*;
     use crate::WeightFormat;
@@ -64,8 +65,8 @@ mod tests {
         for (name, precision) in [("f32", Precision::F32), ("mlx8", Precision::Int8), ("mlx4", Precision::Int4)] {
             let empty = Work::of_tokens(&config, encoding(name, 16), 1, 0);
             assert_eq!(empty.bytes, config.weight_bytes(precision) as u64);
-            let filled = Work::of_tokens(&config, encoding(name, 16), 1, 1000);
-            assert_eq!(filled.bytes - empty.bytes, Cache::bytes(&config, 1000) as u64);
+            let filled = Work::of_tokens(&config, encoding(name, 16), 1, 1024);
+            assert_eq!(filled.bytes - empty.bytes, Cache::bytes(&config, CacheType::F32, 1024) as u64);
         }
     }
 

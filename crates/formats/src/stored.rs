@@ -159,10 +159,12 @@ impl StoredModel {
     /// # Errors
     /// If a tensor cannot be read.
     pub fn into_packed_model(self, threads: &Threads) -> Result<Model, FormatError> {
-        Model::packing(self.config.clone(), threads, |spec| {
+        let model = Model::packing(self.config.clone(), threads, |spec| {
             self.release();
             self.tensor(&spec.name)
-        })
+        });
+        self.release();
+        model
     }
 
     /// The model, ready to run. Mapped tensors stay in their files.

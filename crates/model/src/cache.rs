@@ -18,9 +18,10 @@ impl Cache {
         Self { layers: config.layers.iter().map(|config| layer(config.kv_heads)).collect() }
     }
 
-    /// Bytes that the cache of `tokens` tokens takes.
-    pub fn bytes(config: &ModelConfig, tokens: usize) -> usize {
-        config.kv_elements_per_token() * tokens * size_of::<f32>()
+    /// Bytes that the cache of `tokens` tokens takes; no more than there are numbers for.
+    pub fn bytes(config: &ModelConfig, cache_type: CacheType, tokens: usize) -> usize {
+        let layer = |kv_heads| KvCache::bytes(cache_type, kv_heads, config.head_dim, tokens);
+        config.layers.iter().fold(0, |sum: usize, config| sum.saturating_add(layer(config.kv_heads)))
     }
 
     /// Tokens seen so far.

@@ -1,17 +1,19 @@
 //! What a model needs in memory, reckoned before it is loaded, and what the machine has left.
 //!
 //! ```
-//! use openelm::{Footprint, ModelConfig, Precision};
+//! use openelm::{CacheType, Footprint, ModelConfig, Precision};
 //!
 //! let config = ModelConfig::openelm_3b();
-//! let footprint = Footprint::new(&config, config.weight_bytes(Precision::F32), 2048);
+//! let footprint = Footprint::new(&config, config.weight_bytes(Precision::F32), 2048, CacheType::F32);
 //! let refused = footprint.check(8 << 30).unwrap_err();
 //! assert!(refused.to_string().contains("8.0 GiB are available"));
 //! ```
 
+use openelm_kernels::attention::CacheType;
+
 use crate::cache::Cache;
 use crate::config::ModelConfig;
-use crate::session::CHUNK;
+use crate::session::{CHUNK, LOGITS_CHUNK};
 
 /// What it takes to run one sequence, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +47,9 @@ pub struct MemoryError {
 const WORKSPACE: u64 = 16 << 20;
 
 impl Footprint {
-    /// The footprint of a model whose weights take `weights` bytes, with a sequence of `tokens` tokens.
-    pub fn new(config: &ModelConfig, weights: usize, tokens: usize) -> Self {
+    /// The footprint of a model whose weights take `weights` bytes, with a sequence of `tokens` tokens whose keys and values
+    /// are stored as `cache_type`.
+    pub fn new(config: &ModelConfig, weights: usize, tokens: usize, cache_type: CacheType) -> Self {
         let wide = |x: usize| x as u64;
         let size = |count: u64, bytes: usize| count.saturating_mul(wide(bytes));
         let activations = config.layers.iter().map(|layer| {
@@ -56,12 +59,12 @@ impl Footprint {
         // Besides: the stream before and after a block and after attention, and its norm.
         let row = activations.max().unwrap_or(0) + 4 * config.model_dim;
         let rows = tokens.min(CHUNK);
-        let floats = wide(rows * row + rows.min(CHUNK / 8) * config.vocab_size);
+        let floats = wide(rows * row + rows.min(LOGITS_CHUNK) * config.vocab_size);
         let rotations = size(wide(tokens), config.head_dim);
         Self {
             tokens: wide(tokens),
             weights: wide(weights),
-            cache: size(wide(tokens), Cache::bytes(config, 1)),
+            cache: wide(Cache::bytes(config, cache_type, tokens)),
             buffers: size(floats.saturating_add(rotations), size_of::<f32>()).saturating_add(WORKSPACE),
         }
     }
@@ -133,25 +136,30 @@ mod tests {
     fn weights_cache_and_buffers_are_counted() {
         let config = ModelConfig::openelm_270m();
         let weights = config.weight_bytes(Precision::Int4);
-        let footprint = Footprint::new(&config, weights, 2048);
+        let footprint = Footprint::new(&config, weights, 2048, CacheType::F32);
         assert_eq!(footprint.weights, weights as u64);
-        assert_eq!(footprint.cache, Cache::bytes(&config, 2048) as u64);
-        // The last layer: 20 query and 5 key/value heads of 64, a network of 5120; 512 rows, 64 rows of logits.
+        let numbers = 2048 * config.kv_elements_per_token() as u64;
+        let cache = |cache_type| Footprint::new(&config, weights, 2048, cache_type).cache;
+        assert_eq!(cache(CacheType::F32), 4 * numbers);
+        assert_eq!(cache(CacheType::F16), 2 * numbers);
+        // A scale for the 64 numbers of each key and each value.
+        assert_eq!(cache(CacheType::Int8), numbers + 4 * numbers / 64);
+        // The last layer: 20 query and 5 key/value heads of 64, a network of 5120; 256 rows, 64 rows of logits.
         let row = 1920 + 2 * 1280 + 320 + 3 * 5120 + 4 * 1280;
-        assert_eq!(footprint.buffers, 4 * (512 * row + 64 * 32_000 + 2048 * 64) + WORKSPACE);
+        assert_eq!(footprint.buffers, 4 * (256 * row + 64 * 32_000 + 2048 * 64) + WORKSPACE);
         assert_eq!(footprint.total(), footprint.weights + footprint.cache + footprint.buffers);
     }
 
     #[test]
     fn too_little_memory_is_refused_with_numbers() {
         let config = ModelConfig::openelm_270m();
-        let footprint = Footprint::new(&config, config.weight_bytes(Precision::F32), 512);
+        let footprint = Footprint::new(&config, config.weight_bytes(Precision::F32), 512, CacheType::F32);
         assert_eq!(footprint.check(footprint.total()), Ok(()));
         let error = footprint.check(footprint.total() - 1).unwrap_err();
         let message = error.to_string();
         assert!(message.contains("1.0 GiB of weights") && message.contains("for 512 tokens"), "{message}");
         assert!(footprint.check(0).unwrap_err().to_string().contains("only 0.0 MiB are available"));
-        assert!(Footprint::new(&config, usize::MAX, usize::MAX).check(u64::MAX - 1).is_err());
+        assert!(Footprint::new(&config, usize::MAX, usize::MAX, CacheType::Int8).check(u64::MAX - 1).is_err());
     }
 
     #[cfg(target_os = "linux")]

@@ -11,7 +11,9 @@ use crate::model::Model;
 use crate::weights::Weights;
 
 /// Tokens of a prompt that pass through the blocks together; bounds the memory for activations.
-pub(crate) const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 256;
+/// The same where the logits of all positions are asked for, which would be large with a large vocabulary.
+pub(crate) const LOGITS_CHUNK: usize = 64;
 
 /// Input that a session cannot take.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -127,8 +129,7 @@ impl<'m> Session<'m> {
     /// See [`SessionError`]; the session is then as it was.
     pub fn append_all(&mut self, ids: &[u32], mut sink: impl FnMut(&[f32])) -> Result<(), SessionError> {
         self.check(ids)?;
-        // The logits of a whole chunk would be large with a large vocabulary.
-        for chunk in ids.chunks(CHUNK / 8) {
+        for chunk in ids.chunks(LOGITS_CHUNK) {
             self.blocks(chunk);
             self.project();
             sink(&self.logits);

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use openelm::kernels::Threads;
-use openelm::{Footprint, Geometry, Model, Multipliers, Session, Tensor, tensor_specs};
+use openelm::{CacheType, Footprint, Geometry, Model, Multipliers, Session, Tensor, tensor_specs};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -29,7 +29,7 @@ fn a_session_takes_no_more_than_was_reckoned_and_not_much_less() {
     session.append(&[3]).unwrap();
     let taken = (ALLOCATOR.peak_usage() - before) as u64;
 
-    let footprint = Footprint::new(&config, model.weight_bytes(), tokens);
+    let footprint = Footprint::new(&config, model.weight_bytes(), tokens, CacheType::default());
     let reckoned = footprint.cache + footprint.buffers;
     assert!(taken <= reckoned, "{taken} bytes taken, {reckoned} reckoned");
     assert!(taken >= reckoned / 2, "{taken} bytes taken, {reckoned} reckoned");

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use openelm::{CacheType, Finish, GenerationOptions, SamplingOptions, Session, generate};
 use serde_json::json;
 
-use super::{MemoryOptions, ThreadOptions};
+use super::{ArithmeticOptions, MemoryOptions, ThreadOptions};
 use crate::model::ModelOptions;
 
 /// Continue a text.
@@ -65,6 +65,8 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    arithmetic: ArithmeticOptions,
+    #[command(flatten)]
     threads: ThreadOptions,
     #[command(flatten)]
     memory: MemoryOptions,
@@ -99,10 +101,12 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let options = options(&arguments);
     options.sampling.validate()?;
     let tokens = ids.len().saturating_add(options.max_tokens).min(limit);
-    arguments.memory.check(&stored.config, stored.size(), tokens)?;
+    let weights = arguments.arithmetic.weight_bytes(&stored);
+    let cache = arguments.cache.into();
+    arguments.memory.check(&stored.config, weights, tokens, cache)?;
     let threads = arguments.threads.threads();
-    let model = stored.into_packed_model(&threads)?;
-    let mut session = Session::new(&model, threads, limit).with_cache(arguments.cache.into());
+    let model = arguments.arithmetic.load(stored, &threads)?;
+    let mut session = Session::new(&model, threads, limit).with_cache(cache);
 
     let mut out = stdout().lock();
     let mut written = Ok(());

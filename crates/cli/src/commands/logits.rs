@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use openelm::kernels::Threads;
-use openelm::{Precision, Session};
+use openelm::{CacheType, Session};
 use openelm_formats::StoredModel;
 
-use super::{MemoryOptions, ThreadOptions, parse_ids};
+use super::{ArithmeticOptions, MemoryOptions, ThreadOptions, parse_ids};
 use crate::model::{open, tokenizer_of};
 
 /// Print the logits of every position as JSON: `{"shape":[tokens,vocabulary],"logits":[[…],…]}`.
@@ -19,9 +19,8 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     input: Input,
-    /// Compute with weights widened to f32
-    #[arg(long)]
-    exact: bool,
+    #[command(flatten)]
+    arithmetic: ArithmeticOptions,
     /// Tokenizer for --text, if it is not beside the model or in it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -48,10 +47,10 @@ struct Input {
 pub fn run(arguments: Arguments) -> Result<()> {
     let stored = open(&arguments.model, arguments.tokenizer.as_deref())?;
     let ids = ids(&arguments.input, &stored)?;
-    let weights = if arguments.exact { stored.config.weight_bytes(Precision::F32) } else { stored.size() };
-    arguments.memory.check(&stored.config, weights, ids.len())?;
+    let weights = arguments.arithmetic.weight_bytes(&stored);
+    arguments.memory.check(&stored.config, weights, ids.len(), CacheType::default())?;
     let threads = arguments.threads.threads();
-    let model = if arguments.exact { stored.into_model()?.widened() } else { stored.into_packed_model(&threads)? };
+    let model = arguments.arithmetic.load(stored, &threads)?;
     print(&model, &ids, threads)
 }
 

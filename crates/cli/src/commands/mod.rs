@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
 use openelm::kernels::Threads;
-use openelm::{DType, Footprint, ModelConfig, available_memory};
-use openelm_formats::StoredModel;
+use openelm::{CacheType, DType, Footprint, Model, ModelConfig, Precision, available_memory};
+use openelm_formats::{FormatError, StoredModel};
 
 /// How many threads a command uses.
 #[derive(Args)]
@@ -38,6 +38,26 @@ impl ThreadOptions {
     }
 }
 
+/// How a command computes with quantised weights.
+#[derive(Args)]
+pub struct ArithmeticOptions {
+    /// Widen quantised weights to f32 instead of rounding activations to 8 bits: slower, and takes the memory of f32 weights
+    #[arg(long)]
+    exact: bool,
+}
+
+impl ArithmeticOptions {
+    /// Bytes that the weights of `stored` take in memory.
+    pub fn weight_bytes(&self, stored: &StoredModel) -> usize {
+        if self.exact { stored.config.weight_bytes(Precision::F32) } else { stored.size() }
+    }
+
+    /// The model, ready to run.
+    pub fn load(&self, stored: StoredModel, threads: &Threads) -> Result<Model, FormatError> {
+        if self.exact { Ok(stored.into_model()?.widened()) } else { stored.into_packed_model(threads) }
+    }
+}
+
 /// Whether a command looks at memory before it begins.
 #[derive(Args)]
 pub struct MemoryOptions {
@@ -47,10 +67,10 @@ pub struct MemoryOptions {
 }
 
 impl MemoryOptions {
-    /// Refuses a model of `weights` bytes and a sequence of `tokens` tokens that the machine cannot hold.
-    pub fn check(&self, config: &ModelConfig, weights: usize, tokens: usize) -> Result<()> {
+    /// Refuses a model of `weights` bytes and a sequence of `tokens` tokens, stored as `cache`, that the machine cannot hold.
+    pub fn check(&self, config: &ModelConfig, weights: usize, tokens: usize, cache: CacheType) -> Result<()> {
         match available_memory().filter(|_| !self.ignore_memory) {
-            Some(available) => Footprint::new(config, weights, tokens).check(available).map_err(|e| refusal(&e)),
+            Some(available) => Footprint::new(config, weights, tokens, cache).check(available).map_err(|e| refusal(&e)),
             None => Ok(()),
         }
     }

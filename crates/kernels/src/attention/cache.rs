@@ -40,6 +40,16 @@ impl KvCache {
         Self { cache_type, kv_heads, head_dim, tokens: 0, tiles: Vec::new() }
     }
 
+    /// Bytes that the cache of `tokens` tokens takes, in whole blocks; no more than there are numbers for.
+    pub fn bytes(cache_type: CacheType, kv_heads: usize, head_dim: usize, tokens: usize) -> usize {
+        let lines = match cache_type {
+            CacheType::F32 => Lines::of::<f32>(head_dim),
+            CacheType::F16 => Lines::of::<f16>(head_dim),
+            CacheType::Int8 => Lines::of::<i8>(head_dim),
+        };
+        tokens.div_ceil(KEYS).saturating_mul(kv_heads).saturating_mul(lines.count() * CacheLine::BYTES)
+    }
+
     /// Tokens in the cache.
     pub fn len(&self) -> usize {
         self.tokens
@@ -94,7 +104,7 @@ impl KvCache {
     ) {
         let (first, last, d) = (self.tokens, self.tokens + rows, self.head_dim);
         let lines = Lines::of::<T>(d);
-        let empty = || bytemuck::zeroed_vec(lines.keys + lines.values + lines.scales);
+        let empty = || bytemuck::zeroed_vec(lines.count());
         self.tiles.resize_with(last.div_ceil(KEYS) * self.kv_heads, empty);
         let first_block = first / KEYS;
         let new = &mut self.tiles[first_block * self.kv_heads..];
@@ -162,6 +172,11 @@ impl Lines {
             values: lines(KEYS * padded(head_dim), size_of::<T>()),
             scales: if T::SCALED { lines(2 * KEYS, size_of::<f32>()) } else { 0 },
         }
+    }
+
+    /// Cache lines of a tile.
+    fn count(self) -> usize {
+        self.keys + self.values + self.scales
     }
 }
 

@@ -1,7 +1,7 @@
 //! One row of activations: the weights are streamed once, in order, so that memory is the limit.
 
 use super::activations::{Activations, Record};
-use super::lanes::{InstructionSet, Job, LANES, Lanes};
+use super::lanes::{InstructionSet, IntegerLanes, Job, LANES};
 use super::layout::{Numbers, QUADS, Scales};
 use super::packed::{Packed, Reader, read};
 use crate::Threads;
@@ -37,7 +37,7 @@ struct Decode<'a> {
 
 impl Job for Decode<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
+    unsafe fn run<L: IntegerLanes>(self) {
         // SAFETY: the instruction set is that of `L`.
         unsafe { read::<L, _>(self.weight, self) }
     }
@@ -45,7 +45,7 @@ impl Job for Decode<'_> {
 
 impl Reader for Decode<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes, N: Numbers, S: Scales>(self, scales: S) {
+    unsafe fn run<L: IntegerLanes, N: Numbers, S: Scales>(self, scales: S) {
         // SAFETY: the instruction set is that of `L`, and `read` chose the types by the matrix.
         unsafe {
             match S::PARTS {
@@ -60,7 +60,7 @@ impl Decode<'_> {
     /// # Safety
     /// The instruction set is that of `L`; the other types are the matrix's, `PARTS` is `S::PARTS`.
     #[inline(always)]
-    unsafe fn panels<L: Lanes, N: Numbers, S: Scales, const PARTS: usize>(self, scales: S) {
+    unsafe fn panels<L: IntegerLanes, N: Numbers, S: Scales, const PARTS: usize>(self, scales: S) {
         let panels = self.out.len().div_ceil(LANES);
         for panel in (0..panels).step_by(STREAMS) {
             // SAFETY: as the caller says.
@@ -80,7 +80,7 @@ impl Decode<'_> {
     /// As of [`Decode::panels`].
     #[inline(always)]
     #[allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers")]
-    unsafe fn products<L: Lanes, N: Numbers, S: Scales, const PARTS: usize>(
+    unsafe fn products<L: IntegerLanes, N: Numbers, S: Scales, const PARTS: usize>(
         &self,
         panel: usize,
         last: usize,
@@ -133,7 +133,7 @@ impl Decode<'_> {
 /// # Safety
 /// The instruction set is that of `L`.
 #[inline(always)]
-pub(super) unsafe fn write<L: Lanes>(out: &mut [f32], sums: L::Floats, accumulate: bool) {
+pub(super) unsafe fn write<L: IntegerLanes>(out: &mut [f32], sums: L::Floats, accumulate: bool) {
     // SAFETY: sixteen floats are read and written, in `out` or in `row`.
     unsafe {
         if out.len() == LANES {

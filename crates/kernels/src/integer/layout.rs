@@ -14,7 +14,7 @@
 //! # Safety
 //! The functions of the traits here need the instruction set of `L`, and pointers to a whole step or header.
 
-use super::lanes::{LANES, Lanes};
+use super::lanes::{IntegerLanes, LANES};
 
 /// Columns of a step.
 pub(super) const STEP: usize = 32;
@@ -27,10 +27,10 @@ pub(super) const QUAD_BYTES: usize = 4 * LANES;
 pub(super) trait Numbers {
     /// Bytes of a step.
     const BYTES: usize;
-    /// Whether they are below 64, which spares [`Lanes::dot`] some work.
+    /// Whether they are below 64, which spares [`IntegerLanes::dot`] some work.
     const SMALL: bool;
 
-    unsafe fn load<L: Lanes>(step: *const u8) -> [L::Bytes; QUADS];
+    unsafe fn load<L: IntegerLanes>(step: *const u8) -> [L::Bytes; QUADS];
 }
 
 pub(super) struct Four;
@@ -43,7 +43,7 @@ impl Numbers for Four {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(step: *const u8) -> [L::Bytes; QUADS] {
+    unsafe fn load<L: IntegerLanes>(step: *const u8) -> [L::Bytes; QUADS] {
         // SAFETY: four times 64 bytes.
         unsafe {
             let x0 = L::load_bytes(step);
@@ -69,7 +69,7 @@ impl Numbers for Five {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(step: *const u8) -> [L::Bytes; QUADS] {
+    unsafe fn load<L: IntegerLanes>(step: *const u8) -> [L::Bytes; QUADS] {
         // SAFETY: five times 64 bytes.
         unsafe {
             let mut quads = Four::load::<L>(step);
@@ -88,7 +88,7 @@ impl Numbers for Six {
     const SMALL: bool = true;
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(step: *const u8) -> [L::Bytes; QUADS] {
+    unsafe fn load<L: IntegerLanes>(step: *const u8) -> [L::Bytes; QUADS] {
         // SAFETY: six times 64 bytes.
         unsafe {
             let mut quads = Four::load::<L>(step);
@@ -109,7 +109,7 @@ impl Numbers for Eight {
     const SMALL: bool = false;
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(step: *const u8) -> [L::Bytes; QUADS] {
+    unsafe fn load<L: IntegerLanes>(step: *const u8) -> [L::Bytes; QUADS] {
         // SAFETY: eight times 64 bytes.
         unsafe {
             [
@@ -137,8 +137,8 @@ pub(super) trait Scales: Copy {
 
     /// Bytes of the header, a multiple of 64.
     fn header(self) -> usize;
-    unsafe fn scale<L: Lanes>(self, header: *const u8, step: usize, part: usize) -> L::Floats;
-    unsafe fn minimum<L: Lanes>(self, header: *const u8, step: usize) -> L::Floats;
+    unsafe fn scale<L: IntegerLanes>(self, header: *const u8, step: usize, part: usize) -> L::Floats;
+    unsafe fn minimum<L: IntegerLanes>(self, header: *const u8, step: usize) -> L::Floats;
 }
 
 /// Floats as they are stored.
@@ -156,7 +156,7 @@ impl Float {
 
     /// Sixteen of them.
     #[inline(always)]
-    unsafe fn load<L: Lanes>(self, from: *const u8) -> L::Floats {
+    unsafe fn load<L: IntegerLanes>(self, from: *const u8) -> L::Floats {
         // SAFETY: as the caller says.
         unsafe {
             match self {
@@ -198,13 +198,13 @@ impl<const MINIMA: bool> Scales for Groups<MINIMA> {
     }
 
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(self, header: *const u8, step: usize, _part: usize) -> L::Floats {
+    unsafe fn scale<L: IntegerLanes>(self, header: *const u8, step: usize, _part: usize) -> L::Floats {
         // SAFETY: within the header.
         unsafe { self.float.load::<L>(header.add((step >> self.shift) * self.group())) }
     }
 
     #[inline(always)]
-    unsafe fn minimum<L: Lanes>(self, header: *const u8, step: usize) -> L::Floats {
+    unsafe fn minimum<L: IntegerLanes>(self, header: *const u8, step: usize) -> L::Floats {
         // SAFETY: within the header.
         unsafe { self.float.load::<L>(header.add(self.scales() + (step >> self.shift) * self.group())) }
     }
@@ -229,13 +229,13 @@ impl Scales for SubBlocks32 {
     }
 
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(self, header: *const u8, step: usize, _part: usize) -> L::Floats {
+    unsafe fn scale<L: IntegerLanes>(self, header: *const u8, step: usize, _part: usize) -> L::Floats {
         // SAFETY: within the header.
         unsafe { L::mul(L::load_f16(header), L::load_u8(header.add(Self::SCALES + step * LANES))) }
     }
 
     #[inline(always)]
-    unsafe fn minimum<L: Lanes>(self, header: *const u8, step: usize) -> L::Floats {
+    unsafe fn minimum<L: IntegerLanes>(self, header: *const u8, step: usize) -> L::Floats {
         // SAFETY: within the header.
         unsafe { L::mul(L::load_f16(header.add(2 * LANES)), L::load_u8(header.add(Self::MINIMA + step * LANES))) }
     }
@@ -259,13 +259,13 @@ impl Scales for SubBlocks16 {
     }
 
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(self, header: *const u8, step: usize, part: usize) -> L::Floats {
+    unsafe fn scale<L: IntegerLanes>(self, header: *const u8, step: usize, part: usize) -> L::Floats {
         // SAFETY: within the header.
         unsafe { L::mul(L::load_f16(header), L::load_i8(header.add(Self::SCALES + (2 * step + part) * LANES))) }
     }
 
     #[inline(always)]
-    unsafe fn minimum<L: Lanes>(self, _header: *const u8, _step: usize) -> L::Floats {
+    unsafe fn minimum<L: IntegerLanes>(self, _header: *const u8, _step: usize) -> L::Floats {
         // SAFETY: no pointer is followed.
         unsafe { L::splat(0.0) }
     }

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::lanes::{LANES, Lanes};
+use super::lanes::{IntegerLanes, LANES};
 use super::layout::{self, Float, Groups, Numbers, QUAD_BYTES, QUADS, STEP, Scales, SubBlocks16, SubBlocks32};
 use crate::Threads;
 use crate::mapped::Anonymous;
@@ -176,7 +176,7 @@ impl std::fmt::Debug for Packed {
 pub(super) trait Reader {
     /// # Safety
     /// The processor has the instruction set of `L`. Implementations are `#[inline(always)]`.
-    unsafe fn run<L: Lanes, N: Numbers, S: Scales>(self, scales: S);
+    unsafe fn run<L: IntegerLanes, N: Numbers, S: Scales>(self, scales: S);
 }
 
 /// Runs `reader` with the types that `packed` is laid out by.
@@ -184,7 +184,7 @@ pub(super) trait Reader {
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
-pub(super) unsafe fn read<L: Lanes, R: Reader>(packed: &Packed, reader: R) {
+pub(super) unsafe fn read<L: IntegerLanes, R: Reader>(packed: &Packed, reader: R) {
     /// The widths that occur with one kind of scales.
     macro_rules! widths {
         ($scales:expr, $($width:ident),+) => {

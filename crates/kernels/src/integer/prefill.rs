@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use super::activations::{Activations, Record};
 use super::decode::write;
-use super::lanes::{InstructionSet, Job, LANES, Lanes};
+use super::lanes::{InstructionSet, IntegerLanes, Job, LANES};
 use super::layout::{Numbers, QUAD_BYTES, QUADS, Scales};
 use super::packed::{Packed, Reader, read};
 use crate::Threads;
@@ -76,7 +76,7 @@ struct Unpack<'a> {
 
 impl Job for Unpack<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
+    unsafe fn run<L: IntegerLanes>(self) {
         // SAFETY: the instruction set is that of `L`.
         unsafe { read::<L, _>(self.weight, self) }
     }
@@ -84,7 +84,7 @@ impl Job for Unpack<'_> {
 
 impl Reader for Unpack<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes, N: Numbers, S: Scales>(self, scales: S) {
+    unsafe fn run<L: IntegerLanes, N: Numbers, S: Scales>(self, scales: S) {
         let Self { weight, panels, unpacked } = self;
         let steps = weight.steps();
         let block_bytes = scales.header() + S::STEPS * N::BYTES;
@@ -134,7 +134,7 @@ struct Tiles<'a, const T: usize> {
 
 impl<const T: usize> Job for Tiles<'_, T> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
+    unsafe fn run<L: IntegerLanes>(self) {
         let weight = self.weight;
         // SAFETY: the instruction set is that of `L`, the constants are the matrix's.
         unsafe {
@@ -153,7 +153,7 @@ impl<const T: usize> Tiles<'_, T> {
     /// # Safety
     /// The instruction set is that of `L`; the constants are those of the matrix.
     #[inline(always)]
-    unsafe fn tiles<L: Lanes, const SMALL: bool, const PARTS: usize, const MINIMA: bool>(self) {
+    unsafe fn tiles<L: IntegerLanes, const SMALL: bool, const PARTS: usize, const MINIMA: bool>(self) {
         for tile in self.rows.start / T..self.rows.end.div_ceil(T) {
             let records = self.x.tile(tile);
             // SAFETY: as the caller says.
@@ -175,7 +175,7 @@ impl<const T: usize> Tiles<'_, T> {
     /// As of [`Tiles::tiles`]; there are so many panels.
     #[inline(always)]
     #[allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers")]
-    unsafe fn tile<L: Lanes, const SMALL: bool, const PARTS: usize, const MINIMA: bool, const P: usize>(
+    unsafe fn tile<L: IntegerLanes, const SMALL: bool, const PARTS: usize, const MINIMA: bool, const P: usize>(
         &self,
         panel: usize,
         records: &[i32],
@@ -242,7 +242,7 @@ impl<const T: usize> Tiles<'_, T> {
     /// # Safety
     /// The instruction set is that of `L`.
     #[inline(always)]
-    unsafe fn write<L: Lanes, const P: usize>(&self, panel: usize, tile: usize, sums: [[L::Floats; T]; P]) {
+    unsafe fn write<L: IntegerLanes, const P: usize>(&self, panel: usize, tile: usize, sums: [[L::Floats; T]; P]) {
         let outputs = self.weight.rows();
         for (p, sums) in sums.into_iter().enumerate() {
             let first = (self.first_panel + panel + p) * LANES;

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Lanes};
+use super::{IntegerLanes, Job};
 
 pub(super) struct Avx2<const VNNI: bool>;
 
@@ -41,7 +41,7 @@ macro_rules! both {
     };
 }
 
-impl<const VNNI: bool> Lanes for Avx2<VNNI> {
+impl<const VNNI: bool> IntegerLanes for Avx2<VNNI> {
     type Floats = [__m256; 2];
     type Integers = [__m256i; 2];
     type Bytes = [__m256i; 2];

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Job, Lanes};
+use super::{IntegerLanes, Job};
 
 pub(super) struct Avx512;
 
@@ -15,7 +15,7 @@ pub(super) unsafe fn run(job: impl Job) {
 }
 
 // SAFETY of all blocks: the caller vouches for the instruction set, and for the pointers as the trait says.
-impl Lanes for Avx512 {
+impl IntegerLanes for Avx512 {
     type Floats = __m512;
     type Integers = __m512i;
     type Bytes = __m512i;

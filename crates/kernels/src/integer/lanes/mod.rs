@@ -1,6 +1,6 @@
 //! The vectors of the integer kernels: sixteen lanes, one per weight row, on every instruction set.
 //!
-//! Kernels are written once over [`Lanes`] and compiled for each implementation: a [`Job`] is run inside a function that may
+//! Kernels are written once over [`IntegerLanes`] and compiled for each implementation: a [`Job`] is run inside a function that may
 //! use what the processor has. Every operation gives the same bits on all of them.
 
 #[cfg(target_arch = "x86_64")]
@@ -13,7 +13,7 @@ mod scalar;
 
 use std::sync::OnceLock;
 
-/// Lanes of a vector: weight rows side by side.
+/// IntegerLanes of a vector: weight rows side by side.
 pub(super) const LANES: usize = 16;
 
 /// Sixteen lanes of floats, of 32-bit integers, or of four bytes each.
@@ -21,7 +21,7 @@ pub(super) const LANES: usize = 16;
 /// # Safety
 /// All functions need the instruction set of the implementation; those that take a pointer read or write what they name
 /// there, unaligned.
-pub(super) trait Lanes {
+pub(super) trait IntegerLanes {
     /// Sixteen `f32`.
     type Floats: Copy;
     /// Sixteen `i32`.
@@ -40,7 +40,7 @@ pub(super) trait Lanes {
     /// 64 bytes.
     unsafe fn load_bytes(from: *const u8) -> Self::Bytes;
     unsafe fn store_bytes(to: *mut u8, x: Self::Bytes);
-    /// 64 numbers of 8 bits, less [`Lanes::OFFSET`].
+    /// 64 numbers of 8 bits, less [`IntegerLanes::OFFSET`].
     unsafe fn load_numbers(from: *const u8) -> Self::Bytes;
     /// Sixteen `f32`.
     unsafe fn load(from: *const f32) -> Self::Floats;
@@ -64,7 +64,7 @@ pub(super) trait Lanes {
     unsafe fn left4(x: Self::Bytes) -> Self::Bytes;
 
     /// `sum + w0 a0 + w1 a1 + w2 a2 + w3 a3` in each lane, exactly. `SMALL`: all numbers `w` are below 64; otherwise they come
-    /// from [`Lanes::load_numbers`]. Activations are above -128.
+    /// from [`IntegerLanes::load_numbers`]. Activations are above -128.
     unsafe fn dot<const SMALL: bool>(sum: Self::Integers, w: Self::Bytes, a: Self::Bytes) -> Self::Integers;
     unsafe fn to_floats(x: Self::Integers) -> Self::Floats;
     unsafe fn add(x: Self::Floats, y: Self::Floats) -> Self::Floats;
@@ -77,7 +77,7 @@ pub(super) trait Lanes {
 pub(super) trait Job {
     /// # Safety
     /// The processor has the instruction set of `L`. Implementations are `#[inline(always)]`.
-    unsafe fn run<L: Lanes>(self);
+    unsafe fn run<L: IntegerLanes>(self);
 }
 
 /// The instruction sets that there are kernels for.
@@ -127,9 +127,9 @@ impl InstructionSet {
         *BEST.get_or_init(|| Self::available()[0])
     }
 
-    /// [`Lanes::OFFSET`] and [`Lanes::MANY_REGISTERS`].
+    /// [`IntegerLanes::OFFSET`] and [`IntegerLanes::MANY_REGISTERS`].
     pub(super) fn traits(self) -> (i32, bool) {
-        fn of<L: Lanes>() -> (i32, bool) {
+        fn of<L: IntegerLanes>() -> (i32, bool) {
             (L::OFFSET, L::MANY_REGISTERS)
         }
         match self {

@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{Job, Lanes};
+use super::{IntegerLanes, Job};
 
 pub(super) struct NeonDot;
 
@@ -42,7 +42,7 @@ macro_rules! all {
     };
 }
 
-impl Lanes for NeonDot {
+impl IntegerLanes for NeonDot {
     type Floats = [float32x4_t; 4];
     type Integers = [int32x4_t; 4];
     type Bytes = [uint8x16_t; 4];

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{LANES, Lanes};
+use super::{IntegerLanes, LANES};
 
 pub(super) struct Scalar;
 
@@ -13,7 +13,7 @@ fn each<T>(f: impl FnMut(usize) -> T) -> [T; LANES] {
 }
 
 // SAFETY of all blocks: the pointers are good for what the trait's function reads or writes; no instruction set is needed.
-impl Lanes for Scalar {
+impl IntegerLanes for Scalar {
     type Floats = [f32; LANES];
     type Integers = [i32; LANES];
     type Bytes = [u8; 4 * LANES];
