@@ -7,6 +7,7 @@
 //!                 checksums.json                                      SHA-256 of each file; written last
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::data::StreamState;
-use crate::parameters::Parameters;
 use crate::trainer::Trainer;
 
 const CHECKSUMS: &str = "checksums.json";
@@ -111,7 +111,7 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Writes the state of `trainer`; it is there whole or not at all. `tokenizer` is the name and content of the
+    /// Writes the state of `trainer`, whose `moments` are those of all ranks; it is there whole or not at all. `tokenizer` is the name and content of the
     /// tokenizer's file.
     ///
     /// # Errors
@@ -119,6 +119,7 @@ impl Checkpoints {
     pub fn save(
         &self,
         trainer: &Trainer,
+        moments: &[Cow<'_, [f32]>; 2],
         state: &RunState,
         tokenizer: (&str, &[u8]),
     ) -> Result<PathBuf, CheckpointError> {
@@ -126,7 +127,7 @@ impl Checkpoints {
         if target.join(CHECKSUMS).exists() {
             return Ok(target);
         }
-        let written = atomic::write_folder(&target, |folder| write_all(folder, trainer, state, tokenizer));
+        let written = atomic::write_folder(&target, |folder| write_all(folder, trainer, moments, state, tokenizer));
         written.map_err(|e: CheckpointError| match e {
             // The temporary name means nothing to the reader.
             CheckpointError::Io { source, .. } | CheckpointError::Format(FormatError::Io { source, .. }) => {
@@ -159,6 +160,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
 fn write_all(
     folder: &Path,
     trainer: &Trainer,
+    moments: &[Cow<'_, [f32]>; 2],
     state: &RunState,
     tokenizer: (&str, &[u8]),
 ) -> Result<(), CheckpointError> {
@@ -168,17 +170,20 @@ fn write_all(
     let tensor = |spec: &TensorSpec| Ok(Tensor::from_f32(spec.shape.clone(), weights[spec.name.as_str()].to_vec())?);
     huggingface::write(folder, trainer.config(), None, &tensor, options, &Threads::single())?;
 
-    let mut moments = Vec::new();
-    for (name, parameters) in ["first", "second"].into_iter().zip(trainer.moments()) {
-        for (spec, values) in parameters.tensors() {
+    let mut views = Vec::new();
+    for (name, moments) in ["first", "second"].into_iter().zip(moments) {
+        let mut rest = &moments[..];
+        for (spec, _) in trainer.parameters().tensors() {
+            let (values, tail) = rest.split_at(spec.len());
+            rest = tail;
             let view = TensorView::new(Dtype::F32, spec.shape.clone(), bytemuck::cast_slice(values));
             let view = view.map_err(|e| at(&folder.join(OPTIMIZER))(io::Error::other(e)))?;
-            moments.push((format!("{name}.{}", spec.name), view));
+            views.push((format!("{name}.{}", spec.name), view));
         }
     }
     let path = folder.join(OPTIMIZER);
     let written =
-        atomic::write_path(&path, |path| safetensors::serialize_to_file(moments, None, path).map_err(io::Error::other));
+        atomic::write_path(&path, |path| safetensors::serialize_to_file(views, None, path).map_err(io::Error::other));
     written.map_err(at(&path))?;
     let path = folder.join(STATE);
     atomic::write_file(&path, |file| Ok(serde_json::to_writer(file, state)?)).map_err(at(&path))?;
@@ -232,23 +237,24 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
     }
     let map = MappedFile::open(&path.join(OPTIMIZER)).map_err(at(&path.join(OPTIMIZER)))?;
     let moments = SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(format!("{OPTIMIZER}: {e}")))?;
-    let [weights, first, second] = trainer.restore(state.step);
+    let weights = trainer.restore(state.step);
+    let (mut places, mut start) = (Vec::new(), 0);
     for (spec, values) in weights.tensors_mut() {
         values.copy_from_slice(&loaded.tensor(&spec.name)?.to_f32());
+        places.push((spec.clone(), start));
+        start += values.len();
     }
-    let fill = |parameters: &mut Parameters, kind: &str| -> Result<(), CheckpointError> {
-        for (spec, values) in parameters.tensors_mut() {
-            let name = format!("{kind}.{}", spec.name);
-            let view = moments.tensor(&name).map_err(|e| damaged(format!("{OPTIMIZER}: {name}: {e}")))?;
-            if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
-                return Err(damaged(format!("{OPTIMIZER}: {name} has another shape than the weights")));
-            }
-            bytemuck::cast_slice_mut(values).copy_from_slice(view.data());
+    let moment = |kind: &str, spec: &TensorSpec| -> Result<Vec<f32>, CheckpointError> {
+        let name = format!("{kind}.{}", spec.name);
+        let view = moments.tensor(&name).map_err(|e| damaged(format!("{OPTIMIZER}: {name}: {e}")))?;
+        if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
+            return Err(damaged(format!("{OPTIMIZER}: {name} has another shape than the weights")));
         }
-        Ok(())
+        Ok(bytemuck::pod_collect_to_vec(view.data()))
     };
-    fill(first, "first")?;
-    fill(second, "second")?;
+    for (spec, start) in places {
+        trainer.restore_moments(start, &moment("first", &spec)?, &moment("second", &spec)?);
+    }
     Ok(state)
 }
 

@@ -2,13 +2,25 @@
 
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
+#[cfg(feature = "mpi")]
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+#[cfg(feature = "mpi")]
+use anyhow::Context;
 use anyhow::Result;
 use clap::Args;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use openelm::kernels::Threads;
 use openelm_train::Recipe;
-use openelm_train::pretrain::{Event, pretrain};
+#[cfg(feature = "mpi")]
+use openelm_train::collective::{Collective, Job};
+#[cfg(not(feature = "mpi"))]
+use openelm_train::pretrain::pretrain;
+#[cfg(feature = "mpi")]
+use openelm_train::pretrain::pretrain_on;
+use openelm_train::pretrain::{Event, Outcome};
 
 use super::{ThreadOptions, stop_on_interrupt};
 
@@ -28,9 +40,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let recipe = Recipe::load(&arguments.recipe, &arguments.set)?;
     let stop = stop_on_interrupt("finishing this step and saving")?;
     let mut display = Display::new(&recipe);
-    let outcome = pretrain(&recipe, arguments.threads.threads(), &stop, &mut |event| display.show(event));
+    let outcome = train(&recipe, arguments.threads.threads(), &stop, &mut |event| display.show(event));
     display.bar.finish_and_clear();
-    let outcome = outcome?;
+    // Of several ranks one reports.
+    let Some(outcome) = outcome? else { return Ok(()) };
     let (step, steps) = (outcome.step, recipe.train.steps);
     let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
     eprintln!("step {step} of {steps}: {state}");
@@ -39,6 +52,35 @@ pub fn run(arguments: Arguments) -> Result<()> {
     eprintln!("curve: {}", recipe.output.join("loss.svg").display());
     println!("{}", outcome.checkpoint.display());
     Ok(())
+}
+
+#[cfg(not(feature = "mpi"))]
+fn train(
+    recipe: &Recipe,
+    threads: Threads,
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Option<Outcome>> {
+    Ok(Some(pretrain(recipe, threads, stop, watch)?))
+}
+
+/// Trains as one rank of the job that `mpirun` or Slurm started.
+#[cfg(feature = "mpi")]
+fn train(
+    recipe: &Recipe,
+    threads: Threads,
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Option<Outcome>> {
+    let (job, rank) = Job::join().context("this MPI library does not let two threads take turns")?;
+    let outcome = pretrain_on(Arc::new(rank), recipe, threads, stop, watch);
+    if let Err(error) = &outcome
+        && rank.ranks() > 1
+    {
+        eprintln!("error: rank {}: {error}", rank.rank());
+        job.abort();
+    }
+    Ok(outcome?)
 }
 
 /// A progress bar on a terminal, plain lines elsewhere.

@@ -12,6 +12,7 @@
 mod curve;
 mod error;
 mod log;
+mod ranks;
 mod tensorboard;
 
 use std::fs::{File, TryLockError};
@@ -26,13 +27,15 @@ use openelm::kernels::cross_entropy::LossSums;
 use openelm::{ModelConfig, Tokenizer, clean};
 use openelm_formats::atomic;
 
+use crate::Recipe;
 use crate::checkpoint::{self, Checkpoints, RunState};
+use crate::collective::{Alone, Collective};
 use crate::data::{Batch, Counts, DataError, RowStream};
-use crate::{LossOptions, Recipe, Trainer, initialise};
 pub use error::PretrainError;
 use error::at;
 use log::Log;
 pub use log::{Entry, StepEntry, ValidationEntry};
+use ranks::Team;
 use tensorboard::EventFile;
 
 /// What happens in a run, for whoever watches it.
@@ -81,13 +84,46 @@ pub fn pretrain(
     stop: &AtomicBool,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Outcome, PretrainError> {
+    lead(recipe, threads, Arc::new(Alone), stop, watch)
+}
+
+/// The same as one of several `ranks`, each of which calls it with the same recipe; `stop` counts on any of them. Rank 0
+/// alone reads the corpus, watches and has an outcome. All must see the output folder, which holds the checkpoints.
+///
+/// # Errors
+/// As [`pretrain`]; and if the ranks cannot share the recipe's micro-batches evenly, or one of them is gone.
+pub fn pretrain_on(
+    ranks: Arc<dyn Collective>,
+    recipe: &Recipe,
+    threads: Threads,
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Option<Outcome>, PretrainError> {
+    if ranks.rank() == 0 {
+        return lead(recipe, threads, ranks, stop, watch).map(Some);
+    }
+    let tokenizer = RunTokenizer::open(recipe)?;
+    let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
+    Team::new(recipe, config, threads, ranks)?.follow(&tokenizer, stop)?;
+    Ok(None)
+}
+
+fn lead(
+    recipe: &Recipe,
+    threads: Threads,
+    ranks: Arc<dyn Collective>,
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Outcome, PretrainError> {
     let _lock = lock(recipe)?;
-    let mut run = Run::open(recipe, threads)?;
+    let mut run = Run::open(recipe, threads, ranks)?;
     let from = run.resume()?;
-    watch(Event::Started { config: run.trainer.config(), step: run.trainer.steps(), from });
+    watch(Event::Started { config: run.team.trainer.config(), step: run.team.trainer.steps(), from });
     let path = recipe.output.join("recipe.toml");
     atomic::write_file(&path, |file| file.write_all(recipe.to_toml().as_bytes())).map_err(at(&path))?;
-    run.train(stop, watch)
+    let outcome = run.train(stop, watch)?;
+    run.team.end()?;
+    Ok(outcome)
 }
 
 /// Keeps other runs out of the output folder for as long as the file lives.
@@ -125,28 +161,27 @@ impl RunTokenizer {
 struct Run<'r> {
     recipe: &'r Recipe,
     tokenizer: RunTokenizer,
-    trainer: Trainer,
+    team: Team<'r>,
     stream: RowStream,
     checkpoints: Checkpoints,
     tokens: u64,
 }
 
 impl<'r> Run<'r> {
-    fn open(recipe: &'r Recipe, threads: Threads) -> Result<Self, PretrainError> {
+    fn open(recipe: &'r Recipe, threads: Threads, ranks: Arc<dyn Collective>) -> Result<Self, PretrainError> {
         let tokenizer = RunTokenizer::open(recipe)?;
         let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
         let stream = rows(recipe, &tokenizer, true)?;
-        let parameters = initialise(&config, recipe.train.seed);
-        let loss = LossOptions { ignore: None, z_weight: recipe.optimizer.z_loss };
-        let trainer = Trainer::new(config, parameters, threads, loss, recipe.optimizer(), recipe.accumulation());
+        let team = Team::new(recipe, config, threads, ranks)?;
         let checkpoints = Checkpoints::open(recipe.output.join("checkpoints"))?;
-        Ok(Self { recipe, tokenizer, trainer, stream, checkpoints, tokens: 0 })
+        Ok(Self { recipe, tokenizer, team, stream, checkpoints, tokens: 0 })
     }
 
     /// Goes back to the newest checkpoint, if there is one.
     fn resume(&mut self) -> Result<Option<PathBuf>, PretrainError> {
         let Some(newest) = self.checkpoints.list()?.pop() else { return Ok(None) };
-        let state = checkpoint::load(&newest, &mut self.trainer, &self.tokenizer.sha256)?;
+        let state = checkpoint::load(&newest, &mut self.team.trainer, &self.tokenizer.sha256)?;
+        self.team.load(&newest)?;
         self.stream.restore(state.stream)?;
         self.tokens = state.tokens;
         Ok(Some(newest))
@@ -155,10 +190,10 @@ impl<'r> Run<'r> {
     fn train(&mut self, stop: &AtomicBool, watch: &mut dyn FnMut(Event)) -> Result<Outcome, PretrainError> {
         let recipe = self.recipe;
         let log_path = recipe.output.join("log.jsonl");
-        let mut log = Log::open(log_path.clone(), self.trainer.steps()).map_err(at(&log_path))?;
+        let mut log = Log::open(log_path.clone(), self.team.trainer.steps()).map_err(at(&log_path))?;
         let events_path = recipe.output.join("tensorboard");
         let mut events = match recipe.log.tensorboard {
-            true => Some(EventFile::create(&events_path, self.trainer.steps()).map_err(at(&events_path))?),
+            true => Some(EventFile::create(&events_path, self.team.trainer.steps()).map_err(at(&events_path))?),
             false => None,
         };
         let mut record = |entry: Entry| -> Result<(), PretrainError> {
@@ -180,8 +215,8 @@ impl<'r> Run<'r> {
         };
 
         let mut since = (Instant::now(), self.tokens);
-        while self.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
-            let mut entry = self.step()?;
+        while self.team.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
+            let mut entry = self.step(stop)?;
             let step = entry.step;
             let last = step == recipe.train.steps;
             entry.tokens_per_second = (self.tokens - since.1) as f64 / since.0.elapsed().as_secs_f64();
@@ -210,24 +245,21 @@ impl<'r> Run<'r> {
         let svg = svg.map_err(|e| PretrainError::Curve(e.to_string()))?;
         atomic::write_file(&picture, |file| file.write_all(svg.as_bytes())).map_err(at(&picture))?;
         let (epochs, counts) = self.stream.progress();
-        let step = self.trainer.steps();
+        let step = self.team.trainer.steps();
         Ok(Outcome { step, finished: step >= recipe.train.steps, checkpoint, epochs, counts })
     }
 
     /// One update; the rate is left to the caller, who knows the time.
-    fn step(&mut self) -> Result<StepEntry, PretrainError> {
+    fn step(&mut self, stop: &AtomicBool) -> Result<StepEntry, PretrainError> {
         let train = &self.recipe.train;
-        let mut batches = Vec::with_capacity(train.accumulation);
-        for _ in 0..train.accumulation {
-            let rows = take(&mut self.stream, train.batch_size)?;
-            if rows.len() < train.batch_size {
-                return Err(DataError::Empty { tokens: train.sequence_length }.into());
-            }
-            batches.push(Batch::from_rows(&rows));
+        let count = train.accumulation * train.batch_size;
+        let rows = take(&mut self.stream, count)?;
+        if rows.len() < count {
+            return Err(DataError::Empty { tokens: train.sequence_length }.into());
         }
-        let lr = self.recipe.schedule().rounded(self.trainer.steps());
-        let report = self.trainer.step(&batches, lr as f32);
-        let step = self.trainer.steps();
+        let lr = self.recipe.schedule().rounded(self.team.trainer.steps());
+        let report = self.team.step(&rows, lr as f32, stop)?;
+        let step = self.team.trainer.steps();
         let loss = mean(report.loss);
         for (what, value) in [("loss", loss), ("gradient norm", report.gradient_norm)] {
             if !value.is_finite() {
@@ -252,25 +284,27 @@ impl<'r> Run<'r> {
             if rows.is_empty() {
                 break;
             }
-            sums += self.trainer.validate(&Batch::from_rows(&rows));
+            sums += self.team.trainer.validate(&Batch::from_rows(&rows));
         }
         if sums.valid == 0 {
             let tokens = self.recipe.train.sequence_length;
             return Err(PretrainError::Validation(DataError::Empty { tokens }));
         }
-        let (step, validation_tokens) = (self.trainer.steps(), sums.valid as u64);
+        let (step, validation_tokens) = (self.team.trainer.steps(), sums.valid as u64);
         Ok(Some(ValidationEntry { step, validation_loss: mean(sums), validation_tokens }))
     }
 
     fn save(&self) -> Result<PathBuf, PretrainError> {
         let state = RunState {
-            step: self.trainer.steps(),
+            step: self.team.trainer.steps(),
             tokens: self.tokens,
             tokenizer: self.tokenizer.sha256.clone(),
             stream: self.stream.state().clone(),
         };
         let file = (self.tokenizer.file_name.as_str(), self.tokenizer.bytes.as_slice());
-        let path = self.checkpoints.save(&self.trainer, &state, file)?;
+        self.team.before_moments()?;
+        let moments = self.team.trainer.moments()?;
+        let path = self.checkpoints.save(&self.team.trainer, &moments, &state, file)?;
         self.checkpoints.prune(self.recipe.checkpoint.keep)?;
         Ok(path)
     }

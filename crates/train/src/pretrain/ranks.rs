@@ -1,0 +1,146 @@
+//! How the ranks of a run keep step. Rank 0 alone reads the corpus, writes files and decides what comes next; it tells the
+//! others by one of a few commands. So the position in the corpus, the log and the checkpoints are the same for any number
+//! of ranks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openelm::ModelConfig;
+use openelm::kernels::Threads;
+
+use super::{PretrainError, RunTokenizer};
+use crate::checkpoint;
+use crate::collective::{Collective, CollectiveError};
+use crate::data::Batch;
+use crate::recipe::Sharding;
+use crate::trainer::StepReport;
+use crate::{Distribution, LossOptions, Recipe, Trainer, initialise};
+
+/// What all ranks do next.
+enum Command {
+    /// Go back to a checkpoint.
+    Load(PathBuf),
+    /// An update from these ids: all rows of all micro-batches.
+    Step(Vec<u32>),
+    /// Bring the moments together.
+    Moments,
+    /// Leave the run.
+    End,
+}
+
+impl Command {
+    /// Tells the other ranks.
+    fn send(&self, ranks: &dyn Collective) -> Result<(), CollectiveError> {
+        let (kind, content): (u8, &[u8]) = match self {
+            Self::Load(path) => (0, path.as_os_str().as_encoded_bytes()),
+            Self::Step(ids) => (1, bytemuck::cast_slice(ids)),
+            Self::Moments => (2, &[]),
+            Self::End => (3, &[]),
+        };
+        ranks.broadcast(&mut [&[kind], content].concat())
+    }
+
+    /// What rank 0 sent.
+    fn receive(ranks: &dyn Collective) -> Result<Self, CollectiveError> {
+        let mut bytes = Vec::new();
+        ranks.broadcast(&mut bytes)?;
+        Ok(match bytes.split_first() {
+            Some((0, path)) => Self::Load(String::from_utf8_lossy(path).into_owned().into()),
+            Some((1, ids)) => Self::Step(bytemuck::pod_collect_to_vec(ids)),
+            Some((2, _)) => Self::Moments,
+            _ => Self::End,
+        })
+    }
+}
+
+/// A trainer that works together with the other ranks.
+pub(super) struct Team<'r> {
+    recipe: &'r Recipe,
+    ranks: Arc<dyn Collective>,
+    pub trainer: Trainer,
+}
+
+impl<'r> Team<'r> {
+    /// A trainer of the model that `recipe` describes, with its first weights.
+    pub fn new(
+        recipe: &'r Recipe,
+        config: ModelConfig,
+        threads: Threads,
+        ranks: Arc<dyn Collective>,
+    ) -> Result<Self, PretrainError> {
+        let shares = shares(recipe, ranks.ranks())?;
+        let parameters = initialise(&config, recipe.train.seed);
+        let loss = LossOptions { ignore: None, z_weight: recipe.optimizer.z_loss };
+        let trainer = Trainer::new(config, parameters, threads, loss, recipe.optimizer(), recipe.accumulation());
+        let sharded = recipe.train.sharding == Sharding::Optimizer;
+        let trainer = trainer.distributed(Distribution { ranks: ranks.clone(), shares, sharded });
+        Ok(Self { recipe, ranks, trainer })
+    }
+
+    /// Tells the other ranks to go on from the checkpoint at `path`, which this rank has loaded.
+    pub fn load(&self, path: &Path) -> Result<(), CollectiveError> {
+        self.send(&Command::Load(path.to_owned()))
+    }
+
+    /// One update of all ranks from `rows`; `stop` becomes true if any rank was asked to stop.
+    pub fn step(&mut self, rows: &[Vec<u32>], lr: f32, stop: &AtomicBool) -> Result<StepReport, CollectiveError> {
+        let command = Command::Step(rows.concat());
+        self.send(&command)?;
+        let Command::Step(ids) = command else { unreachable!("made above") };
+        self.update(&ids, lr, stop)
+    }
+
+    /// Announces that the moments will be asked for.
+    pub fn before_moments(&self) -> Result<(), CollectiveError> {
+        self.send(&Command::Moments)
+    }
+
+    /// Lets the other ranks go.
+    pub fn end(&self) -> Result<(), CollectiveError> {
+        self.send(&Command::End)
+    }
+
+    fn send(&self, command: &Command) -> Result<(), CollectiveError> {
+        command.send(&*self.ranks)
+    }
+
+    /// Does what rank 0 says, until it says that the run is over.
+    pub fn follow(mut self, tokenizer: &RunTokenizer, stop: &AtomicBool) -> Result<(), PretrainError> {
+        loop {
+            match Command::receive(&*self.ranks)? {
+                Command::Load(path) => drop(checkpoint::load(&path, &mut self.trainer, &tokenizer.sha256)?),
+                Command::Step(ids) => {
+                    let lr = self.recipe.schedule().rounded(self.trainer.steps()) as f32;
+                    self.update(&ids, lr, stop)?;
+                }
+                Command::Moments => drop(self.trainer.moments()?),
+                Command::End => return Ok(()),
+            }
+        }
+    }
+
+    /// An update from this rank's part of `ids`.
+    fn update(&mut self, ids: &[u32], lr: f32, stop: &AtomicBool) -> Result<StepReport, CollectiveError> {
+        let train = &self.recipe.train;
+        let (row, rank, ranks) = (train.sequence_length + 1, self.ranks.rank(), self.ranks.ranks());
+        let mine = ids.len() / ranks;
+        let rows: Vec<Vec<u32>> = ids[rank * mine..][..mine].chunks(row).map(<[u32]>::to_vec).collect();
+        let batches: Vec<Batch> = rows.chunks(train.batch_size).map(Batch::from_rows).collect();
+        let report = self.trainer.step(&batches, lr)?;
+        let asked = f64::from(u8::from(stop.load(Ordering::Relaxed)));
+        if self.ranks.gather(&[asked])?.iter().any(|&asked| asked > 0.0) {
+            stop.store(true, Ordering::Relaxed);
+        }
+        Ok(report)
+    }
+}
+
+/// Parts in which the gradients of an update are summed, if `ranks` ranks can share the work evenly.
+fn shares(recipe: &Recipe, ranks: usize) -> Result<usize, PretrainError> {
+    let accumulation = recipe.train.accumulation;
+    let shares = recipe.train.shares.unwrap_or(ranks);
+    let even = accumulation.is_multiple_of(ranks) && accumulation.is_multiple_of(shares);
+    let tree = shares.is_multiple_of(ranks) && (shares / ranks).is_power_of_two();
+    if even && tree { Ok(shares) } else { Err(PretrainError::Ranks { ranks, shares, accumulation }) }
+}
