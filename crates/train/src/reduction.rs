@@ -75,6 +75,11 @@ impl Reduction {
         Self { sharded: sharded && ranks.ranks() > 1, ranks, waiting, buckets }
     }
 
+    /// All ranks.
+    pub fn ranks(&self) -> &dyn Collective {
+        &*self.ranks
+    }
+
     /// What this rank answers for within `bucket`.
     fn owned(&self, bucket: &Range<usize>) -> Range<usize> {
         if !self.sharded {
@@ -228,11 +233,11 @@ impl Reduction {
         Ok(gradient_norm::sum(&squares).sqrt())
     }
 
-    /// Spreads the weights that each rank has updated.
-    pub fn gather_weights(&self, weights: &mut [f32]) -> Result<(), CollectiveError> {
+    /// Makes `values`, of which each rank knows what it answers for, whole on all ranks.
+    pub fn gather(&self, values: &mut [f32]) -> Result<(), CollectiveError> {
         if self.sharded {
             for bucket in &self.buckets {
-                self.ranks.all_gather(&mut weights[bucket.clone()])?;
+                self.ranks.all_gather(&mut values[bucket.clone()])?;
             }
         }
         Ok(())

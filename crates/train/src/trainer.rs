@@ -9,6 +9,7 @@ use openelm_kernels::{Threads, gradient_norm};
 
 use crate::collective::CollectiveError;
 use crate::data::Batch;
+use crate::memory::Keeping;
 use crate::network::{LossOptions, Network};
 use crate::parameters::Parameters;
 use crate::reduction::{Distribution, Piece, Reduction};
@@ -114,6 +115,12 @@ impl Trainer {
         self.second_moments = vec![0.0; length];
     }
 
+    /// The same trainer, keeping in memory what `keeping` says.
+    #[must_use]
+    pub fn keeping(self, keeping: Keeping) -> Self {
+        Self { network: self.network.recompute(keeping.recompute), ..self }
+    }
+
     /// Updates made so far.
     pub fn steps(&self) -> u64 {
         self.step
@@ -168,6 +175,20 @@ impl Trainer {
     /// # Errors
     /// If another rank is gone; this trainer is of no use then.
     pub fn step(&mut self, micro_batches: &[Batch], learning_rate: f32) -> Result<StepReport, CollectiveError> {
+        self.step_if(micro_batches, learning_rate, |_| true)
+    }
+
+    /// One update, unless `accept` of one of the ranks refuses what it would be made of: weights, moments and the number of
+    /// updates then stay as they are, and the gradients can be looked at.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
+    pub fn step_if(
+        &mut self,
+        micro_batches: &[Batch],
+        learning_rate: f32,
+        accept: impl FnOnce(&StepReport) -> bool,
+    ) -> Result<StepReport, CollectiveError> {
         let sums = self.reduction.gradients(
             &mut self.network,
             &self.parameters,
@@ -178,6 +199,13 @@ impl Trainer {
             &self.threads,
         )?;
         let gradient_norm = self.reduction.norm(&self.threads, self.gradients.values())?;
+        let mut loss = LossSums::default();
+        sums.iter().for_each(|&sum| loss += sum);
+        let report = StepReport { loss, last: sums.last().copied().unwrap_or_default(), gradient_norm };
+        if self.reduction.ranks().any(!accept(&report))? {
+            self.reduction.gather(self.gradients.values_mut())?;
+            return Ok(report);
+        }
         let scale = match self.optimizer.clip {
             0.0 => 1.0,
             clip => gradient_norm::clip_scale(gradient_norm, clip),
@@ -193,10 +221,8 @@ impl Trainer {
             let second = &mut self.second_moments[moments.clone()];
             adamw::step(&self.threads, weights, gradients, first, second, &options, self.step, scale);
         }
-        self.reduction.gather_weights(self.parameters.values_mut())?;
-        let mut loss = LossSums::default();
-        sums.iter().for_each(|&sum| loss += sum);
-        Ok(StepReport { loss, last: sums.last().copied().unwrap_or_default(), gradient_norm })
+        self.reduction.gather(self.parameters.values_mut())?;
+        Ok(report)
     }
 
     /// Sums of the losses of `batch`, without an update.

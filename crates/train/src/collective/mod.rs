@@ -55,6 +55,14 @@ pub trait Collective: Send + Sync {
     /// If a rank is gone.
     fn gather(&self, values: &[f64]) -> Result<Vec<f64>, CollectiveError>;
 
+    /// Whether `here` is true on any rank.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    fn any(&self, here: bool) -> Result<bool, CollectiveError> {
+        Ok(self.gather(&[f64::from(u8::from(here))])?.contains(&1.0))
+    }
+
     /// Sends each rank its share of `values`; gives what all ranks sent here, in order.
     ///
     /// # Errors

@@ -7,6 +7,9 @@ pub struct Batch {
     pub inputs: Vec<u32>,
     /// The id that follows each input, `[sequences, time]`.
     pub targets: Vec<u32>,
+    /// Where attention must not leave a document: for each input the index within its sequence of the first token of its
+    /// document, `[sequences, time]`.
+    pub document_starts: Option<Vec<u32>>,
     /// Number of sequences.
     pub sequences: usize,
     /// Tokens per sequence.
@@ -20,6 +23,7 @@ impl Batch {
         Self {
             inputs: rows.iter().flat_map(|row| &row[..time]).copied().collect(),
             targets: rows.iter().flat_map(|row| &row[1..]).copied().collect(),
+            document_starts: None,
             sequences: rows.len(),
             time,
         }

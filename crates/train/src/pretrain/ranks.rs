@@ -2,14 +2,15 @@
 //! others by one of a few commands. So the position in the corpus, the log and the checkpoints are the same for any number
 //! of ranks.
 
-use std::path::{Path, PathBuf};
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use openelm::ModelConfig;
 use openelm::kernels::Threads;
 
-use super::{PretrainError, RunTokenizer};
+use super::{PretrainError, RunTokenizer, checkpoints};
 use crate::checkpoint;
 use crate::collective::{Collective, CollectiveError};
 use crate::data::Batch;
@@ -18,22 +19,22 @@ use crate::trainer::StepReport;
 use crate::{Distribution, LossOptions, Recipe, Trainer, initialise};
 
 /// What all ranks do next.
-enum Command {
-    /// Go back to a checkpoint.
-    Load(PathBuf),
+enum Command<'a> {
+    /// Go back to the checkpoint of this name.
+    Load(Cow<'a, str>),
     /// An update from these ids: all rows of all micro-batches.
-    Step(Vec<u32>),
+    Step(Cow<'a, [u32]>),
     /// Bring the moments together.
     Moments,
     /// Leave the run.
     End,
 }
 
-impl Command {
+impl Command<'_> {
     /// Tells the other ranks.
     fn send(&self, ranks: &dyn Collective) -> Result<(), CollectiveError> {
         let (kind, content): (u8, &[u8]) = match self {
-            Self::Load(path) => (0, path.as_os_str().as_encoded_bytes()),
+            Self::Load(name) => (0, name.as_bytes()),
             Self::Step(ids) => (1, bytemuck::cast_slice(ids)),
             Self::Moments => (2, &[]),
             Self::End => (3, &[]),
@@ -42,14 +43,14 @@ impl Command {
     }
 
     /// What rank 0 sent.
-    fn receive(ranks: &dyn Collective) -> Result<Self, CollectiveError> {
+    fn receive(ranks: &dyn Collective) -> Result<Command<'static>, CollectiveError> {
         let mut bytes = Vec::new();
         ranks.broadcast(&mut bytes)?;
         Ok(match bytes.split_first() {
-            Some((0, path)) => Self::Load(String::from_utf8_lossy(path).into_owned().into()),
-            Some((1, ids)) => Self::Step(bytemuck::pod_collect_to_vec(ids)),
-            Some((2, _)) => Self::Moments,
-            _ => Self::End,
+            Some((0, name)) => Command::Load(String::from_utf8_lossy(name).into_owned().into()),
+            Some((1, ids)) => Command::Step(bytemuck::pod_collect_to_vec(ids).into()),
+            Some((2, _)) => Command::Moments,
+            _ => Command::End,
         })
     }
 }
@@ -74,21 +75,28 @@ impl<'r> Team<'r> {
         let loss = LossOptions { ignore: None, z_weight: recipe.optimizer.z_loss };
         let trainer = Trainer::new(config, parameters, threads, loss, recipe.optimizer(), recipe.accumulation());
         let sharded = recipe.train.sharding == Sharding::Optimizer;
-        let trainer = trainer.distributed(Distribution { ranks: ranks.clone(), shares, sharded });
+        let trainer =
+            trainer.keeping(recipe.keeping()).distributed(Distribution { ranks: ranks.clone(), shares, sharded });
         Ok(Self { recipe, ranks, trainer })
     }
 
     /// Tells the other ranks to go on from the checkpoint at `path`, which this rank has loaded.
     pub fn load(&self, path: &Path) -> Result<(), CollectiveError> {
-        self.send(&Command::Load(path.to_owned()))
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.send(&Command::Load(name))
     }
 
-    /// One update of all ranks from `rows`; `stop` becomes true if any rank was asked to stop.
-    pub fn step(&mut self, rows: &[Vec<u32>], lr: f32, stop: &AtomicBool) -> Result<StepReport, CollectiveError> {
-        let command = Command::Step(rows.concat());
-        self.send(&command)?;
-        let Command::Step(ids) = command else { unreachable!("made above") };
-        self.update(&ids, lr, stop)
+    /// One update of all ranks from the `rows` of each micro-batch, unless `accept` refuses; `stop` becomes true if any rank
+    /// was asked to stop.
+    pub fn step(
+        &mut self,
+        rows: &[Vec<Vec<u32>>],
+        stop: &AtomicBool,
+        accept: impl FnOnce(&StepReport) -> bool,
+    ) -> Result<StepReport, CollectiveError> {
+        let ids: Vec<u32> = rows.iter().flatten().flatten().copied().collect();
+        self.send(&Command::Step(Cow::Borrowed(&ids)))?;
+        self.update(&ids, stop, accept)
     }
 
     /// Announces that the moments will be asked for.
@@ -109,11 +117,11 @@ impl<'r> Team<'r> {
     pub fn follow(mut self, tokenizer: &RunTokenizer, stop: &AtomicBool) -> Result<(), PretrainError> {
         loop {
             match Command::receive(&*self.ranks)? {
-                Command::Load(path) => drop(checkpoint::load(&path, &mut self.trainer, &tokenizer.sha256)?),
-                Command::Step(ids) => {
-                    let lr = self.recipe.schedule().rounded(self.trainer.steps()) as f32;
-                    self.update(&ids, lr, stop)?;
+                Command::Load(name) => {
+                    let path = checkpoints(self.recipe).join(&*name);
+                    checkpoint::load(&path, &mut self.trainer, &tokenizer.sha256)?;
                 }
+                Command::Step(ids) => drop(self.update(&ids, stop, |_| true)?),
                 Command::Moments => drop(self.trainer.moments()?),
                 Command::End => return Ok(()),
             }
@@ -121,15 +129,20 @@ impl<'r> Team<'r> {
     }
 
     /// An update from this rank's part of `ids`.
-    fn update(&mut self, ids: &[u32], lr: f32, stop: &AtomicBool) -> Result<StepReport, CollectiveError> {
+    fn update(
+        &mut self,
+        ids: &[u32],
+        stop: &AtomicBool,
+        accept: impl FnOnce(&StepReport) -> bool,
+    ) -> Result<StepReport, CollectiveError> {
         let train = &self.recipe.train;
         let (row, rank, ranks) = (train.sequence_length + 1, self.ranks.rank(), self.ranks.ranks());
         let mine = ids.len() / ranks;
         let rows: Vec<Vec<u32>> = ids[rank * mine..][..mine].chunks(row).map(<[u32]>::to_vec).collect();
         let batches: Vec<Batch> = rows.chunks(train.batch_size).map(Batch::from_rows).collect();
-        let report = self.trainer.step(&batches, lr)?;
-        let asked = f64::from(u8::from(stop.load(Ordering::Relaxed)));
-        if self.ranks.gather(&[asked])?.iter().any(|&asked| asked > 0.0) {
+        let learning_rate = self.recipe.schedule().rounded(self.trainer.steps()) as f32;
+        let report = self.trainer.step_if(&batches, learning_rate, accept)?;
+        if self.ranks.any(stop.load(Ordering::Relaxed))? {
             stop.store(true, Ordering::Relaxed);
         }
         Ok(report)
