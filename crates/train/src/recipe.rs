@@ -157,6 +157,14 @@ pub struct TrainRecipe {
     /// How micro-batches are put together: `mean` over all tokens, or `sum` of their means as in CoreNet.
     #[serde(default)]
     pub accumulate: AccumulateRecipe,
+    /// Parts in which an update's micro-batches are summed; as many as there are ranks where nothing is said. With the same
+    /// number the run is the same to the bit on any number of ranks. A rank with several parts keeps more gradients: one
+    /// copy for each time that its number of parts can be halved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<usize>,
+    /// What is kept by one rank instead of by all: nothing, or the `optimizer`'s moments (ZeRO-1).
+    #[serde(default)]
+    pub sharding: Sharding,
     /// Updates.
     pub steps: u64,
     /// What the backward pass computes again instead of keeping it: `none`, or each `block`.
@@ -188,6 +196,17 @@ pub enum AccumulateRecipe {
     Mean,
     /// The sum of the micro-batches' means, as in CoreNet.
     Sum,
+}
+
+/// What ranks share out among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharding {
+    /// Nothing: each rank holds everything.
+    #[default]
+    None,
+    /// The moments: each rank updates a part of the weights (ZeRO-1).
+    Optimizer,
 }
 
 /// AdamW and what surrounds it; CoreNet's values where nothing is said.
@@ -326,6 +345,7 @@ impl Recipe {
         check(train.sequence_length > 0, "train.sequence_length", train.sequence_length, positive)?;
         check(train.batch_size > 0, "train.batch_size", train.batch_size, positive)?;
         check(train.accumulation > 0, "train.accumulation", train.accumulation, positive)?;
+        check(train.shares != Some(0), "train.shares", 0, positive)?;
         check(train.steps > 0, "train.steps", train.steps, positive)?;
         check(log.every > 0, "log.every", log.every, positive)?;
         check(log.validate_every > 0, "log.validate_every", log.validate_every, positive)?;

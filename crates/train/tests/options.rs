@@ -31,7 +31,7 @@ fn batch(step: u32) -> Batch {
 
 fn train(keeping: Keeping) -> (Vec<StepReport>, Vec<f32>) {
     let mut trainer = trainer(keeping);
-    let reports = (0..5).map(|i| trainer.step(&[batch(i)], 1e-2)).collect();
+    let reports = (0..5).map(|i| trainer.step(&[batch(i)], 1e-2).unwrap()).collect();
     (reports, trainer.parameters().values().to_vec())
 }
 
@@ -51,7 +51,7 @@ fn separate_documents_in_a_row_teach_what_rows_of_their_own_teach() {
     let mixed = Batch { document_starts: None, ..together.clone() };
     let gradients = |batch: &Batch| {
         let mut trainer = trainer(Keeping::default());
-        trainer.step(std::slice::from_ref(batch), 0.0);
+        trainer.step(std::slice::from_ref(batch), 0.0).unwrap();
         trainer.gradients().values().to_vec()
     };
     let (together, apart, mixed) = (gradients(&together), gradients(&apart), gradients(&mixed));

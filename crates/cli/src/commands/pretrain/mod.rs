@@ -1,6 +1,7 @@
 //! `openelm pretrain`: a training run with its progress on the terminal.
 
 mod dashboard;
+mod job;
 mod lines;
 
 use std::io::{IsTerminal, stderr};
@@ -12,11 +13,12 @@ use anyhow::Result;
 use clap::Args;
 use openelm::kernels::{Threads, limits};
 use openelm::{Bytes, available_memory};
-use openelm_train::pretrain::{Event, pretrain};
+use openelm_train::pretrain::{Event, pretrain_on};
 use openelm_train::{Recipe, TrainingFootprint};
 
 use super::{MemoryOptions, ThreadOptions, on_interrupt, refusal, stop_on_interrupt};
 use dashboard::Dashboard;
+use job::Job;
 use lines::Lines;
 
 /// Train a model from scratch; the same command again goes on where it stopped.
@@ -38,10 +40,13 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let recipe = Recipe::load(&arguments.recipe, &arguments.set)?;
-    let memory = check_memory(&recipe, &arguments.memory)?;
+    let job = Job::join()?;
+    let ranks = job.ranks();
+    let memory = check_memory(&recipe, ranks.ranks(), &arguments.memory)?;
     let threads = arguments.threads.threads();
-    let mut display = Display::open(&recipe, &threads, arguments.plain)?;
-    let outcome = pretrain(&recipe, threads, &display.stop(), &mut |event| {
+    // Rank 0 alone has something to show.
+    let mut display = Display::open(&recipe, &threads, arguments.plain || ranks.rank() > 0)?;
+    let outcome = pretrain_on(ranks, &recipe, threads, &display.stop(), &mut |event| {
         display.show(&event);
         if let Event::Started { .. } = event {
             display.say(&memory);
@@ -49,7 +54,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     });
     // The terminal is itself again before anything else is said.
     drop(display);
-    let outcome = outcome?;
+    let Some(outcome) = job.agree(outcome)? else { return Ok(()) };
     let (step, steps) = (outcome.step, recipe.train.steps);
     let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
     eprintln!("step {step} of {steps}: {state}");
@@ -61,8 +66,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 /// Refuses a run that the machine cannot hold; otherwise says what it takes.
-fn check_memory(recipe: &Recipe, options: &MemoryOptions) -> Result<String> {
-    let footprint = TrainingFootprint::of(recipe)?;
+fn check_memory(recipe: &Recipe, ranks: usize, options: &MemoryOptions) -> Result<String> {
+    let footprint = TrainingFootprint::of(recipe, ranks)?;
     let total = Bytes(footprint.total());
     let Some(available) = available_memory() else { return Ok(format!("memory: {total}")) };
     if !options.ignore_memory {
