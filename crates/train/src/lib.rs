@@ -12,6 +12,7 @@ pub mod collective;
 pub mod data;
 mod initialisation;
 mod memory;
+mod moments;
 mod network;
 mod parameters;
 pub mod pretrain;

@@ -225,11 +225,32 @@ pub struct OptimizerRecipe {
     pub clip: f32,
     /// Weight of the z-loss.
     pub z_loss: f32,
+    /// Precision in which the moments are kept between steps.
+    pub moments: MomentsRecipe,
+}
+
+/// Precision of the moments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MomentsRecipe {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half the memory, three decimal digits.
+    BF16,
 }
 
 impl Default for OptimizerRecipe {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0, z_loss: 1e-4 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            clip: 1.0,
+            z_loss: 1e-4,
+            moments: MomentsRecipe::F32,
+        }
     }
 }
 
@@ -387,7 +408,10 @@ impl Recipe {
 
     /// What is kept how in memory.
     pub fn keeping(&self) -> Keeping {
-        Keeping { recompute: self.train.recompute == RecomputeRecipe::Block, bf16_moments: false }
+        Keeping {
+            recompute: self.train.recompute == RecomputeRecipe::Block,
+            bf16_moments: self.optimizer.moments == MomentsRecipe::BF16,
+        }
     }
 
     /// How micro-batches are put together.

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 
 use openelm::ModelConfig;
-use openelm_kernels::adamw::{self, AdamW};
+use openelm_kernels::adamw::AdamW;
 use openelm_kernels::cross_entropy::LossSums;
 use openelm_kernels::{Threads, gradient_norm};
 
 use crate::collective::CollectiveError;
 use crate::data::Batch;
 use crate::memory::Keeping;
+use crate::moments::Moments;
 use crate::network::{LossOptions, Network};
 use crate::parameters::Parameters;
 use crate::reduction::{Distribution, Piece, Reduction};
@@ -57,8 +58,8 @@ pub struct Trainer {
     parameters: Parameters,
     gradients: Parameters,
     /// Moments of what this rank updates, piece after piece.
-    first_moments: Vec<f32>,
-    second_moments: Vec<f32>,
+    moments: Moments,
+    keeping: Keeping,
     pieces: Vec<Piece>,
     reduction: Reduction,
     loss: LossOptions,
@@ -81,8 +82,8 @@ impl Trainer {
         let mut trainer = Self {
             network: Network::new(config.clone(), threads.clone()),
             gradients: Parameters::zeros(&config),
-            first_moments: Vec::new(),
-            second_moments: Vec::new(),
+            moments: Moments::zeros(0, false),
+            keeping: Keeping::default(),
             pieces: Vec::new(),
             reduction,
             step: 0,
@@ -111,14 +112,15 @@ impl Trainer {
     fn reset_moments(&mut self) {
         self.pieces = self.reduction.pieces(&self.parameters);
         let length = self.pieces.last().map_or(0, |piece| piece.moments.end);
-        self.first_moments = vec![0.0; length];
-        self.second_moments = vec![0.0; length];
+        self.moments = Moments::zeros(length, self.keeping.bf16_moments);
     }
 
-    /// The same trainer, keeping in memory what `keeping` says.
+    /// The same trainer, keeping in memory what `keeping` says, with moments of zero.
     #[must_use]
     pub fn keeping(self, keeping: Keeping) -> Self {
-        Self { network: self.network.recompute(keeping.recompute), ..self }
+        let mut trainer = Self { network: self.network.recompute(keeping.recompute), keeping, ..self };
+        trainer.reset_moments();
+        trainer
     }
 
     /// Updates made so far.
@@ -137,11 +139,14 @@ impl Trainer {
     /// # Errors
     /// If a rank is gone.
     pub fn moments(&self) -> Result<[Cow<'_, [f32]>; 2], CollectiveError> {
-        let moments = |kept| match self.reduction.sharded() {
-            true => self.reduction.gather_moments(kept).map(Cow::Owned),
-            false => Ok(Cow::Borrowed(kept)),
-        };
-        Ok([moments(&self.first_moments)?, moments(&self.second_moments)?])
+        let [first, second] = self.moments.widened();
+        match self.reduction.sharded() {
+            true => {
+                let gathered = |kept| self.reduction.gather_moments(kept).map(Cow::Owned);
+                Ok([gathered(&first)?, gathered(&second)?])
+            }
+            false => Ok([first, second]),
+        }
     }
 
     /// Goes on from a checkpoint: gives the weights to be filled in, and sets the number of updates. The moments are set by
@@ -163,8 +168,7 @@ impl Trainer {
             if !known.is_empty() {
                 let kept = moments.start + known.start - weights.start..moments.start + known.end - weights.start;
                 let known = known.start - start..known.end - start;
-                self.first_moments[kept.clone()].copy_from_slice(&first[known.clone()]);
-                self.second_moments[kept].copy_from_slice(&second[known]);
+                self.moments.restore(kept.start, [&first[known.clone()], &second[known]]);
             }
         }
     }
@@ -217,9 +221,7 @@ impl Trainer {
             let options = AdamW { learning_rate, beta1, beta2, eps, weight_decay };
             let gradients = &self.gradients.values()[weights.clone()];
             let weights = &mut self.parameters.values_mut()[weights.clone()];
-            let first = &mut self.first_moments[moments.clone()];
-            let second = &mut self.second_moments[moments.clone()];
-            adamw::step(&self.threads, weights, gradients, first, second, &options, self.step, scale);
+            self.moments.update(&self.threads, moments.clone(), weights, gradients, &options, self.step, scale);
         }
         self.reduction.gather(self.parameters.values_mut())?;
         Ok(report)
