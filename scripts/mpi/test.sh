@@ -17,7 +17,7 @@ mpi=(mpirun --oversubscribe)
 if [ "$(id -u)" = 0 ]; then mpi+=(--allow-run-as-root); fi
 
 folder="$(mktemp -d)"
-trap 'rm -rf "$folder"' EXIT
+trap 'status=$?; [ $status = 0 ] || tail -n 5 "$folder"/*.log >&2; rm -rf "$folder"; exit $status' EXIT
 for book in 0 1 2; do
   for day in $(seq 60); do printf 'In book %s the fox met %s geese on day %s.\n\n' "$book" $((day * 7 % 11)) "$day"; done \
     >"$folder/book$book.txt"
@@ -34,12 +34,12 @@ RECIPE
 
 # pretrain RANKS OUTPUT [KEY=VALUE]...
 pretrain() {
-  local ranks="$1" sets=(--set "output=$folder/$2") launch=()
+  local ranks="$1" log="$folder/$2.log" sets=(--set "output=$folder/$2") launch=()
   shift 2
   for set in "$@"; do sets+=(--set "$set"); done
   if [ "$ranks" -gt 1 ]; then launch=("${mpi[@]}" -n "$ranks"); fi
   # `exec` makes the launcher the process that this shell knows.
-  exec "${launch[@]}" "$openelm" pretrain "$folder/recipe.toml" --threads 1 "${sets[@]}" 2>>"$folder/$2.log" >/dev/null
+  exec "${launch[@]}" "$openelm" pretrain "$folder/recipe.toml" --threads 1 "${sets[@]}" 2>>"$log" >/dev/null
 }
 
 # same OUTPUT: its last checkpoint is that of one undisturbed process.

@@ -71,7 +71,7 @@ impl Reduction {
             buckets.extend(starts.map(|start| start..(start + BUCKET).min(segment.end)));
         }
         let levels = (shares / ranks.ranks()).max(1).ilog2() as usize;
-        let waiting = vec![vec![0.0; parameters.values().len()]; levels];
+        let waiting = (0..levels).map(|_| vec![0.0; parameters.values().len()]).collect();
         Self { sharded: sharded && ranks.ranks() > 1, ranks, waiting, buckets }
     }
 
