@@ -47,7 +47,7 @@ fn batch(arrays: &std::collections::BTreeMap<String, openelm_testing::Array>, in
     let [sequences, time] = samples.shape[samples.shape.len() - 2..] else { panic!("samples are not [.., B, T]") };
     let range = index * sequences * time..(index + 1) * sequences * time;
     let (inputs, targets) = (samples.ids()[range.clone()].to_vec(), arrays["targets"].ids()[range].to_vec());
-    Batch { inputs, targets, sequences, time }
+    Batch { inputs, targets, document_starts: None, sequences, time }
 }
 
 /// CoreNet's total: the mean cross-entropy and z-loss, which it inflates by the positions it ignores.

@@ -27,7 +27,7 @@ use openelm::{ModelConfig, Tokenizer, clean};
 use openelm_formats::atomic;
 
 use crate::checkpoint::{self, Checkpoints, RunState};
-use crate::data::{Batch, Counts, DataError, RowStream};
+use crate::data::{Batch, Counts, CorpusConfig, DataError, Encode, RowStream};
 use crate::{LossOptions, Recipe, Trainer, initialise};
 pub use error::PretrainError;
 use error::at;
@@ -66,8 +66,8 @@ pub struct Outcome {
     pub checkpoint: PathBuf,
     /// Times the corpus was read to its end.
     pub epochs: u64,
-    /// Documents and tokens read.
-    pub counts: Counts,
+    /// Documents and tokens read of each source, in the recipe's order.
+    pub counts: Vec<Counts>,
 }
 
 /// Trains as `recipe` says, from the newest checkpoint in its output folder or from the start. When `stop` becomes true
@@ -120,6 +120,16 @@ impl RunTokenizer {
         let file_name = if is_json { "tokenizer.json" } else { "tokenizer.model" }.to_owned();
         Ok(Self { tokenizer, file_name, sha256: checkpoint::sha256(&bytes), bytes })
     }
+
+    /// The id behind the last piece, as in CoreNet: 32000 for LLaMA's.
+    fn pad_id(&self) -> u32 {
+        self.tokenizer.vocab_size() as u32
+    }
+}
+
+/// Rows of an embedding with room for `pad`: CoreNet's is a multiple of 128.
+fn rows_with_pad(pad: u32) -> usize {
+    (pad as usize + 1).next_multiple_of(128)
 }
 
 struct Run<'r> {
@@ -134,10 +144,12 @@ struct Run<'r> {
 impl<'r> Run<'r> {
     fn open(recipe: &'r Recipe, threads: Threads) -> Result<Self, PretrainError> {
         let tokenizer = RunTokenizer::open(recipe)?;
-        let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
+        let pad = tokenizer.pad_id();
+        let padded = recipe.data.parity.is_some();
+        let config = recipe.model_config(if padded { rows_with_pad(pad) } else { pad as usize })?;
         let stream = rows(recipe, &tokenizer, true)?;
         let parameters = initialise(&config, recipe.train.seed);
-        let loss = LossOptions { ignore: None, z_weight: recipe.optimizer.z_loss };
+        let loss = LossOptions { ignore: padded.then_some(pad), z_weight: recipe.optimizer.z_loss };
         let trainer = Trainer::new(config, parameters, threads, loss, recipe.optimizer(), recipe.accumulation());
         let checkpoints = Checkpoints::open(recipe.output.join("checkpoints"))?;
         Ok(Self { recipe, tokenizer, trainer, stream, checkpoints, tokens: 0 })
@@ -181,7 +193,14 @@ impl<'r> Run<'r> {
 
         let mut since = (Instant::now(), self.tokens);
         while self.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
-            let mut entry = self.step()?;
+            let mut entry = match self.step() {
+                // The rows that were read wait in the state; a step that did not come about changed nothing else.
+                Err(PretrainError::Data(e)) if self.trainer.steps() > 0 => {
+                    watch(Event::Saved(self.save()?));
+                    return Err(e.into());
+                }
+                entry => entry?,
+            };
             let step = entry.step;
             let last = step == recipe.train.steps;
             entry.tokens_per_second = (self.tokens - since.1) as f64 / since.0.elapsed().as_secs_f64();
@@ -209,7 +228,7 @@ impl<'r> Run<'r> {
         let svg = curve::loss_curve(&log.entries().map_err(at(&log_path))?);
         let svg = svg.map_err(|e| PretrainError::Curve(e.to_string()))?;
         atomic::write_file(&picture, |file| file.write_all(svg.as_bytes())).map_err(at(&picture))?;
-        let (epochs, counts) = self.stream.progress();
+        let (epochs, counts) = (self.stream.epochs(), self.stream.counts());
         let step = self.trainer.steps();
         Ok(Outcome { step, finished: step >= recipe.train.steps, checkpoint, epochs, counts })
     }
@@ -217,14 +236,12 @@ impl<'r> Run<'r> {
     /// One update; the rate is left to the caller, who knows the time.
     fn step(&mut self) -> Result<StepEntry, PretrainError> {
         let train = &self.recipe.train;
-        let mut batches = Vec::with_capacity(train.accumulation);
-        for _ in 0..train.accumulation {
-            let rows = take(&mut self.stream, train.batch_size)?;
-            if rows.len() < train.batch_size {
-                return Err(DataError::Empty { tokens: train.sequence_length }.into());
-            }
-            batches.push(Batch::from_rows(&rows));
+        let rows = self.stream.take(train.batch_size * train.accumulation)?;
+        if rows.len() < train.batch_size * train.accumulation {
+            return Err(DataError::Empty { tokens: train.sequence_length }.into());
         }
+        let packing = self.recipe.data.packing;
+        let batches: Vec<Batch> = rows.chunks(train.batch_size).map(|rows| Batch::from_rows(rows, packing)).collect();
         let lr = self.recipe.schedule().rounded(self.trainer.steps());
         let report = self.trainer.step(&batches, lr as f32);
         let step = self.trainer.steps();
@@ -235,24 +252,22 @@ impl<'r> Run<'r> {
             }
         }
         self.tokens += report.loss.valid as u64;
-        let (epoch, _) = self.stream.progress();
+        let epoch = self.stream.epochs();
         let gradient_norm = report.gradient_norm;
         Ok(StepEntry { step, tokens: self.tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })
     }
 
     /// Mean loss on the validation corpus, if the recipe has one.
     fn validate(&mut self) -> Result<Option<ValidationEntry>, PretrainError> {
-        if self.recipe.validation.is_none() {
-            return Ok(None);
-        }
+        let Some(CorpusConfig { packing, .. }) = self.recipe.validation else { return Ok(None) };
         let mut stream = rows(self.recipe, &self.tokenizer, false).map_err(PretrainError::Validation)?;
         let mut sums = LossSums::default();
         for _ in 0..self.recipe.log.validation_batches {
-            let rows = take(&mut stream, self.recipe.train.batch_size).map_err(PretrainError::Validation)?;
+            let rows = stream.take(self.recipe.train.batch_size).map_err(PretrainError::Validation)?;
             if rows.is_empty() {
                 break;
             }
-            sums += self.trainer.validate(&Batch::from_rows(&rows));
+            sums += self.trainer.validate(&Batch::from_rows(&rows, packing));
         }
         if sums.valid == 0 {
             let tokens = self.recipe.train.sequence_length;
@@ -283,24 +298,13 @@ fn rows(recipe: &Recipe, tokenizer: &RunTokenizer, training: bool) -> Result<Row
         corpus = validation.clone();
         corpus.shuffle_buffer = 0;
     }
+    let pad = tokenizer.pad_id();
     let (tokenizer, repair) = (tokenizer.tokenizer.clone(), recipe.tokenizer.clean);
-    let encode = move |text: &str| match repair {
+    let encode: Encode = Arc::new(move |text| match repair {
         true => tokenizer.encode_with(&clean(text), true, true),
         false => tokenizer.encode_with(text, true, true),
-    };
-    RowStream::new(corpus, Box::new(encode), recipe.train.sequence_length + 1, recipe.train.seed, training)
-}
-
-/// The next `count` rows, fewer at the end.
-fn take(stream: &mut RowStream, count: usize) -> Result<Vec<Vec<u32>>, DataError> {
-    let mut rows = Vec::with_capacity(count);
-    while rows.len() < count {
-        match stream.next_row()? {
-            Some(row) => rows.push(row),
-            None => break,
-        }
-    }
-    Ok(rows)
+    });
+    RowStream::new(corpus, encode, recipe.train.sequence_length + 1, pad, recipe.train.seed, training)
 }
 
 fn mean(sums: LossSums) -> f64 {
