@@ -20,6 +20,7 @@ struct Cli {
 enum Command {
     Generate(commands::generate::Arguments),
     Pretrain(commands::pretrain::Arguments),
+    TrainLog(commands::train_log::Arguments),
     Plan(commands::plan::Arguments),
     Logits(commands::logits::Arguments),
     Tokenizer(commands::tokenizer::Arguments),
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(arguments) => commands::generate::run(arguments),
         Command::Pretrain(arguments) => commands::pretrain::run(arguments),
+        Command::TrainLog(arguments) => commands::train_log::run(arguments),
         Command::Plan(arguments) => commands::plan::run(arguments),
         Command::Logits(arguments) => commands::logits::run(arguments),
         Command::Tokenizer(arguments) => commands::tokenizer::run(arguments),

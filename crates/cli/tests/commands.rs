@@ -208,3 +208,50 @@ fn recipes_that_cannot_be_followed() {
     assert!(message.contains("recipe.toml") && message.contains("unknown field `colour`"), "{message}");
     refused(&["pretrain", "nowhere.toml"], &["nowhere.toml"]);
 }
+
+#[test]
+fn the_memory_of_a_training_run_is_planned_item_by_item() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("recipe.toml");
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/storyteller.toml")).unwrap();
+    std::fs::write(&recipe, text).unwrap();
+    let tokenizer = format!("tokenizer.path={}", golden("tokenizer_small/tokenizer.model").display());
+    let plan = ["plan", "--train", path(&recipe), "--set", &tokenizer];
+    let table = output(&plan);
+    for item in ["weights", "gradients", "moments", "activations of layer 8", "chunk of logits", "snapshot", "total: "]
+    {
+        assert!(table.contains(item), "{table}");
+    }
+    let json: Value = serde_json::from_str(&output(&[&plan[..], &["--json"]].concat())).unwrap();
+    let items = json["bytes"].as_object().unwrap().values().map(|bytes| bytes.as_u64().unwrap());
+    assert_eq!(json["total_bytes"], items.sum::<u64>());
+    let missing = folder.path().join("no.toml");
+    refused(&["plan", "--train", path(&missing)], &["no.toml"]);
+}
+
+#[test]
+fn logs_of_runs_are_put_beside_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller/log.jsonl");
+    // Two lines as CoreNet prints them.
+    let apple = folder.path().join("training_logs.txt");
+    let line = |step: u64, loss: f64| {
+        format!(
+            "2024-01-05 10:11:12 - LOGS    - Epoch:   0 [{step:8}/  350000], loss: {loss}, LR: [0.001], Avg. batch\n"
+        )
+    };
+    std::fs::write(&apple, [line(500, 7.25), line(1000, 6.5)].concat()).unwrap();
+    let picture = folder.path().join("runs.svg");
+    let arguments = ["train-log", "compare", ours, path(&apple), "--corenet-tokens-per-step", "4096"];
+    let table = output(&[&arguments[..], &["--svg", path(&picture)]].concat());
+    assert!(table.contains("training_logs.txt") && table.contains("at 4.0960e6 tokens"), "{table}");
+    assert!(std::fs::read_to_string(picture).unwrap().contains("learning rate"));
+    let json: Value = serde_json::from_str(&output(&[&arguments[..], &["--json"]].concat())).unwrap();
+    assert_eq!(json["runs"][1]["updates"], 1000);
+    // Two points are not smoothed.
+    assert_eq!(json["runs"][1]["training"]["last"], 6.5);
+    assert!(json["runs"][0]["validation"]["validation"]["at_common_tokens"].as_f64().unwrap() > 1.0);
+    assert!(output(&["train-log", "show", ours]).contains("storyteller"));
+    refused(&["train-log", "show", path(folder.path())], &["log.jsonl"]);
+    refused(&["train-log", "show", path(&golden("README.md"))], &["no update in it", "training_logs.txt"]);
+}

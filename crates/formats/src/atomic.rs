@@ -58,6 +58,31 @@ pub fn write_folder<E: From<io::Error>>(target: &Path, fill: impl FnOnce(&Path) 
     Ok(())
 }
 
+/// Removes what writers that were killed left in `folder`. Nobody else may be writing there.
+///
+/// # Errors
+/// What the system reports.
+pub fn tidy(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            if path.is_dir() { std::fs::remove_dir_all(&path)? } else { std::fs::remove_file(&path)? }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the folder `target`, which loses its name before the first of its files goes.
+///
+/// # Errors
+/// What the system reports.
+pub fn remove_folder(target: &Path) -> io::Result<()> {
+    let hidden = builder(0o777).prefix(".").suffix(".tmp").tempdir_in(folder_of(target))?;
+    std::fs::rename(target, hidden.path())?;
+    hidden.close()
+}
+
 #[cfg(unix)]
 fn builder(mode: u32) -> Builder<'static, 'static> {
     use std::os::unix::fs::PermissionsExt;
@@ -113,5 +138,19 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something is left over");
         write_folder::<io::Error>(&folder.path().join("new"), |path| std::fs::write(path.join("whole"), b"x")).unwrap();
         assert!(folder.path().join("new/whole").exists());
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        write_folder::<io::Error>(&at("whole"), |path| std::fs::write(path.join("part"), b"x")).unwrap();
+        std::fs::create_dir_all(at(".abc.tmp/half")).unwrap();
+        std::fs::write(at(".def.tmp"), b"half").unwrap();
+        tidy(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(at("whole/part").exists());
+        remove_folder(&at("whole")).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

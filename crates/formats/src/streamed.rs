@@ -15,7 +15,7 @@ pub(crate) fn rows(model: &StoredModel, ids: &[u32], threads: &Threads) -> Resul
     let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
     rope.grow_to(ids.len());
     let span = Span { sequences: 1, time: ids.len(), past: 0 };
-    let pass = Pass { threads, config, rope: &rope, span };
+    let pass = Pass { threads, config, rope: &rope, span, document_starts: None };
     let mut x = vec![0.0; ids.len() * config.model_dim];
     let mut out = x.clone();
     let table = model.tensor("token_embeddings.weight")?;

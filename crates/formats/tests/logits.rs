@@ -136,7 +136,7 @@ fn all_hidden_states() {
     let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
     rope.grow_to(ids.len());
     let span = Span { sequences: 1, time: ids.len(), past: 0 };
-    let pass = Pass { threads: &threads, config, rope: &rope, span };
+    let pass = Pass { threads: &threads, config, rope: &rope, span, document_starts: None };
     let mut x = vec![0.0; ids.len() * config.model_dim];
     let mut out = x.clone();
     embedding::forward(&threads, &mut x, &ids, weights.embedding, config.model_dim);

@@ -2,9 +2,10 @@
 //! Multiplication" (2008).
 //!
 //! ```text
-//! for a slice of the inner dimension (DEPTH long):
-//!     pack A into panels [DEPTH][tile rows], B into panels [DEPTH][tile columns]      (shared by all threads)
-//!     for each block of C (fits the L2 cache together with its panels), one task:
+//! for a part of B that fits the buffer for packing:
+//!     pack it into panels [DEPTH][tile columns]                                      (shared by all threads)
+//!     for each block of C, one task; for each slice of the inner dimension (DEPTH long):
+//!         lay out the slice of A's rows, which then stays in the caches of one core
 //!         for each tile of the block: sum over DEPTH in registers, then add to C
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! number of threads: slices one after the other, and one fused multiply-add after the other within a slice.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
@@ -20,14 +22,16 @@ use crate::cache_line::{CacheLine, reserve};
 use crate::matrix::Matrix;
 use crate::threads::Chunks;
 
-/// Length of a slice of the inner dimension: a panel of B (at most 32 columns) then fits the L1 cache.
+/// Length of a slice of the inner dimension: a tile's rows of A then take less than half of the L1 cache.
 const DEPTH: usize = 256;
-/// Columns of C in a task: their panels of B take half a megabyte.
+/// Most columns of C in a task: a slice of their panels of B stays in the L2 cache.
 const TASK_COLUMNS: usize = 512;
-/// Tiles of C, one above the other, in a task.
+/// Most tiles of C, one above the other, in a task.
 const TASK_TILES: usize = 10;
-/// Columns of B packed at a time, which bounds the memory for packing.
-const PACKED_COLUMNS: usize = 8192;
+/// Tasks that a product is cut into, if it is large enough: enough for the threads to end together.
+const TASKS: usize = 24;
+/// Elements of B packed at a time.
+const PACKED: usize = 1 << 21;
 
 /// A matrix `[rows, columns]` seen through strides, one of which is 1.
 #[derive(Clone, Copy)]
@@ -62,8 +66,10 @@ pub(crate) struct Product<'a> {
 }
 
 thread_local! {
-    /// Packed panels of A and B, kept between calls.
-    static PACKED: RefCell<[Vec<CacheLine>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    /// Panels of B, kept between calls.
+    static PANELS: RefCell<Vec<CacheLine>> = const { RefCell::new(Vec::new()) };
+    /// The rows of A that a task is at.
+    static ROWS_OF_A: RefCell<Vec<CacheLine>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Computes `product` into `out`, whose rows lie `stride` elements apart.
@@ -72,7 +78,7 @@ pub(crate) fn gemm(threads: &Threads, out: &mut [f32], stride: usize, product: P
         return;
     }
     assert!(product.n <= stride && (product.m - 1) * stride + product.n <= out.len(), "output too short");
-    PACKED.with_borrow_mut(|packed| pulp::Arch::new().dispatch(Gemm { threads, out, stride, product, packed }));
+    PANELS.with_borrow_mut(|panels| pulp::Arch::new().dispatch(Gemm { threads, out, stride, product, panels }));
 }
 
 struct Gemm<'a> {
@@ -80,7 +86,7 @@ struct Gemm<'a> {
     out: &'a mut [f32],
     stride: usize,
     product: Product<'a>,
-    packed: &'a mut [Vec<CacheLine>; 2],
+    panels: &'a mut Vec<CacheLine>,
 }
 
 impl WithSimd for Gemm<'_> {
@@ -101,150 +107,274 @@ impl WithSimd for Gemm<'_> {
 impl Gemm<'_> {
     #[inline(always)]
     fn blocked<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S) {
-        let Self { threads, out, stride, product, packed: [packed_a, packed_b] } = self;
+        let Self { threads, out, stride, product, panels } = self;
         let Product { m, n, k, a, b, accumulate } = product;
-        let columns = VECTORS * S::F32_LANES;
         if k == 0 && !accumulate {
             out.chunks_mut(stride).take(m).for_each(|row| row[..n].fill(0.0));
         }
         let out = Chunks::new(out, stride);
-        for first_column in (0..n).step_by(PACKED_COLUMNS) {
-            let n_here = PACKED_COLUMNS.min(n - first_column);
-            for first_depth in (0..k).step_by(DEPTH) {
-                let depth = DEPTH.min(k - first_depth);
-                pack_both(
-                    threads,
-                    Panels { view: a.transposed(), along: 0..m, width: ROWS, buffer: &mut *packed_a },
-                    Panels {
-                        view: b,
-                        along: first_column..first_column + n_here,
-                        width: columns,
-                        buffer: &mut *packed_b,
-                    },
-                    first_depth..first_depth + depth,
-                );
-                let add = accumulate || first_depth > 0;
-                let task_rows = ROWS * TASK_TILES;
-                let tasks_down = m.div_ceil(task_rows);
-                let tasks_across = n_here.div_ceil(TASK_COLUMNS);
-                let (packed_a, packed_b) = (bytemuck::cast_slice(packed_a), bytemuck::cast_slice(packed_b));
-                threads.run(tasks_down * tasks_across, |task| {
-                    simd.vectorize(Block::<ROWS, VECTORS> {
+        let width = VECTORS * S::F32_LANES;
+        let tiles = m.div_ceil(ROWS);
+        // Whole columns of B if possible: a block of C then stays in the caches until it is finished.
+        let packed_columns = (PACKED / k.max(1) / TASK_COLUMNS * TASK_COLUMNS).max(TASK_COLUMNS).min(n);
+        let packed_depth = (PACKED / packed_columns / DEPTH * DEPTH).max(DEPTH);
+        for first_column in (0..n).step_by(packed_columns) {
+            let columns = first_column..n.min(first_column + packed_columns);
+            let tasks_across = columns.len().div_ceil(TASK_COLUMNS);
+            let task_columns = columns.len().div_ceil(tasks_across).next_multiple_of(width);
+            // A function of the shape alone, as everything that decides how sums are formed.
+            let task_tiles = (tiles * tasks_across).div_ceil(TASKS).clamp(1, TASK_TILES);
+            let task_rows = task_tiles * ROWS;
+            for first_depth in (0..k).step_by(packed_depth) {
+                let depth = first_depth..k.min(first_depth + packed_depth);
+                let panels = Panels::pack(threads, panels, b, columns.clone(), depth.clone(), width);
+                threads.run(m.div_ceil(task_rows) * tasks_across, |task| {
+                    let (down, across) = (task / tasks_across * task_rows, task % tasks_across * task_columns);
+                    let block = Block::<ROWS, VECTORS> {
                         out: &out,
                         stride,
-                        packed_a,
-                        packed_b,
-                        depth,
-                        first_column,
-                        rows: (task / tasks_across * task_rows, m.min((task / tasks_across + 1) * task_rows)),
-                        columns: (
-                            task % tasks_across * TASK_COLUMNS,
-                            n_here.min((task % tasks_across + 1) * TASK_COLUMNS),
-                        ),
-                        add,
-                    });
+                        a,
+                        panels: &panels,
+                        rows: down..m.min(down + task_rows),
+                        columns: across.min(columns.len())..columns.len().min(across + task_columns),
+                        accumulate: accumulate || first_depth > 0,
+                    };
+                    ROWS_OF_A.with_borrow_mut(|scratch| simd.vectorize(Task { block, scratch }));
                 });
             }
         }
     }
 }
 
-/// A side of the product to be cut into panels: the slice `depth` of `view`'s rows, `width` of its columns per panel.
+/// A part of B, cut into slices of the inner dimension and these into panels `[slice length][width]`, with zeros beyond the
+/// last column.
 struct Panels<'a> {
-    view: View<'a>,
-    along: std::ops::Range<usize>,
+    data: &'a [f32],
     width: usize,
-    buffer: &'a mut Vec<CacheLine>,
+    /// The part of the inner dimension.
+    depth: Range<usize>,
+    /// The part of the columns.
+    columns: Range<usize>,
 }
 
-fn pack_both(threads: &Threads, a: Panels<'_>, b: Panels<'_>, depth: std::ops::Range<usize>) {
-    let panels = |p: &Panels<'_>| p.along.len().div_ceil(p.width);
-    let (panels_a, panels_b) = (panels(&a), panels(&b));
-    let lengths = (a.width * depth.len(), b.width * depth.len());
-    let buffer_a: &mut [f32] = reserve(a.buffer, panels_a * lengths.0);
-    let buffer_b: &mut [f32] = reserve(b.buffer, panels_b * lengths.1);
-    let (chunks_a, chunks_b) = (Chunks::new(buffer_a, lengths.0), Chunks::new(buffer_b, lengths.1));
-    let (source_a, source_b) = ((a.view, a.along, a.width), (b.view, b.along, b.width));
-    // Small groups, so that the threads share the work evenly and the counter is not fought over.
-    const GROUP: usize = 8;
-    let groups_a = panels_a.div_ceil(GROUP);
-    threads.run(groups_a + panels_b.div_ceil(GROUP), |group| {
-        let (group, panels, length, chunks, (view, along, width)) = if group < groups_a {
-            (group, panels_a, lengths.0, &chunks_a, &source_a)
-        } else {
-            (group - groups_a, panels_b, lengths.1, &chunks_b, &source_b)
-        };
-        for panel in group * GROUP..panels.min((group + 1) * GROUP) {
-            // SAFETY: each panel belongs to one group, and each group is run once.
-            let target = unsafe { chunks.slice(panel * length, length) };
-            let first = along.start + panel * width;
-            pack(target, *view, first, (*width).min(along.end - first), *width, depth.clone());
-        }
-    });
+impl<'a> Panels<'a> {
+    fn pack(
+        threads: &Threads,
+        buffer: &'a mut Vec<CacheLine>,
+        b: View<'_>,
+        columns: Range<usize>,
+        depth: Range<usize>,
+        width: usize,
+    ) -> Self {
+        let across = columns.len().div_ceil(width);
+        let data: &mut [f32] = reserve(buffer, across * width * depth.len());
+        let chunks = Chunks::new(data, 1);
+        // Small groups, so that the threads share the work evenly and the counter is not fought over.
+        const GROUP: usize = 4;
+        let groups = across.div_ceil(GROUP);
+        threads.run(groups * depth.len().div_ceil(DEPTH), |task| {
+            let slice = slice(&depth, task / groups);
+            let before = (slice.start - depth.start) * across * width;
+            for panel in task % groups * GROUP..across.min((task % groups + 1) * GROUP) {
+                let length = slice.len() * width;
+                // SAFETY: each panel of each slice belongs to one task, and each task is run once.
+                let target = unsafe { chunks.slice(before + panel * length, length) };
+                let first = columns.start + panel * width;
+                pack(target, b, first..columns.end.min(first + width), width, slice.clone());
+            }
+        });
+        Self { data, width, depth, columns }
+    }
+
+    /// The panel that begins with `column` (counted from the part's first) in a slice that begins `before` the part's.
+    #[inline(always)]
+    fn panel(&self, slice: &Range<usize>, column: usize) -> &'a [f32] {
+        let across = self.columns.len().div_ceil(self.width);
+        let start = (slice.start - self.depth.start) * across * self.width + column * slice.len();
+        &self.data[start..][..slice.len() * self.width]
+    }
 }
 
-/// Packs columns `first..first + count` of rows `depth` as `[depth][width]`, with zeros beyond `count`.
-fn pack(target: &mut [f32], view: View<'_>, first: usize, count: usize, width: usize, depth: std::ops::Range<usize>) {
+/// The slice `i` of a part of the inner dimension.
+#[inline(always)]
+fn slice(depth: &Range<usize>, i: usize) -> Range<usize> {
+    let start = depth.start + i * DEPTH;
+    start..depth.end.min(start + DEPTH)
+}
+
+/// Packs `columns` of rows `depth` as `[depth][width]`, with zeros beyond the last column.
+#[inline(always)]
+fn pack(target: &mut [f32], view: View<'_>, columns: Range<usize>, width: usize, depth: Range<usize>) {
     let mut buffer = [0.0; DEPTH];
+    let count = columns.len();
     if view.column_stride == 1 {
+        match (width, count) {
+            (16, 16) => return pack_whole::<16>(target, view, columns.start, depth),
+            (32, 32) => return pack_whole::<32>(target, view, columns.start, depth),
+            _ => {}
+        }
         for (row, target) in depth.zip(target.chunks_exact_mut(width)) {
-            let start = row * view.row_stride + first;
-            target[..count].copy_from_slice(view.data.widened(start, count, &mut buffer));
+            let source = view.data.widened(row * view.row_stride + columns.start, count, &mut buffer);
+            target[..count].copy_from_slice(source);
             target[count..].fill(0.0);
         }
     } else {
-        for column in 0..width {
-            if column < count {
-                let start = (first + column) * view.column_stride + depth.start;
-                let source = view.data.widened(start, depth.len(), &mut buffer);
-                for (target, &x) in target[column..].iter_mut().step_by(width).zip(source) {
-                    *target = x;
+        // By squares, so that lines are read and written whole while they are in the cache.
+        const SQUARE: usize = 16;
+        let mut buffers = [[0.0; DEPTH]; SQUARE];
+        for first in (0..width).step_by(SQUARE) {
+            let mut sources: [&[f32]; SQUARE] = [&[0.0; DEPTH]; SQUARE];
+            let columns = (columns.start + first..columns.end).zip(&mut sources);
+            for ((column, source), buffer) in columns.zip(&mut buffers) {
+                *source = view.data.widened(column * view.column_stride + depth.start, depth.len(), buffer);
+            }
+            for (k, target) in target.chunks_mut(SQUARE * width).enumerate() {
+                let mut square = [[0.0; SQUARE]; SQUARE];
+                for (row, source) in square.iter_mut().zip(&sources) {
+                    match source[k * SQUARE..depth.len()].first_chunk() {
+                        Some(source) => *row = *source,
+                        None => row[..depth.len() - k * SQUARE].copy_from_slice(&source[k * SQUARE..depth.len()]),
+                    }
                 }
-            } else {
-                target[column..].iter_mut().step_by(width).for_each(|target| *target = 0.0);
+                for (k, target) in target.chunks_exact_mut(width).enumerate() {
+                    for (target, row) in target[first..].iter_mut().zip(&square) {
+                        *target = row[k];
+                    }
+                }
             }
         }
     }
 }
 
-/// One task: the tiles of `rows` x `columns` of C.
+/// Packs `WIDTH` columns from `first` on of rows `depth`: copies of a known length are no calls.
+#[inline(always)]
+fn pack_whole<const WIDTH: usize>(target: &mut [f32], view: View<'_>, first: usize, depth: Range<usize>) {
+    let mut buffer = [0.0; WIDTH];
+    for (row, target) in depth.zip(target.as_chunks_mut::<WIDTH>().0) {
+        if let Some(source) = view.data.widened(row * view.row_stride + first, WIDTH, &mut buffer).as_array() {
+            *target = *source;
+        }
+    }
+}
+
+/// The tiles of `rows` x `columns` of C.
 struct Block<'a, const ROWS: usize, const VECTORS: usize> {
     out: &'a Chunks<f32>,
     stride: usize,
-    packed_a: &'a [f32],
-    packed_b: &'a [f32],
-    depth: usize,
-    first_column: usize,
-    rows: (usize, usize),
-    columns: (usize, usize),
-    add: bool,
+    a: View<'a>,
+    panels: &'a Panels<'a>,
+    rows: Range<usize>,
+    /// Counted from the first column of the panels.
+    columns: Range<usize>,
+    accumulate: bool,
 }
 
-impl<const ROWS: usize, const VECTORS: usize> WithSimd for Block<'_, ROWS, VECTORS> {
+/// A task, and the memory for its rows of A.
+struct Task<'a, const ROWS: usize, const VECTORS: usize> {
+    block: Block<'a, ROWS, VECTORS>,
+    scratch: &'a mut Vec<CacheLine>,
+}
+
+impl<const ROWS: usize, const VECTORS: usize> WithSimd for Task<'_, ROWS, VECTORS> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let width = VECTORS * S::F32_LANES;
-        for row in (self.rows.0..self.rows.1).step_by(ROWS) {
-            let a = &self.packed_a[row * self.depth..][..ROWS * self.depth];
-            for column in (self.columns.0..self.columns.1).step_by(width) {
-                let b = &self.packed_b[column * self.depth..][..width * self.depth];
-                let width_here = width.min(self.columns.1 - column);
-                let sums = tile::<S, ROWS, VECTORS>(simd, a, b);
-                for (i, sums) in sums.iter().enumerate().take(self.rows.1 - row) {
-                    let start = (row + i) * self.stride + self.first_column + column;
+        let Self { block, scratch } = self;
+        let scratch: &mut [f32] = reserve(scratch, block.rows.len().next_multiple_of(ROWS) * DEPTH);
+        let (tiles, _) = scratch.as_chunks_mut::<DEPTH>().0.as_chunks_mut::<ROWS>();
+        for i in 0..block.panels.depth.len().div_ceil(DEPTH) {
+            let slice = slice(&block.panels.depth, i);
+            let add = block.accumulate || i > 0;
+            if block.a.column_stride == 1 {
+                lay_rows(tiles, block.a, block.rows.clone(), slice.clone());
+                block.tiles::<S, true>(simd, tiles, slice, add);
+            } else {
+                lay_columns(tiles, block.a, block.rows.clone(), slice.clone());
+                block.tiles::<S, false>(simd, tiles, slice, add);
+            }
+        }
+    }
+}
+
+/// Lays out rows of A, slices of which are contiguous, as `[ROWS][DEPTH]` for each tile, with zeros beyond the last row.
+#[inline(always)]
+fn lay_rows<const ROWS: usize>(
+    tiles: &mut [[[f32; DEPTH]; ROWS]],
+    a: View<'_>,
+    rows: Range<usize>,
+    slice: Range<usize>,
+) {
+    let mut buffer = [0.0; DEPTH];
+    for (row, target) in (rows.start..).zip(tiles.as_flattened_mut()) {
+        if row < rows.end {
+            let source = a.data.widened(row * a.row_stride + slice.start, slice.len(), &mut buffer);
+            target[..slice.len()].copy_from_slice(source);
+        } else {
+            target.fill(0.0);
+        }
+    }
+}
+
+/// Lays out rows of A, columns of which are contiguous, as `[slice length][ROWS]` for each tile, with zeros beyond the last
+/// row.
+#[inline(always)]
+fn lay_columns<const ROWS: usize>(
+    tiles: &mut [[[f32; DEPTH]; ROWS]],
+    a: View<'_>,
+    rows: Range<usize>,
+    slice: Range<usize>,
+) {
+    // A task's rows, at most.
+    let mut buffer = [0.0; 256];
+    for (k, depth) in slice.enumerate() {
+        let source = a.data.widened(depth * a.column_stride + rows.start, rows.len(), &mut buffer);
+        let (whole, rest) = source.as_chunks::<ROWS>();
+        for (tile, source) in tiles.iter_mut().zip(whole) {
+            tile.as_flattened_mut()[k * ROWS..][..ROWS].copy_from_slice(source);
+        }
+        if let (Some(tile), [_, ..]) = (tiles.get_mut(whole.len()), rest) {
+            let (target, zeros) = tile.as_flattened_mut()[k * ROWS..][..ROWS].split_at_mut(rest.len());
+            target.copy_from_slice(rest);
+            zeros.fill(0.0);
+        }
+    }
+}
+
+impl<const ROWS: usize, const VECTORS: usize> Block<'_, ROWS, VECTORS> {
+    /// Adds the products of a slice of the inner dimension to C, or writes them there.
+    #[inline(always)]
+    fn tiles<S: Simd, const BY_ROWS: bool>(
+        &self,
+        simd: S,
+        tiles: &[[[f32; DEPTH]; ROWS]],
+        slice: Range<usize>,
+        add: bool,
+    ) {
+        let width = self.panels.width;
+        for (row, a) in self.rows.clone().step_by(ROWS).zip(tiles) {
+            for column in self.columns.clone().step_by(width) {
+                let width_here = width.min(self.columns.end - column);
+                let sums = tile::<S, ROWS, VECTORS, BY_ROWS>(simd, a, self.panels.panel(&slice, column));
+                // Indices that the compiler knows keep the sums in registers.
+                for i in 0..ROWS {
+                    if row + i >= self.rows.end {
+                        break;
+                    }
+                    let sums = sums[i];
+                    let start = (row + i) * self.stride + self.panels.columns.start + column;
                     // SAFETY: tasks own disjoint rows and columns of C, and this row of the tile is written here alone.
                     let target = unsafe { self.out.slice(start, width_here) };
-                    if width_here == width {
-                        let (target, _) = S::as_mut_simd_f32s(target);
-                        for (target, &sum) in target.iter_mut().zip(sums) {
-                            *target = if self.add { simd.add_f32s(*target, sum) } else { sum };
-                        }
-                    } else {
-                        let sums: &[f32] = bytemuck::cast_slice(sums);
-                        for (target, &sum) in target.iter_mut().zip(sums) {
-                            *target = if self.add { *target + sum } else { sum };
+                    for (j, target) in target.chunks_mut(S::F32_LANES).enumerate().take(VECTORS) {
+                        let sum = sums[j];
+                        match S::as_mut_simd_f32s(target) {
+                            ([target], _) => *target = if add { simd.add_f32s(*target, sum) } else { sum },
+                            (_, target) => {
+                                let sum: &[f32] = bytemuck::cast_slice(std::slice::from_ref(&sum));
+                                for (target, &sum) in target.iter_mut().zip(sum) {
+                                    *target = if add { *target + sum } else { sum };
+                                }
+                            }
                         }
                     }
                 }
@@ -253,16 +383,23 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Block<'_, ROWS, VECTO
     }
 }
 
-/// `[ROWS, columns]` sums over the depth of `a` `[depth][ROWS]` and `b` `[depth][columns]`, held in registers.
+/// `[ROWS, columns]` sums over the depth of `a`, laid out `BY_ROWS` or by columns, and `b` `[depth][columns]`, held in
+/// registers.
 #[inline(always)]
-fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(simd: S, a: &[f32], b: &[f32]) -> [[S::f32s; VECTORS]; ROWS] {
+fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const BY_ROWS: bool>(
+    simd: S,
+    a: &[[f32; DEPTH]; ROWS],
+    b: &[f32],
+) -> [[S::f32s; VECTORS]; ROWS] {
     let (b, _) = S::as_simd_f32s(b);
+    let b = b.as_chunks::<VECTORS>().0;
+    let columns = a.as_flattened().as_chunks::<ROWS>().0;
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    for (a, b) in a.chunks_exact(ROWS).zip(b.chunks_exact(VECTORS)) {
+    for k in 0..b.len().min(DEPTH) {
         for i in 0..ROWS {
-            let a = simd.splat_f32s(a[i]);
+            let a = simd.splat_f32s(if BY_ROWS { a[i][k] } else { columns[k][i] });
             for j in 0..VECTORS {
-                sums[i][j] = simd.mul_add_f32s(a, b[j], sums[i][j]);
+                sums[i][j] = simd.mul_add_f32s(a, b[k][j], sums[i][j]);
             }
         }
     }

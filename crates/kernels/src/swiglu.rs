@@ -1,7 +1,7 @@
 //! The non-linearity of the feed-forward network: SwiGLU (Shazeer 2020), or a plain activation.
 
 use crate::Threads;
-use crate::simd::{dispatch, exp, sigmoid};
+use crate::simd::{LANES, dispatch, exp, sigmoid};
 
 /// Rows in a task.
 const TASK_ROWS: usize = 16;
@@ -74,10 +74,12 @@ fn row<const GATED: bool>(out: &mut [f32], gate: &[f32], up: &[f32], activation:
     }
 }
 
-/// Writes the derivative of [`forward`] by `hidden` to `dhidden`, of the same shape; `dout` is `[N, inner]`.
+/// Writes the derivative of [`forward`] by `hidden` to `dhidden`, of the same shape, and what `forward` gave, computed anew,
+/// to `out`; `dout` and `out` are `[N, inner]`.
 pub fn backward(
     threads: &Threads,
     dhidden: &mut [f32],
+    out: &mut [f32],
     dout: &[f32],
     hidden: &[f32],
     activation: Activation,
@@ -87,16 +89,23 @@ pub fn backward(
     let width = if gated { 2 * inner } else { inner };
     assert_eq!(dhidden.len(), hidden.len(), "dhidden does not fit hidden");
     assert_eq!(dout.len() / inner * width, hidden.len(), "dout does not fit hidden");
-    threads.for_each_chunk(dhidden, width * TASK_ROWS, |task, dhidden| {
+    assert_eq!(out.len(), dout.len(), "out does not fit dout");
+    threads.for_each_chunk2((dhidden, width * TASK_ROWS), (out, inner * TASK_ROWS), |task, dhidden, out| {
         let first = task * TASK_ROWS;
-        let rows = dout[first * inner..].chunks_exact(inner).zip(hidden[first * width..].chunks_exact(width));
+        let given = dout[first * inner..].chunks_exact(inner).zip(hidden[first * width..].chunks_exact(width));
         dispatch(
             #[inline(always)]
             || {
-                for (dhidden, (dout, hidden)) in dhidden.chunks_exact_mut(width).zip(rows) {
+                for ((dhidden, out), (dout, hidden)) in
+                    dhidden.chunks_exact_mut(width).zip(out.chunks_exact_mut(inner)).zip(given)
+                {
                     match activation {
-                        Activation::Swish => row_backward(dhidden, dout, hidden, gated, |x| Activation::Swish.at(x)),
-                        Activation::Gelu => row_backward(dhidden, dout, hidden, gated, |x| Activation::Gelu.at(x)),
+                        Activation::Swish => {
+                            row_backward(dhidden, out, dout, hidden, gated, |x| Activation::Swish.at(x));
+                        }
+                        Activation::Gelu => {
+                            row_backward(dhidden, out, dout, hidden, gated, |x| Activation::Gelu.at(x));
+                        }
                     }
                 }
             },
@@ -105,20 +114,55 @@ pub fn backward(
 }
 
 #[inline(always)]
-fn row_backward(dhidden: &mut [f32], dout: &[f32], hidden: &[f32], gated: bool, at: impl Fn(f32) -> (f32, f32)) {
+fn row_backward(
+    dhidden: &mut [f32],
+    out: &mut [f32],
+    dout: &[f32],
+    hidden: &[f32],
+    gated: bool,
+    at: impl Fn(f32) -> (f32, f32),
+) {
     let inner = dout.len();
     let (gate, up) = hidden.split_at(inner);
     let (dgate, dup) = dhidden.split_at_mut(inner);
-    if gated {
-        for ((((dgate, dup), &d), &gate), &up) in dgate.iter_mut().zip(dup).zip(dout).zip(gate).zip(up) {
-            let (value, slope) = at(gate);
-            *dgate = d * up * slope;
-            *dup = d * value;
+    // Slices of the vectors' length: the compiler does not vectorise a loop over this many slices of any length.
+    let mut first = 0;
+    while first < inner {
+        let here = first..inner.min(first + LANES);
+        let (mut values, mut slopes) = ([0.0; LANES], [0.0; LANES]);
+        let gates = load(&gate[here.clone()]);
+        for i in 0..LANES {
+            (values[i], slopes[i]) = at(gates[i]);
         }
-    } else {
-        for ((dgate, &d), &gate) in dgate.iter_mut().zip(dout).zip(gate) {
-            *dgate = d * at(gate).1;
+        let d = load(&dout[here.clone()]);
+        if gated {
+            let ups = load(&up[here.clone()]);
+            store(&mut dgate[here.clone()], std::array::from_fn(|i| d[i] * ups[i] * slopes[i]));
+            store(&mut dup[here.clone()], std::array::from_fn(|i| d[i] * values[i]));
+            store(&mut out[here], std::array::from_fn(|i| values[i] * ups[i]));
+        } else {
+            store(&mut dgate[here.clone()], std::array::from_fn(|i| d[i] * slopes[i]));
+            store(&mut out[here], values);
         }
+        first += LANES;
+    }
+}
+
+/// At most [`LANES`] elements, with zeros behind them.
+#[inline(always)]
+fn load(source: &[f32]) -> [f32; LANES] {
+    match source.as_array() {
+        Some(whole) => *whole,
+        None => std::array::from_fn(|i| source.get(i).copied().unwrap_or(0.0)),
+    }
+}
+
+/// Writes as many elements as `target` has.
+#[inline(always)]
+fn store(target: &mut [f32], values: [f32; LANES]) {
+    match target.as_mut_array() {
+        Some(whole) => *whole = values,
+        None => target.copy_from_slice(&values[..target.len()]),
     }
 }
 
@@ -159,8 +203,10 @@ mod tests {
             let run = |count| {
                 let threads = Threads::new(count);
                 let (mut out, mut dhidden) = (vec![f32::NAN; dout.len()], vec![f32::NAN; hidden.len()]);
+                let mut again = out.clone();
                 forward(&threads, &mut out, &hidden, activation, gated, inner);
-                backward(&threads, &mut dhidden, &dout, &hidden, activation, gated, inner);
+                backward(&threads, &mut dhidden, &mut again, &dout, &hidden, activation, gated, inner);
+                assert_eq!(out, again);
                 (out, dhidden)
             };
             let (out, dhidden) = run(1);

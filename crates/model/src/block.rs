@@ -98,6 +98,9 @@ pub struct Pass<'a> {
     pub rope: &'a RopeTable,
     /// What the rows are.
     pub span: Span,
+    /// Where documents in one sequence must not see each other (training): for each row, the position in its sequence at
+    /// which its document begins.
+    pub document_starts: Option<&'a [u32]>,
 }
 
 /// Sets a buffer's length without clearing what will be overwritten.
@@ -121,7 +124,7 @@ pub fn forward(
     scratch: &mut Scratch,
     memory: Memory<'_>,
 ) {
-    let Pass { threads, config, rope, span } = *pass;
+    let Pass { threads, config, rope, span, document_starts } = *pass;
     let (rows, dim) = (span.rows(), config.model_dim);
     let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
     let qkv_dim = config.qkv_dim(layer);
@@ -147,7 +150,8 @@ pub fn forward(
             let k = Rows { data: &kept.k, stride: kv_dim };
             let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: qkv_dim };
             let shape = span.attention(config, layer);
-            attention::forward(threads, &mut kept.attended, &mut kept.log_sums, &kept.q, k, v, shape);
+            let (out, log_sums) = (&mut kept.attended, &mut kept.log_sums);
+            attention::forward(threads, out, log_sums, &kept.q, k, v, document_starts, shape);
         }
     }
     kept.mid.clear();

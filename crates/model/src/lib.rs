@@ -30,7 +30,7 @@ pub use generation::{
 };
 pub use geometry::{Geometry, Multipliers, make_divisible};
 pub use layout::{TensorSpec, initial_deviation, tensor_specs};
-pub use memory::{Footprint, MemoryError, available_memory};
+pub use memory::{Bytes, Footprint, MemoryError, available_memory};
 pub use model::{Model, ModelError};
 /// The arithmetic below this crate: threads and matrices appear in its interface.
 pub use openelm_kernels as kernels;

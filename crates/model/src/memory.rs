@@ -114,8 +114,8 @@ mod system {
     }
 }
 
-/// Bytes as a person reads them.
-struct Bytes(u64);
+/// Bytes as a person reads them: `1.5 GiB`.
+pub struct Bytes(pub u64);
 
 impl std::fmt::Display for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -161,7 +161,7 @@ impl<'m> Session<'m> {
     fn blocks(&mut self, ids: &[u32]) {
         let config = self.model.config();
         let span = Span { sequences: 1, time: ids.len(), past: self.cache.len() };
-        let pass = Pass { threads: &self.threads, config, rope: &self.rope, span };
+        let pass = Pass { threads: &self.threads, config, rope: &self.rope, span, document_starts: None };
         let [x, out] = &mut self.stream;
         fit(x, ids.len() * config.model_dim);
         fit(out, ids.len() * config.model_dim);

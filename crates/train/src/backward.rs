@@ -35,17 +35,25 @@ pub(crate) fn backward(
     scratch: &mut Scratch,
     d: &mut Derivatives,
 ) {
-    let Pass { threads, config, rope, span } = *pass;
+    let Pass { threads, config, rope, span, document_starts } = *pass;
     let (rows, dim) = (span.rows(), config.model_dim);
     let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
 
-    fit(&mut scratch.gated, rows * layer.ffn_dim);
-    swiglu::forward(threads, &mut scratch.gated, &kept.hidden, config.activation, config.ffn_glu, layer.ffn_dim);
-    linear::backward_weight(threads, gradients.proj_2, stream, &scratch.gated, layer.ffn_dim);
     fit(&mut d.gated, rows * layer.ffn_dim);
     linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
     fit(&mut d.hidden, kept.hidden.len());
-    swiglu::backward(threads, &mut d.hidden, &d.gated, &kept.hidden, config.activation, config.ffn_glu, layer.ffn_dim);
+    fit(&mut scratch.gated, rows * layer.ffn_dim);
+    swiglu::backward(
+        threads,
+        &mut d.hidden,
+        &mut scratch.gated,
+        &d.gated,
+        &kept.hidden,
+        config.activation,
+        config.ffn_glu,
+        layer.ffn_dim,
+    );
+    linear::backward_weight(threads, gradients.proj_2, stream, &scratch.gated, layer.ffn_dim);
     fit(&mut scratch.normed, rows * dim);
     rms_norm::forward(threads, &mut scratch.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
     linear::backward_weight(threads, gradients.proj_1, &d.hidden, &scratch.normed, dim);
@@ -63,7 +71,8 @@ pub(crate) fn backward(
     let k = Rows { data: &kept.k, stride: kv_dim };
     let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: config.qkv_dim(layer) };
     let shape = span.attention(config, layer);
-    attention::backward(threads, by_inputs, &d.attended, &kept.attended, &kept.log_sums, &kept.q, k, v, shape);
+    let (dout, out, log_sums) = (&d.attended, &kept.attended, &kept.log_sums);
+    attention::backward(threads, by_inputs, dout, out, log_sums, &kept.q, k, v, document_starts, shape);
     fit(&mut d.qkv, kept.qkv.len());
     qk_norm_rope::backward(
         threads,

@@ -7,9 +7,11 @@
 //!                 checksums.json                                      SHA-256 of each file; written last
 //! ```
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use openelm::{DType, ModelConfig, Tensor, TensorSpec};
 use openelm_formats::{FormatError, atomic, huggingface};
@@ -21,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::data::StreamState;
 use crate::parameters::Parameters;
+use crate::pretrain::SpikeDetector;
 use crate::trainer::Trainer;
 
 const CHECKSUMS: &str = "checksums.json";
@@ -34,6 +37,17 @@ pub enum CheckpointError {
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error(
+        "checkpoint {} cannot be written: {source}; the ones before it stand: make room and give the same command again",
+        path.display()
+    )]
+    Write {
+        /// The checkpoint.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -74,8 +88,61 @@ pub struct RunState {
     pub tokens: u64,
     /// SHA-256 of the tokenizer's file.
     pub tokenizer: String,
+    /// What the losses were like so far.
+    #[serde(default)]
+    pub losses: SpikeDetector,
     /// Position in the corpus.
     pub stream: StreamState,
+}
+
+/// Everything that a checkpoint holds, borrowed from a trainer or copied, so that it can be written while training goes on.
+pub struct Snapshot<'t> {
+    config: ModelConfig,
+    weights: Cow<'t, Parameters>,
+    /// First and second moments, in the order of the weights.
+    moments: [Cow<'t, [f32]>; 2],
+    state: RunState,
+    /// Name and content of the tokenizer's file.
+    tokenizer: (String, Arc<[u8]>),
+}
+
+impl<'t> Snapshot<'t> {
+    /// The weights and moments of `trainer` as they are; `tokenizer` is the name and content of the tokenizer's file.
+    pub fn new(trainer: &'t Trainer, state: RunState, tokenizer: (String, Arc<[u8]>)) -> Self {
+        Self {
+            config: trainer.config().clone(),
+            weights: Cow::Borrowed(trainer.parameters()),
+            moments: trainer.moments().map(|moments| Cow::Borrowed(moments.values())),
+            state,
+            tokenizer,
+        }
+    }
+
+    /// Copies what is borrowed.
+    pub fn into_owned(self) -> Snapshot<'static> {
+        let Self { config, weights, moments, state, tokenizer } = self;
+        Snapshot {
+            weights: Cow::Owned(weights.into_owned()),
+            moments: moments.map(|moments| Cow::Owned(moments.into_owned())),
+            config,
+            state,
+            tokenizer,
+        }
+    }
+
+    /// Updates made when it was taken.
+    pub fn step(&self) -> u64 {
+        self.state.step
+    }
+}
+
+/// Which checkpoints stay when a new one was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keep {
+    /// The newest so many; 0 keeps all.
+    pub newest: usize,
+    /// Those of every so many updates as well; 0 is none.
+    pub every: u64,
 }
 
 /// The checkpoints of a run.
@@ -92,6 +159,14 @@ impl Checkpoints {
     pub fn open(folder: PathBuf) -> Result<Self, CheckpointError> {
         std::fs::create_dir_all(&folder).map_err(at(&folder))?;
         Ok(Self { folder })
+    }
+
+    /// Removes what a process that was killed left half written or half removed. Nobody else may be writing.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn tidy(&self) -> Result<(), CheckpointError> {
+        atomic::tidy(&self.folder).map_err(at(&self.folder))
     }
 
     /// All complete checkpoints, the oldest first.
@@ -111,41 +186,40 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// Writes the state of `trainer`; it is there whole or not at all. `tokenizer` is the name and content of the
-    /// tokenizer's file.
+    /// Writes `snapshot`; it is there whole or not at all.
     ///
     /// # Errors
     /// If the system cannot write it; the checkpoints before stand.
-    pub fn save(
-        &self,
-        trainer: &Trainer,
-        state: &RunState,
-        tokenizer: (&str, &[u8]),
-    ) -> Result<PathBuf, CheckpointError> {
-        let target = self.folder.join(format!("step-{:08}", state.step));
+    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+        let target = self.folder.join(format!("step-{:08}", snapshot.step()));
         if target.join(CHECKSUMS).exists() {
             return Ok(target);
         }
-        let written = atomic::write_folder(&target, |folder| write_all(folder, trainer, state, tokenizer));
+        let written = atomic::write_folder(&target, |folder| write_all(folder, snapshot));
         written.map_err(|e: CheckpointError| match e {
             // The temporary name means nothing to the reader.
             CheckpointError::Io { source, .. } | CheckpointError::Format(FormatError::Io { source, .. }) => {
-                CheckpointError::Io { path: target.clone(), source }
+                CheckpointError::Write { path: target.clone(), source }
             }
             other => other,
         })?;
         Ok(target)
     }
 
-    /// Removes all but the newest `keep` checkpoints; 0 keeps all.
+    /// Removes the checkpoints that `keep` does not keep.
     ///
     /// # Errors
     /// If one cannot be removed.
-    pub fn prune(&self, keep: usize) -> Result<(), CheckpointError> {
+    pub fn prune(&self, keep: Keep) -> Result<(), CheckpointError> {
         let all = self.list()?;
-        let surplus = if keep == 0 { 0 } else { all.len().saturating_sub(keep) };
-        for path in &all[..surplus] {
-            std::fs::remove_dir_all(path).map_err(at(path))?;
+        let old = if keep.newest == 0 { 0 } else { all.len().saturating_sub(keep.newest) };
+        let stays = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let step = name.strip_prefix("step-").and_then(|step| step.parse::<u64>().ok());
+            keep.every > 0 && step.is_some_and(|step| step.is_multiple_of(keep.every))
+        };
+        for path in all[..old].iter().filter(|path| !stays(path)) {
+            atomic::remove_folder(path).map_err(at(path))?;
         }
         Ok(())
     }
@@ -156,34 +230,32 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Io { path, source }
 }
 
-fn write_all(
-    folder: &Path,
-    trainer: &Trainer,
-    state: &RunState,
-    tokenizer: (&str, &[u8]),
-) -> Result<(), CheckpointError> {
-    let weights: HashMap<&str, &[f32]> =
-        trainer.parameters().tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
+fn write_all(folder: &Path, snapshot: &Snapshot<'_>) -> Result<(), CheckpointError> {
+    let Snapshot { config, weights, moments, state, tokenizer } = snapshot;
+    let by_name: HashMap<&str, &[f32]> = weights.tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
     let options = huggingface::WriteOptions { dtype: DType::F32, shard_bytes: 0 };
-    let tensor = |spec: &TensorSpec| Ok(Tensor::from_f32(spec.shape.clone(), weights[spec.name.as_str()].to_vec())?);
-    huggingface::write(folder, trainer.config(), None, &tensor, options, &Threads::single())?;
+    let tensor = |spec: &TensorSpec| Ok(Tensor::from_f32(spec.shape.clone(), by_name[spec.name.as_str()].to_vec())?);
+    huggingface::write(folder, config, None, &tensor, options, &Threads::single())?;
 
-    let mut moments = Vec::new();
-    for (name, parameters) in ["first", "second"].into_iter().zip(trainer.moments()) {
-        for (spec, values) in parameters.tensors() {
+    let mut views = Vec::new();
+    for (name, moments) in ["first", "second"].into_iter().zip(moments) {
+        let mut rest = &moments[..];
+        for (spec, _) in weights.tensors() {
+            let (values, tail) = rest.split_at(spec.len());
+            rest = tail;
             let view = TensorView::new(Dtype::F32, spec.shape.clone(), bytemuck::cast_slice(values));
             let view = view.map_err(|e| at(&folder.join(OPTIMIZER))(io::Error::other(e)))?;
-            moments.push((format!("{name}.{}", spec.name), view));
+            views.push((format!("{name}.{}", spec.name), view));
         }
     }
     let path = folder.join(OPTIMIZER);
     let written =
-        atomic::write_path(&path, |path| safetensors::serialize_to_file(moments, None, path).map_err(io::Error::other));
+        atomic::write_path(&path, |path| safetensors::serialize_to_file(views, None, path).map_err(io::Error::other));
     written.map_err(at(&path))?;
     let path = folder.join(STATE);
     atomic::write_file(&path, |file| Ok(serde_json::to_writer(file, state)?)).map_err(at(&path))?;
-    let path = folder.join(tokenizer.0);
-    atomic::write_file(&path, |file| file.write_all(tokenizer.1)).map_err(at(&path))?;
+    let path = folder.join(&tokenizer.0);
+    atomic::write_file(&path, |file| file.write_all(&tokenizer.1)).map_err(at(&path))?;
 
     let checksums = checksums(folder)?;
     let path = folder.join(CHECKSUMS);

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use openelm::{Geometry, ModelConfig};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::CorpusConfig;
+use crate::memory::Keeping;
 use crate::schedule::Schedule;
 use crate::trainer::{Accumulation, OptimizerOptions};
 
@@ -60,8 +62,9 @@ pub struct Recipe {
     pub tokenizer: TokenizerRecipe,
     /// What is learnt from.
     pub data: CorpusConfig,
-    /// What progress is measured on.
-    pub validation: Option<CorpusConfig>,
+    /// What progress is measured on: one table, or several with a name each.
+    #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
+    pub validation: Vec<ValidationRecipe>,
     /// Sizes and length of the run.
     pub train: TrainRecipe,
     /// The optimiser.
@@ -75,6 +78,55 @@ pub struct Recipe {
     /// When the state is saved.
     #[serde(default)]
     pub checkpoint: CheckpointRecipe,
+    /// When a loss that rises stops the run.
+    #[serde(default)]
+    pub spike: SpikeRecipe,
+}
+
+/// A corpus that progress is measured on: its name, and the keys of a [`CorpusConfig`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ValidationRecipe {
+    /// What the log calls it; `validation` where nothing is said.
+    pub name: String,
+    /// The corpus.
+    #[serde(flatten)]
+    pub corpus: CorpusConfig,
+}
+
+impl<'de> Deserialize<'de> for ValidationRecipe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Serde cannot refuse unknown fields of a flattened struct, so the name is taken out by hand.
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let name = table.remove("name").map_or_else(|| Ok("validation".to_owned()), toml::Value::try_into);
+        let wrong = |e: toml::de::Error| D::Error::custom(e.message());
+        Ok(Self { name: name.map_err(wrong)?, corpus: table.try_into().map_err(wrong)? })
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ValidationRecipe>, D::Error> {
+    let value = match toml::Value::deserialize(deserializer)? {
+        toml::Value::Array(tables) => tables,
+        table => vec![table],
+    };
+    let recipes = value.into_iter().map(toml::Value::try_into);
+    recipes.collect::<Result<_, toml::de::Error>>().map_err(|e| D::Error::custom(e.message()))
+}
+
+/// When a loss that rises stops the run: `updates` times in a row more than `deviations` standard deviations above the
+/// smoothed loss. Losses and gradients that are no numbers always do.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpikeRecipe {
+    /// Standard deviations above the smoothed loss; 0 lets it rise.
+    pub deviations: f64,
+    /// Updates in a row.
+    pub updates: u64,
+}
+
+impl Default for SpikeRecipe {
+    fn default() -> Self {
+        Self { deviations: 0.0, updates: 3 }
+    }
 }
 
 /// How text becomes ids.
@@ -107,6 +159,20 @@ pub struct TrainRecipe {
     pub accumulate: AccumulateRecipe,
     /// Updates.
     pub steps: u64,
+    /// What the backward pass computes again instead of keeping it: `none`, or each `block`.
+    #[serde(default)]
+    pub recompute: RecomputeRecipe,
+}
+
+/// What the backward pass computes again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecomputeRecipe {
+    /// Nothing: the activations of all layers are kept.
+    #[default]
+    None,
+    /// Each block, from its input: less memory, a third more arithmetic, the same results to the bit.
+    Block,
 }
 
 fn one() -> usize {
@@ -180,11 +246,25 @@ pub struct LogRecipe {
     pub validation_batches: usize,
     /// Whether TensorBoard events are written too.
     pub tensorboard: bool,
+    /// Updates between two samples of what the model writes; 0 is none.
+    pub sample_every: u64,
+    /// What the samples begin with.
+    pub prompts: Vec<String>,
+    /// Tokens of a sample.
+    pub sample_tokens: usize,
 }
 
 impl Default for LogRecipe {
     fn default() -> Self {
-        Self { every: 10, validate_every: 500, validation_batches: 50, tensorboard: true }
+        Self {
+            every: 10,
+            validate_every: 500,
+            validation_batches: 50,
+            tensorboard: true,
+            sample_every: 0,
+            prompts: vec!["Once upon a time".to_owned()],
+            sample_tokens: 60,
+        }
     }
 }
 
@@ -196,11 +276,15 @@ pub struct CheckpointRecipe {
     pub every: u64,
     /// Newest checkpoints that are kept; 0 keeps all.
     pub keep: usize,
+    /// Checkpoints of every so many updates are kept as well; 0 is none.
+    pub keep_every: u64,
+    /// Whether they are written while training goes on, from a copy of weights and moments; otherwise training waits.
+    pub background: bool,
 }
 
 impl Default for CheckpointRecipe {
     fn default() -> Self {
-        Self { every: 1000, keep: 3 }
+        Self { every: 1000, keep: 3, keep_every: 0, background: true }
     }
 }
 
@@ -237,7 +321,7 @@ impl Recipe {
         fn check(ok: bool, key: &'static str, value: impl ToString, expected: &'static str) -> Result<(), RecipeError> {
             if ok { Ok(()) } else { Err(RecipeError::Value { key, value: value.to_string(), expected }) }
         }
-        let Self { train, optimizer, schedule, log, checkpoint, .. } = self;
+        let Self { train, optimizer, schedule, log, checkpoint, spike, .. } = self;
         let positive = "it must be at least 1";
         check(train.sequence_length > 0, "train.sequence_length", train.sequence_length, positive)?;
         check(train.batch_size > 0, "train.batch_size", train.batch_size, positive)?;
@@ -246,6 +330,12 @@ impl Recipe {
         check(log.every > 0, "log.every", log.every, positive)?;
         check(log.validate_every > 0, "log.validate_every", log.validate_every, positive)?;
         check(checkpoint.every > 0, "checkpoint.every", checkpoint.every, positive)?;
+        check(spike.updates > 0, "spike.updates", spike.updates, positive)?;
+        check(spike.deviations >= 0.0, "spike.deviations", spike.deviations, "it must be 0 or more")?;
+        for (i, ValidationRecipe { name, .. }) in self.validation.iter().enumerate() {
+            let unique = !name.is_empty() && self.validation[..i].iter().all(|other| other.name != *name);
+            check(unique, "validation.name", format!("{name:?}"), "each corpus needs a name of its own")?;
+        }
         let rate = "it must be a positive number";
         check(schedule.max_lr > 0.0 && schedule.max_lr.is_finite(), "schedule.max_lr", schedule.max_lr, rate)?;
         let min = schedule.min_lr.unwrap_or(0.0);
@@ -275,6 +365,11 @@ impl Recipe {
         OptimizerOptions { beta1, beta2, eps, weight_decay, clip }
     }
 
+    /// What is kept how in memory.
+    pub fn keeping(&self) -> Keeping {
+        Keeping { recompute: self.train.recompute == RecomputeRecipe::Block, bf16_moments: false }
+    }
+
     /// How micro-batches are put together.
     pub(crate) fn accumulation(&self) -> Accumulation {
         match self.train.accumulate {
@@ -283,12 +378,14 @@ impl Recipe {
         }
     }
 
-    /// The model for a tokenizer of `vocab_size` pieces.
+    /// The model for a tokenizer of `vocab_size` pieces. With CoreNet's pipeline its embedding has a row for the id of the
+    /// padding, which is `vocab_size`, and as many more as make a multiple of 128.
     ///
     /// # Errors
     /// If the geometry makes no model.
     pub fn model_config(&self, vocab_size: usize) -> Result<ModelConfig, openelm::ConfigError> {
-        self.model.build(vocab_size)
+        let padded = self.data.parity.map(|_| (vocab_size + 1).next_multiple_of(128));
+        self.model.build(padded.unwrap_or(vocab_size))
     }
 }
 
@@ -346,6 +443,22 @@ warmup_steps = 10
         assert_eq!(recipe.optimizer.weight_decay, 0.1);
         assert_eq!(recipe.schedule().min_lr, 1e-4);
         assert_eq!(load(&recipe.to_toml(), &[]).unwrap(), recipe);
+    }
+
+    #[test]
+    fn validation_is_one_corpus_or_several_with_names() {
+        let one = format!("{TEXT}[validation]\nsources = [{{ path = \"a.md\" }}]\n");
+        let recipe = load(&one, &[]).unwrap();
+        assert_eq!(recipe.validation[0].name, "validation");
+        assert_eq!(load(&recipe.to_toml(), &[]).unwrap(), recipe);
+        let named = |name: &str| format!("[[validation]]\nname = \"{name}\"\nsources = [{{ path = \"{name}.md\" }}]\n");
+        let two = [TEXT, &named("web"), &named("books")].concat();
+        let names: Vec<String> = load(&two, &[]).unwrap().validation.into_iter().map(|v| v.name).collect();
+        assert_eq!(names, ["web", "books"]);
+        let twice = load(&[TEXT, &named("web"), &named("web")].concat(), &[]).unwrap_err();
+        assert!(twice.contains("each corpus needs a name of its own"), "{twice}");
+        let unknown = load(&one.replace("sources", "sauces"), &[]).unwrap_err();
+        assert!(unknown.contains("unknown field `sauces`"), "{unknown}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use openelm_kernels::cross_entropy::LossSums;
 use openelm_kernels::{Threads, gradient_norm};
 
 use crate::data::Batch;
+use crate::memory::Keeping;
 use crate::network::{LossOptions, Network};
 use crate::parameters::Parameters;
 
@@ -84,6 +85,12 @@ impl Trainer {
         }
     }
 
+    /// The same trainer, keeping in memory what `keeping` says.
+    #[must_use]
+    pub fn keeping(self, keeping: Keeping) -> Self {
+        Self { network: self.network.recompute(keeping.recompute), ..self }
+    }
+
     /// Updates made so far.
     pub fn steps(&self) -> u64 {
         self.step
@@ -107,8 +114,23 @@ impl Trainer {
 
     /// One update from all `micro_batches` at `learning_rate`.
     pub fn step(&mut self, micro_batches: &[Batch], learning_rate: f32) -> StepReport {
+        self.step_if(micro_batches, learning_rate, |_| true)
+    }
+
+    /// One update, unless `accept` refuses what it would be made of: weights, moments and the number of updates then stay as
+    /// they are, and the gradients can be looked at.
+    pub fn step_if(
+        &mut self,
+        micro_batches: &[Batch],
+        learning_rate: f32,
+        accept: impl FnOnce(&StepReport) -> bool,
+    ) -> StepReport {
         let (loss, last) = self.accumulate(micro_batches);
         let gradient_norm = gradient_norm::sum_of_squares(&self.threads, self.gradients.values()).sqrt();
+        let report = StepReport { loss, last, gradient_norm };
+        if !accept(&report) {
+            return report;
+        }
         let scale = match self.optimizer.clip {
             0.0 => 1.0,
             clip => gradient_norm::clip_scale(gradient_norm, clip),
@@ -122,7 +144,7 @@ impl Trainer {
             let options = AdamW { learning_rate, beta1, beta2, eps, weight_decay };
             adamw::step(&self.threads, weights, gradients, first, second, &options, self.step, scale);
         }
-        StepReport { loss, last, gradient_norm }
+        report
     }
 
     /// Sums of the losses of `batch`, without an update.

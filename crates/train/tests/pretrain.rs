@@ -108,9 +108,10 @@ fn losses(run: &Run) -> Vec<(u64, f64)> {
     let text = fs::read_to_string(run.out("log.jsonl")).unwrap();
     let entries = text.lines().map(|line| serde_json::from_str(line).unwrap());
     entries
-        .map(|entry| match entry {
-            Entry::Step(entry) => (entry.step, entry.loss),
-            Entry::Validation(entry) => (entry.step, entry.validation_loss),
+        .filter_map(|entry| match entry {
+            Entry::Step(entry) => Some((entry.step, entry.loss)),
+            Entry::Validation(entry) => Some((entry.step, entry.validation_loss)),
+            Entry::Sample(_) => None,
         })
         .collect()
 }
@@ -124,7 +125,9 @@ fn an_interrupted_run_ends_where_an_undisturbed_one_does() {
     let parts = Run::new();
     // The corpus lies elsewhere, so its marks differ; everything else must not.
     for (step, threads) in [(5, 1), (6, 2), (STEPS + 1, 1)] {
-        let outcome = run_until(&parts.recipe(&[]), threads, step);
+        // Who writes the checkpoints makes no difference either.
+        let background = format!("checkpoint.background={}", threads == 2);
+        let outcome = run_until(&parts.recipe(&[&background]), threads, step);
         assert_eq!(outcome.finished, step > STEPS);
     }
     assert_eq!(losses(&whole), losses(&parts));
@@ -212,4 +215,134 @@ fn a_corpus_without_enough_text_and_a_rate_too_high_are_named() {
     let run_ = Run::new();
     let message = run(&run_.recipe(&["schedule.max_lr=1e30", "schedule.warmup_steps=0"])).unwrap_err().to_string();
     assert!(message.contains("lower schedule.max_lr"), "{message}");
+}
+
+/// The one folder of a refused update: its batch and its checkpoint.
+fn study(run: &Run) -> (serde_json::Value, PathBuf) {
+    let entries = fs::read_dir(run.out("")).unwrap().map(|entry| entry.unwrap().path());
+    let folders: Vec<PathBuf> =
+        entries.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("spike-step-")).collect();
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    let batch = serde_json::from_slice(&fs::read(folders[0].join("batch.json")).unwrap()).unwrap();
+    let checkpoint = fs::read_dir(&folders[0]).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir());
+    (batch, checkpoint.unwrap())
+}
+
+#[test]
+fn an_update_that_would_spoil_the_model_is_not_made_and_kept_for_study() {
+    let run_ = Run::new();
+    // A z-loss this heavy overflows in the first gradients; the weights are those that the run began with.
+    let message = run(&run_.recipe(&["optimizer.z_loss=3e38"])).unwrap_err().to_string();
+    assert!(message.contains("at step 1") && message.contains("spike-step-00000001"), "{message}");
+    let (batch, checkpoint) = study(&run_);
+    assert!(batch["gradient_norm"].is_null(), "{batch}");
+    let rows = batch["micro_batches"][1].as_array().unwrap();
+    assert_eq!((rows.len(), rows[0]["ids"].as_array().unwrap().len()), (3, 17));
+    assert!(rows[0]["loss"].as_f64().unwrap() > 1.0, "{batch}");
+    assert!(batch["gradient_norms"].as_object().unwrap().contains_key("token_embeddings.weight"), "{batch}");
+    let kept = openelm_formats::huggingface::read(&checkpoint).unwrap();
+    let first = openelm_train::initialise(&kept.config, 3);
+    let (spec, values) = first.tensors().next().unwrap();
+    assert_eq!(kept.tensor(&spec.name).unwrap().to_f32(), values);
+}
+
+#[test]
+fn a_run_goes_on_behind_the_batch_of_a_spike_when_told_to() {
+    let sets = ["train.steps=80", "spike.deviations=3", "spike.updates=1", "checkpoint.every=10", "log.every=1"];
+    let run_ = Run::new();
+    run_until(&run_.recipe(&sets), 2, 60);
+    // A sudden high rate makes the losses rise.
+    let hot = [&sets[..], &["schedule.max_lr=10.0"]].concat();
+    let message = run(&run_.recipe(&hot)).unwrap_err().to_string();
+    assert!(message.contains("the loss was too high for 1 updates in a row"), "{message}");
+    let (batch, checkpoint) = study(&run_);
+    assert!(batch["loss"].as_f64().unwrap() > batch["smoothed_loss"].as_f64().unwrap());
+    let name = checkpoint.file_name().unwrap().to_owned();
+    fs::rename(&checkpoint, run_.out("checkpoints").join(name)).unwrap();
+    let mut from = None;
+    let mut watch = |event: Event| {
+        if let Event::Started { step, .. } = event {
+            from = Some(step);
+        }
+    };
+    let calm = run_.recipe(&["train.steps=80", "log.every=1"]);
+    let outcome = pretrain(&calm, Threads::new(2), &AtomicBool::new(false), &mut watch).unwrap();
+    assert!(outcome.finished);
+    assert_eq!(from, batch["step"].as_u64().map(|step| step - 1));
+}
+
+#[test]
+fn several_corpora_are_measured_and_samples_written() {
+    let run_ = Run::new();
+    let root = run_.folder.path().display();
+    let corpora = format!(
+        "validation=[{{name=\"third\", sources=[{{path=\"{root}/book3.txt\"}}]}}, \
+         {{name=\"first\", sources=[{{path=\"{root}/book0.txt\"}}]}}]"
+    );
+    let sets = [corpora.as_str(), "log.sample_every=6", "log.sample_tokens=5", "log.prompts=[\"In book\"]"];
+    run(&run_.recipe(&sets)).unwrap();
+    let text = fs::read_to_string(run_.out("log.jsonl")).unwrap();
+    let entries: Vec<Entry> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |name: &str| {
+        let named = |entry: &&Entry| matches!(entry, Entry::Validation(entry) if entry.corpus == name);
+        entries.iter().filter(named).map(Entry::step).collect::<Vec<_>>()
+    };
+    assert_eq!((of("third"), of("first")), (vec![5, 10, 12], vec![5, 10, 12]));
+    let samples: Vec<_> = entries.iter().filter(|entry| matches!(entry, Entry::Sample(_))).map(Entry::step).collect();
+    assert_eq!(samples, [6, 12]);
+    assert!(fs::read_to_string(run_.out("loss.svg")).unwrap().contains("third"));
+}
+
+#[test]
+fn old_checkpoints_stay_at_every_so_many_updates() {
+    let run_ = Run::new();
+    run(&run_.recipe(&["checkpoint.every=2", "checkpoint.keep=1", "checkpoint.keep_every=6"])).unwrap();
+    let mut kept: Vec<_> =
+        fs::read_dir(run_.out("checkpoints")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    kept.sort();
+    assert_eq!(kept, ["step-00000006", "step-00000012"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_read_ends_the_run_with_its_state_saved() {
+    let books = Run::new();
+    let recipe = |name: &str| {
+        let output = format!("output={}", books.folder.path().join(name).display());
+        books.recipe(&[&output, "data.shuffle_buffer=2", "train.accumulation=1"])
+    };
+    let expected = contents(&run(&recipe("undisturbed")).unwrap().checkpoint);
+    let mut saved = 0;
+    for book in 0..3 {
+        let path = books.folder.path().join(format!("book{book}.txt"));
+        let whole = fs::read(&path).unwrap();
+        let damaged = [&whole[..whole.len() - 1], b"\xff"].concat();
+        fs::write(&path, damaged).unwrap();
+        let recipe = recipe(&format!("out{book}"));
+        let message = run(&recipe).unwrap_err().to_string();
+        assert!(message.contains(&format!("book{book}.txt")) && message.contains("not UTF-8"), "{message}");
+        saved += usize::from(fs::read_dir(recipe.output.join("checkpoints")).unwrap().count() > 0);
+        fs::write(&path, whole).unwrap();
+        assert_eq!(contents(&run(&recipe).unwrap().checkpoint), expected, "book {book}");
+    }
+    assert_eq!(saved, 2, "all but the book that comes first");
+}
+
+#[test]
+fn the_data_of_corenet_is_padded_and_padding_is_not_learnt() {
+    let books = Run::new();
+    let outcome = run(&books.recipe(&["data.parity=corenet", "train.sequence_length=600", "train.steps=2"]));
+    let outcome = outcome.unwrap();
+    let config = fs::read_to_string(outcome.checkpoint.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["vocab_size"], 2048 + 128, "room for the padding");
+    let (step, counts) = (outcome.step, outcome.counts[0]);
+    assert_eq!((step, counts.documents), (2, 12), "a row for each book");
+    let log = fs::read_to_string(books.out("log.jsonl")).unwrap();
+    let steps = log.lines().filter_map(|line| match serde_json::from_str(line).unwrap() {
+        Entry::Step(entry) => Some(entry),
+        _ => None,
+    });
+    let last = steps.last().unwrap();
+    // Of a row all ids but the first are targets.
+    assert_eq!(last.tokens, counts.tokens - counts.documents);
 }

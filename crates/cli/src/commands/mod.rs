@@ -12,6 +12,7 @@ pub mod pretrain;
 #[cfg(feature = "hub")]
 pub mod pull;
 pub mod tokenizer;
+pub mod train_log;
 
 use std::process::exit;
 use std::sync::Arc;
@@ -80,13 +81,19 @@ impl From<DTypeArgument> for DType {
 
 /// A flag that the first Ctrl-C raises, saying what happens then; the second one leaves at once.
 pub fn stop_on_interrupt(what: &'static str) -> Result<Arc<AtomicBool>> {
+    on_interrupt(move || eprintln!("\n{what}; once more to leave at once"), || ())
+}
+
+/// A flag that the first Ctrl-C raises, after which `first` is called; the second one calls `last` and leaves at once.
+pub fn on_interrupt(first: impl Fn() + Send + 'static, last: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     let handler = move || {
         if flag.swap(true, Ordering::Relaxed) {
+            last();
             exit(130);
         }
-        eprintln!("\n{what}; once more to leave at once");
+        first();
     };
     ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
     Ok(stop)

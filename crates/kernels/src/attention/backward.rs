@@ -6,16 +6,17 @@
 //! ```
 
 use std::cell::RefCell;
+use std::ops::Range;
 
-use super::{KEYS, Rows, Shape, gather};
-use crate::Matrix;
+use super::product::{Strided, multiply};
+use super::{KEYS, Rows, Shape, padded};
 use crate::Threads;
-use crate::gemm::{Product, View, gemm};
-use crate::simd::{dispatch, dot, exp};
+use crate::lanes::{Job, Lanes, dispatch};
+use crate::simd::{dot, exp};
 use crate::threads::Chunks;
 
-/// Queries (time steps) per block.
-const QUERIES: usize = 64;
+/// Rows of queries (of all heads of a group) whose probabilities are in memory at a time.
+const ROWS: usize = 64;
 
 /// Where the derivatives are written.
 pub struct Gradients<'a> {
@@ -27,16 +28,22 @@ pub struct Gradients<'a> {
     pub v: &'a mut [f32],
 }
 
+/// What a task needs; `rows` are those of all queries of all heads of its group, and rows end with zeros up to
+/// `padded(head_dim)`.
 #[derive(Default)]
 struct Scratch {
-    /// Scaled queries, `[queries * group, d]`; likewise the derivatives by the output and by the queries.
+    /// Scaled queries, `[rows, padded]`; likewise the derivatives by the output and by the queries.
     queries: Vec<f32>,
     dout: Vec<f32>,
     dqueries: Vec<f32>,
-    /// `rowsum(dO O)` of each row.
+    /// `rowsum(dO O)` and the logarithm of the softmax's denominator of each row.
     corrections: Vec<f32>,
-    probabilities: Vec<f32>,
-    dscores: Vec<f32>,
+    log_sums: Vec<f32>,
+    /// A block of keys, `[KEYS, padded]`, and of keys and values transposed, `[head_dim, KEYS]`.
+    keys: Vec<f32>,
+    keys_across: Vec<f32>,
+    values_across: Vec<f32>,
+    /// Their derivatives, `[KEYS, padded]`.
     dkeys: Vec<f32>,
     dvalues: Vec<f32>,
 }
@@ -47,7 +54,8 @@ thread_local! {
 
 /// Writes the derivatives of [`super::forward`] by `q`, `k` and `v`, for `shape.keys == shape.queries`.
 ///
-/// `dout` and `out` are `[sequences * queries, query_heads * head_dim]`, `log_sums` as the forward pass left them.
+/// `dout` and `out` are `[sequences * queries, query_heads * head_dim]`, `log_sums` as the forward pass left them, `starts`
+/// what it had.
 pub fn backward(
     threads: &Threads,
     gradients: Gradients<'_>,
@@ -57,6 +65,7 @@ pub fn backward(
     q: &[f32],
     k: Rows<'_>,
     v: Rows<'_>,
+    starts: Option<&[u32]>,
     shape: Shape,
 ) {
     let Shape { sequences, queries: time, head_dim: d, kv_heads, .. } = shape;
@@ -64,95 +73,168 @@ pub fn backward(
     assert_eq!(gradients.q.len(), q.len(), "dq does not fit q");
     assert_eq!(gradients.k.len(), sequences * time * kv_heads * d, "dk does not fit {shape:?}");
     assert_eq!(gradients.v.len(), gradients.k.len(), "dv does not fit dk");
-    let group = shape.group();
     let (dq, dk, dv) = (Chunks::new(gradients.q, 1), Chunks::new(gradients.k, 1), Chunks::new(gradients.v, 1));
     threads.run(sequences * kv_heads, |task| {
-        let (sequence, head) = (task / kv_heads, task % kv_heads);
-        let first_row = sequence * time;
         SCRATCH.with_borrow_mut(|scratch| {
-            gather(&mut scratch.queries, q, &shape, head, first_row, time, shape.scale());
-            gather(&mut scratch.dout, dout, &shape, head, first_row, time, 1.0);
-            scratch.corrections.clear();
-            for row in 0..time * group {
-                let column = (first_row + row / group) * shape.query_dim() + (head * group + row % group) * d;
-                scratch.corrections.push(dispatch(|| dot(&scratch.dout[row * d..][..d], &out[column..][..d])));
-            }
-            scratch.dqueries.clear();
-            scratch.dqueries.resize(time * group * d, 0.0);
-            for first_key in (0..time).step_by(KEYS) {
-                let keys = KEYS.min(time - first_key);
-                key_block(scratch, log_sums, k, v, &shape, (sequence, head), first_key, keys);
-                for key in 0..keys {
-                    let start = (first_row + first_key + key) * kv_heads * d + head * d;
-                    // SAFETY: this task alone writes the columns of its head in the rows of its sequence.
-                    let (dk, dv) = unsafe { (dk.slice(start, d), dv.slice(start, d)) };
-                    dk.copy_from_slice(&scratch.dkeys[key * d..][..d]);
-                    dv.copy_from_slice(&scratch.dvalues[key * d..][..d]);
-                }
-            }
-            let width = group * d;
-            for (query, row) in scratch.dqueries.chunks_exact(width).enumerate() {
-                // SAFETY: this task alone writes the columns of its group of heads in the rows of its sequence.
-                let dq = unsafe { dq.slice((first_row + query) * shape.query_dim() + head * width, width) };
-                dq.iter_mut().zip(row).for_each(|(dq, x)| *dq = x * shape.scale());
-            }
+            let place = Place { shape, sequence: task / kv_heads, head: task % kv_heads };
+            dispatch(Task { scratch, place, out: [&dq, &dk, &dv], dout, attended: out, log_sums, starts, q, k, v });
         });
     });
 }
 
-/// Sums the derivatives by one block of keys and values over all queries that see it, and its share of those by the
-/// queries.
-fn key_block(
-    scratch: &mut Scratch,
-    log_sums: &[f32],
-    k: Rows<'_>,
-    v: Rows<'_>,
-    shape: &Shape,
-    (sequence, head): (usize, usize),
-    first_key: usize,
-    keys: usize,
-) {
-    let (alone, d, group, time) = (Threads::single(), shape.head_dim, shape.group(), shape.queries);
-    let Scratch { queries, dout, dqueries, corrections, probabilities, dscores, dkeys, dvalues } = scratch;
-    for sums in [&mut *dkeys, &mut *dvalues] {
-        sums.clear();
-        sums.resize(keys * d, 0.0);
+/// The query heads that share a key/value head, in one sequence.
+#[derive(Clone, Copy)]
+struct Place {
+    shape: Shape,
+    sequence: usize,
+    head: usize,
+}
+
+impl Place {
+    /// Where `[.., query_dim]` holds the queries of a time step.
+    fn query(&self, time: usize) -> usize {
+        let width = self.shape.group() * self.shape.head_dim;
+        (self.sequence * self.shape.queries + time) * self.shape.query_dim() + self.head * width
     }
-    let first_row = sequence * time;
-    let k = View::rows(Matrix::F32(k.from(first_row + first_key, head, d)), k.stride);
-    let v = View::rows(Matrix::F32(v.from(first_row + first_key, head, d)), v.stride);
-    for first in (first_key / QUERIES * QUERIES..time).step_by(QUERIES) {
-        let rows = QUERIES.min(time - first) * group;
-        let here = first * group * d..(first * group + rows) * d;
-        let (queries, dout) = (Matrix::F32(&queries[here.clone()]), Matrix::F32(&dout[here.clone()]));
-        let (queries, dout) = (View::rows(queries, d), View::rows(dout, d));
-        probabilities.resize(QUERIES * group * KEYS, 0.0);
-        dscores.resize(QUERIES * group * KEYS, 0.0);
-        let inner = Product { m: rows, n: keys, k: d, a: queries, b: k.transposed(), accumulate: false };
-        gemm(&alone, probabilities, KEYS, inner);
-        gemm(&alone, dscores, KEYS, Product { m: rows, n: keys, k: d, a: dout, b: v.transposed(), accumulate: false });
-        dispatch(
-            #[inline(always)]
-            || {
-                for r in 0..rows {
-                    let query = first + r / group;
-                    let log_sum = log_sums[(first_row + query) * shape.query_heads + head * group + r % group];
-                    let correction = corrections[first * group + r];
-                    let seen = (query + 1).saturating_sub(first_key).min(keys);
-                    let probabilities = &mut probabilities[r * KEYS..][..keys];
-                    let dscores = &mut dscores[r * KEYS..][..keys];
-                    for (p, ds) in probabilities[..seen].iter_mut().zip(&mut dscores[..seen]) {
-                        *p = exp(*p - log_sum);
-                        *ds = *p * (*ds - correction);
-                    }
-                    probabilities[seen..].fill(0.0);
-                    dscores[seen..].fill(0.0);
+
+    /// Copies the rows of the group from `[.., query_dim]` as `[rows, padded]`, multiplied by `factor`.
+    fn gather(&self, target: &mut Vec<f32>, source: &[f32], factor: f32) {
+        let (d, group) = (self.shape.head_dim, self.shape.group());
+        target.resize(self.shape.queries * group * padded(d), 0.0);
+        for (row, target) in target.chunks_exact_mut(padded(d)).enumerate() {
+            let (target, padding) = target.split_at_mut(d);
+            let source = &source[self.query(row / group) + row % group * d..][..d];
+            for (target, x) in target.iter_mut().zip(source) {
+                *target = x * factor;
+            }
+            padding.fill(0.0);
+        }
+    }
+}
+
+struct Task<'a> {
+    scratch: &'a mut Scratch,
+    place: Place,
+    /// The derivatives by queries, keys and values.
+    out: [&'a Chunks<f32>; 3],
+    dout: &'a [f32],
+    attended: &'a [f32],
+    log_sums: &'a [f32],
+    starts: Option<&'a [u32]>,
+    q: &'a [f32],
+    k: Rows<'a>,
+    v: Rows<'a>,
+}
+
+impl Job for Task<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { scratch, place, out: [dq, dk, dv], dout, attended, log_sums, starts, q, k, v } = self;
+        let Place { shape, sequence, head } = place;
+        let Shape { queries: time, head_dim: d, kv_heads, query_heads, .. } = shape;
+        let (group, width) = (shape.group(), padded(d));
+        place.gather(&mut scratch.queries, q, shape.scale());
+        place.gather(&mut scratch.dout, dout, 1.0);
+        scratch.corrections.clear();
+        scratch.log_sums.clear();
+        for (row, dout) in scratch.dout.chunks_exact(width).enumerate() {
+            let attended = &attended[place.query(row / group) + row % group * d..][..d];
+            scratch.corrections.push(dot(&dout[..d], attended));
+            scratch.log_sums.push(log_sums[(sequence * time + row / group) * query_heads + head * group + row % group]);
+        }
+        scratch.dqueries.clear();
+        scratch.dqueries.resize(time * group * width, 0.0);
+        for first_key in (0..time).step_by(KEYS) {
+            let keys = KEYS.min(time - first_key);
+            let first_row = sequence * time + first_key;
+            scratch.lay_out(k, v, first_row, keys, head, d);
+            let seen = |row: usize| {
+                let end = (row / group + 1).saturating_sub(first_key).min(keys);
+                let start = starts.map_or(0, |starts| starts[sequence * time + row / group] as usize);
+                start.saturating_sub(first_key).min(end)..end
+            };
+            scratch.key_block(lanes, first_key * group, width, seen);
+            for key in 0..keys {
+                let start = ((first_row + key) * kv_heads + head) * d;
+                // SAFETY: this task alone writes the columns of its head in the rows of its sequence.
+                let (dk, dv) = unsafe { (dk.slice(start, d), dv.slice(start, d)) };
+                dk.copy_from_slice(&scratch.dkeys[key * width..][..d]);
+                dv.copy_from_slice(&scratch.dvalues[key * width..][..d]);
+            }
+        }
+        for (row, dqueries) in scratch.dqueries.chunks_exact(width).enumerate() {
+            // SAFETY: this task alone writes the columns of its group of heads in the rows of its sequence.
+            let dq = unsafe { dq.slice(place.query(row / group) + row % group * d, d) };
+            for (dq, x) in dq.iter_mut().zip(dqueries) {
+                *dq = x * shape.scale();
+            }
+        }
+    }
+}
+
+impl Scratch {
+    /// Lays out `keys` keys and values of `head` from `first_row` on, zeros behind them.
+    fn lay_out(&mut self, k: Rows<'_>, v: Rows<'_>, first_row: usize, keys: usize, head: usize, d: usize) {
+        let width = padded(d);
+        self.keys.resize(KEYS * width, 0.0);
+        self.keys_across.resize(KEYS * d, 0.0);
+        self.values_across.resize(KEYS * d, 0.0);
+        for (buffer, source) in [(&mut self.keys_across, k), (&mut self.values_across, v)] {
+            for (i, buffer) in buffer.chunks_exact_mut(KEYS).enumerate() {
+                let (buffer, rest) = buffer.split_at_mut(keys);
+                for (key, x) in buffer.iter_mut().enumerate() {
+                    *x = source.data[(first_row + key) * source.stride + head * d + i];
                 }
-            },
-        );
-        let (p, ds) = (View::rows(Matrix::F32(probabilities), KEYS), View::rows(Matrix::F32(dscores), KEYS));
-        gemm(&alone, dvalues, d, Product { m: keys, n: d, k: rows, a: p.transposed(), b: dout, accumulate: true });
-        gemm(&alone, dkeys, d, Product { m: keys, n: d, k: rows, a: ds.transposed(), b: queries, accumulate: true });
-        gemm(&alone, &mut dqueries[here], d, Product { m: rows, n: d, k: keys, a: ds, b: k, accumulate: true });
+                rest.fill(0.0);
+            }
+        }
+        for (key, buffer) in self.keys.chunks_exact_mut(width).enumerate() {
+            let count = if key < keys { d } else { 0 };
+            if count > 0 {
+                buffer[..d].copy_from_slice(k.row(first_row + key, head, d));
+            }
+            buffer[count..].fill(0.0);
+        }
+    }
+
+    /// Sums the derivatives by one block of keys and values over all rows that see some of it, and its share of those by the
+    /// queries; row `r`, not before `first_row`, sees the keys `seen(r)`.
+    #[inline(always)]
+    fn key_block<L: Lanes>(&mut self, lanes: L, first_row: usize, width: usize, seen: impl Fn(usize) -> Range<usize>) {
+        for sums in [&mut self.dkeys, &mut self.dvalues] {
+            sums.clear();
+            sums.resize(KEYS * width, 0.0);
+        }
+        let (mut probabilities, mut dscores) = ([0.0; ROWS * KEYS], [0.0; ROWS * KEYS]);
+        for first in (first_row..self.corrections.len()).step_by(ROWS) {
+            // The documents behind this one see none of it.
+            if seen(first).is_empty() {
+                break;
+            }
+            let rows = ROWS.min(self.corrections.len() - first);
+            let (queries, dout) = (&self.queries[first * width..][..rows * width], &self.dout[first * width..]);
+            let dout = &dout[..rows * width];
+            let (p, ds) = (&mut probabilities[..rows * KEYS], &mut dscores[..rows * KEYS]);
+            multiply::<L, false>(lanes, p, Strided::rows(queries, width), &self.keys_across, KEYS);
+            multiply::<L, false>(lanes, ds, Strided::rows(dout, width), &self.values_across, KEYS);
+            for (r, (p, ds)) in p.as_chunks_mut::<KEYS>().0.iter_mut().zip(ds.as_chunks_mut::<KEYS>().0).enumerate() {
+                let (log_sum, correction) = (self.log_sums[first + r], self.corrections[first + r]);
+                let seen = seen(first + r);
+                for (p, ds) in p.iter_mut().zip(ds.iter_mut()) {
+                    *p = exp(*p - log_sum);
+                    *ds = *p * (*ds - correction);
+                }
+                for hidden in [0..seen.start, seen.end..KEYS] {
+                    p[hidden.clone()].fill(0.0);
+                    ds[hidden].fill(0.0);
+                }
+            }
+            multiply::<L, true>(lanes, &mut self.dvalues, Strided::columns(p, KEYS), dout, width);
+            multiply::<L, true>(lanes, &mut self.dkeys, Strided::columns(ds, KEYS), queries, width);
+            let dqueries = &mut self.dqueries[first * width..][..rows * width];
+            multiply::<L, true>(lanes, dqueries, Strided::rows(ds, KEYS), &self.keys, width);
+        }
     }
 }

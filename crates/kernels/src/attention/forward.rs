@@ -46,7 +46,9 @@ struct Buffers {
 /// `out = softmax(q k^T / sqrt(d)) v`, causal, for sequences without cached keys.
 ///
 /// `q` and `out` are `[sequences * queries, query_heads * head_dim]`; `log_sums`, `[sequences * queries, query_heads]`,
-/// receives the logarithm of each softmax's denominator, which [`super::backward`] needs.
+/// receives the logarithm of each softmax's denominator, which [`super::backward`] needs. With `starts`,
+/// `[sequences * queries]`, a query sees no key of its sequence before that position, which is not behind its own and does
+/// not fall from one query to the next: documents in one sequence stay apart.
 pub fn forward(
     threads: &Threads,
     out: &mut [f32],
@@ -54,10 +56,12 @@ pub fn forward(
     q: &[f32],
     k: Rows<'_>,
     v: Rows<'_>,
+    starts: Option<&[u32]>,
     shape: Shape,
 ) {
     assert_eq!(log_sums.len() * shape.head_dim, q.len(), "log_sums do not fit {shape:?}");
-    run(threads, out, Some(log_sums), q, shape, &Projected { k, v, shape });
+    assert!(starts.is_none_or(|starts| starts.len() == shape.sequences * shape.queries), "starts do not fit {shape:?}");
+    run(threads, out, Some(log_sums), q, starts, shape, &Projected { k, v, shape });
 }
 
 /// `out = softmax(q k^T / sqrt(d)) v`, causal, of the last tokens in `cache`.
@@ -69,9 +73,9 @@ pub fn cached(threads: &Threads, out: &mut [f32], q: &[f32], cache: &KvCache, qu
     let queries = q.len() / (query_heads * head_dim);
     let shape = Shape { sequences: 1, queries, keys: cache.len(), query_heads, kv_heads, head_dim };
     match cache.cache_type() {
-        CacheType::F32 => run(threads, out, None, q, shape, &Cached::<f32>::new(cache)),
-        CacheType::F16 => run(threads, out, None, q, shape, &Cached::<f16>::new(cache)),
-        CacheType::Int8 => run(threads, out, None, q, shape, &Cached::<i8>::new(cache)),
+        CacheType::F32 => run(threads, out, None, q, None, shape, &Cached::<f32>::new(cache)),
+        CacheType::F16 => run(threads, out, None, q, None, shape, &Cached::<f16>::new(cache)),
+        CacheType::Int8 => run(threads, out, None, q, None, shape, &Cached::<i8>::new(cache)),
     }
 }
 
@@ -80,6 +84,7 @@ fn run<S: Source>(
     out: &mut [f32],
     log_sums: Option<&mut [f32]>,
     q: &[f32],
+    starts: Option<&[u32]>,
     shape: Shape,
     source: &S,
 ) {
@@ -94,7 +99,7 @@ fn run<S: Source>(
     let spans = if rows <= FEW_ROWS { shape.keys.div_ceil(TASK_KEYS) } else { 1 };
     if spans > 1 {
         let length = Running::length(rows, shape.head_dim);
-        let place = |head| Place { shape: &shape, head, queries: 0..shape.queries };
+        let place = |head| Place { shape: &shape, starts, head, queries: 0..shape.queries };
         return GATHERED.with_borrow_mut(|gathered| {
             gathered.resize(heads * spans * length, 0.0);
             threads.for_each_chunk(gathered, length, |task, gathered| {
@@ -122,10 +127,11 @@ fn run<S: Source>(
         // The last blocks see the most keys: they go first, so that the threads end together.
         let first = (blocks - 1 - task % blocks) * task_queries;
         let queries = first..shape.queries.min(first + task_queries);
-        let place = Place { shape: &shape, head: task / blocks, queries };
+        let place = Place { shape: &shape, starts, head: task / blocks, queries };
         SCRATCH.with_borrow_mut(|Scratch { running, buffers }| {
             running.resize(Running::length(place.rows(), shape.head_dim), 0.0);
-            let running = attend(buffers, running, q, &place, 0..place.position(place.queries.end), source);
+            let keys = place.start(place.queries.start)..place.position(place.queries.end);
+            let running = attend(buffers, running, q, &place, keys, source);
             output.finish(&place, &running);
         });
     });
@@ -134,6 +140,7 @@ fn run<S: Source>(
 /// Some queries of the query heads that share a key/value head.
 struct Place<'a> {
     shape: &'a Shape,
+    starts: Option<&'a [u32]>,
     /// Counts the key/value heads of all sequences.
     head: usize,
     queries: Range<usize>,
@@ -150,6 +157,12 @@ impl Place<'_> {
         (self.head / self.shape.kv_heads, self.head % self.shape.kv_heads)
     }
 
+    /// The first key that a query sees.
+    #[inline(always)]
+    fn start(&self, query: usize) -> usize {
+        self.starts.map_or(0, |starts| starts[self.head / self.shape.kv_heads * self.shape.queries + query] as usize)
+    }
+
     /// The position of a query among the keys.
     #[inline(always)]
     fn position(&self, query: usize) -> usize {
@@ -157,7 +170,7 @@ impl Place<'_> {
     }
 }
 
-/// Leads the queries of `place` past the keys at `keys`, which begin a block.
+/// Leads the queries of `place` past the blocks of keys that `keys` touches.
 fn attend<'b, S: Source>(
     buffers: &mut Buffers,
     running: &'b mut [f32],
@@ -194,7 +207,10 @@ impl<S: Source> Job for Passage<'_, '_, S> {
             let first_key = block * KEYS;
             // Rows before see none of these keys.
             let first_row = first_key.saturating_sub(position) * group;
-            let seen = |row: usize| (position + row / group + 1).saturating_sub(first_key).min(KEYS);
+            let seen = |row: usize| {
+                let end = (position + row / group + 1).saturating_sub(first_key).min(KEYS);
+                place.start(place.queries.start + row / group).saturating_sub(first_key).min(end)..end
+            };
             let tile = source.tile(block, sequence, head, laid_out);
             if place.rows() > FEW_ROWS {
                 S::Element::widened(lanes, tile, wide).attend(lanes, running, queries, first_row, seen);

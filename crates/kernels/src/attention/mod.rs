@@ -11,6 +11,7 @@
 mod backward;
 mod cache;
 mod forward;
+mod product;
 mod running;
 mod source;
 mod tile;
@@ -77,11 +78,6 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn row(&self, row: usize, head: usize, head_dim: usize) -> &'a [f32] {
         &self.data[row * self.stride + head * head_dim..][..head_dim]
-    }
-
-    /// The rows from `row` on, beginning with `head`.
-    fn from(&self, row: usize, head: usize, head_dim: usize) -> &'a [f32] {
-        &self.data[row * self.stride + head * head_dim..]
     }
 }
 

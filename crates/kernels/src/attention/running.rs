@@ -1,5 +1,7 @@
 //! The softmax that is carried along from block to block of keys.
 
+use std::ops::Range;
+
 use super::{KEYS, padded};
 use crate::simd::{exp, exp_sum, maximum};
 
@@ -46,18 +48,18 @@ impl<'a> Running<'a> {
         &mut self.sums[first * width..]
     }
 
-    /// Replaces the first `seen` scores of a row by their exponentials relative to the new maximum and the others by zero;
+    /// Replaces the scores `seen` of a row by their exponentials relative to the new maximum and the others by zero;
     /// rescales what was summed so far.
     #[inline(always)]
-    pub(super) fn soften(&mut self, row: usize, scores: &mut [f32; KEYS], seen: usize) {
+    pub(super) fn soften(&mut self, row: usize, scores: &mut [f32; KEYS], seen: Range<usize>) {
         // The compiler unrolls the common case.
-        if seen == KEYS {
+        if seen == (0..KEYS) {
             self.add(row, scores);
         } else {
-            let (visible, hidden) = scores.split_at_mut(seen);
-            hidden.fill(0.0);
-            if !visible.is_empty() {
-                self.add(row, visible);
+            scores[..seen.start].fill(0.0);
+            scores[seen.end..].fill(0.0);
+            if !seen.is_empty() {
+                self.add(row, &mut scores[seen]);
             }
         }
     }

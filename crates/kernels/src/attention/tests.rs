@@ -8,18 +8,19 @@ fn values(count: usize, seed: f32) -> Vec<f32> {
 }
 
 /// Attention by its definition, in f64, with the whole row of scores.
-fn reference(q: &[f64], k: &[f64], v: &[f64], shape: Shape) -> Vec<f64> {
+fn reference(q: &[f64], k: &[f64], v: &[f64], starts: Option<&[u32]>, shape: Shape) -> Vec<f64> {
     let Shape { sequences, queries, keys, query_heads, kv_heads, head_dim: d } = shape;
     let mut out = vec![0.0; q.len()];
     for (s, t, h) in indices(sequences, queries, query_heads) {
         let q_at = ((s * queries + t) * query_heads + h) * d;
         let kv_at = |key: usize| ((s * keys + key) * kv_heads + h / (query_heads / kv_heads)) * d;
-        let scores: Vec<f64> = (0..=keys - queries + t)
+        let start = starts.map_or(0, |starts| starts[s * queries + t] as usize);
+        let scores: Vec<f64> = (start..=keys - queries + t)
             .map(|key| (0..d).map(|i| q[q_at + i] * k[kv_at(key) + i]).sum::<f64>() / (d as f64).sqrt())
             .collect();
         let max = scores.iter().copied().fold(f64::MIN, f64::max);
         let total: f64 = scores.iter().map(|x| (x - max).exp()).sum();
-        for (key, score) in scores.iter().enumerate() {
+        for (key, score) in (start..).zip(&scores) {
             for i in 0..d {
                 out[q_at + i] += (score - max).exp() / total * v[kv_at(key) + i];
             }
@@ -50,7 +51,7 @@ fn rows(data: &[f32], shape: Shape) -> Rows<'_> {
 /// Outputs of the training pass.
 fn forward_with(threads: usize, q: &[f32], k: &[f32], v: &[f32], shape: Shape) -> (Vec<f32>, Vec<f32>) {
     let (mut out, mut log_sums) = (vec![f32::NAN; q.len()], vec![f32::NAN; q.len() / shape.head_dim]);
-    forward(&Threads::new(threads), &mut out, &mut log_sums, q, rows(k, shape), rows(v, shape), shape);
+    forward(&Threads::new(threads), &mut out, &mut log_sums, q, rows(k, shape), rows(v, shape), None, shape);
     (out, log_sums)
 }
 
@@ -78,7 +79,7 @@ proptest! {
         let k = values(sequences * queries * kv_heads * head_dim, 0.2);
         let v = values(sequences * queries * kv_heads * head_dim, 0.3);
         let (out, log_sums) = forward_with(1, &q, &k, &v, shape);
-        assert_close(&out, &reference(&wide(&q), &wide(&k), &wide(&v), shape), 2e-6);
+        assert_close(&out, &reference(&wide(&q), &wide(&k), &wide(&v), None, shape), 2e-6);
         for threads in [2, 3, 5] {
             prop_assert_eq!((&out, &log_sums), (&forward_with(threads, &q, &k, &v, shape).0, &log_sums));
         }
@@ -106,7 +107,7 @@ proptest! {
         };
         let (out, cache) = run(1);
         let (k, v) = cache.stored();
-        assert_close(&out, &reference(&wide(&q), &wide(&k), &wide(&v), shape), 3e-6);
+        assert_close(&out, &reference(&wide(&q), &wide(&k), &wide(&v), None, shape), 3e-6);
         for threads in [2, 3, 5] {
             prop_assert_eq!(&out, &run(threads).0);
         }
@@ -150,12 +151,26 @@ fn large_scores_do_not_overflow() {
     let q: Vec<f32> = values(70 * 4, 0.1).iter().map(|x| x * 300.0).collect();
     let v = values(70 * 4, 0.3);
     let (out, _) = forward_with(1, &q, &q, &v, shape);
-    assert_close(&out, &reference(&wide(&q), &wide(&q), &wide(&v), shape), 1e-4);
+    assert_close(&out, &reference(&wide(&q), &wide(&q), &wide(&v), None, shape), 1e-4);
 }
 
 #[test]
 fn derivatives_equal_finite_differences() {
-    for (time, kv_heads, group) in [(1, 1, 1), (5, 2, 3), (70, 1, 2), (130, 2, 1)] {
+    let cases = [
+        (1, 1, 1, None),
+        (5, 2, 3, None),
+        (70, 1, 2, None),
+        (130, 2, 1, None),
+        (5, 1, 2, Some(2)),
+        (200, 1, 2, Some(66)),
+    ];
+    for (time, kv_heads, group, document) in cases {
+        // Documents of `document` tokens, the first of the second sequence shorter.
+        let starts = document.map(|document| {
+            let start = |s: usize, t: usize| ((t + s) / document * document).saturating_sub(s) as u32;
+            (0..2 * time).map(|row| start(row / time, row % time)).collect::<Vec<u32>>()
+        });
+        let starts = starts.as_deref();
         let shape =
             Shape { sequences: 2, queries: time, keys: time, query_heads: kv_heads * group, kv_heads, head_dim: 6 };
         let q = values(2 * time * shape.query_dim(), 0.1);
@@ -169,17 +184,17 @@ fn derivatives_equal_finite_differences() {
         let run = |count| {
             let threads = Threads::new(count);
             let (mut out, mut log_sums) = (vec![0.0; q.len()], vec![0.0; q.len() / 6]);
-            forward(&threads, &mut out, &mut log_sums, &q, rows(&k, shape), v_rows, shape);
+            forward(&threads, &mut out, &mut log_sums, &q, rows(&k, shape), v_rows, starts, shape);
             let (mut dq, mut dk, mut dv) = (vec![f32::NAN; q.len()], vec![f32::NAN; k.len()], vec![f32::NAN; k.len()]);
             let gradients = Gradients { q: &mut dq, k: &mut dk, v: &mut dv };
-            backward(&threads, gradients, &dout, &out, &log_sums, &q, rows(&k, shape), v_rows, shape);
+            backward(&threads, gradients, &dout, &out, &log_sums, &q, rows(&k, shape), v_rows, starts, shape);
             (dq, dk, dv)
         };
         let (dq, dk, dv) = run(1);
         assert_eq!((&dq, &dk, &dv), (&run(3).0, &run(3).1, &run(3).2));
 
         let loss = |inputs: &[Vec<f64>; 3]| -> f64 {
-            let out = reference(&inputs[0], &inputs[1], &inputs[2], shape);
+            let out = reference(&inputs[0], &inputs[1], &inputs[2], starts, shape);
             out.iter().zip(&dout).map(|(o, &d)| o * f64::from(d)).sum()
         };
         let mut inputs = [wide(&q), wide(&k), wide(&v)];

@@ -6,6 +6,8 @@
 //! scores[row, key] = sum over i of q[row, i] keys[i, key]        sums[row, i] += sum over key of p[row, key] values[key, i]
 //! ```
 
+use std::ops::Range;
+
 use super::running::Running;
 use super::{KEYS, padded};
 use crate::cache_line::{CacheLine, reserve};
@@ -51,7 +53,7 @@ impl<'a, T: Element> Tile<'a, T> {
     }
 
     /// Takes the tile into what `running` carries for each row of `q`, `[rows, head_dim]`, from row `first` on; row `r` sees
-    /// the first `seen(r)` keys of the tile.
+    /// the keys `seen(r)` of the tile.
     #[inline(always)]
     pub(super) fn attend<L: Lanes>(
         self,
@@ -59,7 +61,7 @@ impl<'a, T: Element> Tile<'a, T> {
         running: &mut Running<'_>,
         q: &[f32],
         first: usize,
-        seen: impl Fn(usize) -> usize,
+        seen: impl Fn(usize) -> Range<usize>,
     ) {
         let rows = running.rows();
         let whole = first + (rows - first) / ROWS * ROWS;
@@ -78,7 +80,7 @@ impl<'a, T: Element> Tile<'a, T> {
         running: &mut Running<'_>,
         q: &[f32],
         first: usize,
-        seen: &impl Fn(usize) -> usize,
+        seen: &impl Fn(usize) -> Range<usize>,
     ) {
         let d = self.keys.len() / KEYS;
         let q = std::array::from_fn(|r| &q[(first + r) * d..][..d]);
@@ -96,7 +98,7 @@ impl<'a, T: Element> Tile<'a, T> {
                 scores.iter_mut().zip(scales).for_each(|(p, scale)| *p *= scale);
             }
         }
-        let keys = (first..first + R).map(seen).max().unwrap_or(0);
+        let keys = (first..first + R).map(|row| seen(row).end).max().unwrap_or(0);
         let sums = running.sums(first).as_chunks_mut::<LANES>().0;
         let width = padded(d) / LANES;
         let mut vector = 0;
@@ -198,7 +200,7 @@ mod tests {
             let d = self.q.len() / self.rows;
             let mut gathered = [vec![0.0; Running::length(self.rows, d)], vec![0.0; Running::length(self.rows, d)]];
             let mut buffer = Vec::new();
-            let seen = |row| KEYS - self.rows + row;
+            let seen = |row| 0..KEYS - self.rows + row;
             let [narrow, wide] = &mut gathered;
             self.tile.attend(lanes, &mut Running::start(narrow, self.rows), self.q, 0, seen);
             let tile = self.tile.widened(lanes, &mut buffer);

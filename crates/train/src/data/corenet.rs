@@ -55,4 +55,14 @@ mod tests {
         assert_eq!(found, ["a  b", "c d ", "e"]);
         assert_eq!(found.join(" "), text);
     }
+
+    /// `random.Random(0).shuffle(files)`, once and twice, in CPython 3.11.
+    #[test]
+    fn files_come_in_the_order_of_python() {
+        let files: Vec<usize> = (0..7).collect();
+        assert_eq!(file_order(&files, 0), [4, 2, 1, 0, 5, 3, 6]);
+        assert_eq!(file_order(&files, 1), [2, 4, 5, 3, 6, 1, 0]);
+        let many: Vec<usize> = (0..300).collect();
+        assert_eq!(file_order(&many, 0)[..10], [99, 54, 3, 34, 211, 103, 283, 276, 57, 88]);
+    }
 }

@@ -49,5 +49,5 @@ impl Duplicates {
 
 fn hash(text: &str) -> u64 {
     let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
+    digest.iter().take(8).fold(0, |hash, &byte| (hash << 8) | u64::from(byte))
 }

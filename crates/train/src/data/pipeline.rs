@@ -45,12 +45,7 @@ struct Queue {
 
 impl Pipeline {
     /// Begins to read each lane from its position on.
-    pub fn start(
-        lanes: &[Lane],
-        positions: &[Position],
-        encoder: Encoder,
-        workers: usize,
-    ) -> Result<Self, DataError> {
+    pub fn start(lanes: &[Lane], positions: &[Position], encoder: Encoder, workers: usize) -> Result<Self, DataError> {
         let workers = workers.max(1);
         let (jobs, queue) = sync_channel::<Job>(workers);
         let (queue, encoder) = (Arc::new(Mutex::new(queue)), Arc::new(encoder));

@@ -44,8 +44,8 @@ impl Shards {
                     .map_err(|e| DataError::Pattern { pattern: pattern.clone(), reason: e.to_string() })?;
                 let before = files.len();
                 for path in matches {
-                    let path = path
-                        .map_err(|e| DataError::File { path: e.path().to_owned(), reason: e.error().to_string() })?;
+                    let path =
+                        path.map_err(|e| DataError::File { path: e.path().to_owned(), reason: e.error().to_string() })?;
                     if path.is_file() {
                         files.push(Shard::new(path, source, index)?);
                     }
@@ -126,7 +126,8 @@ fn patterns(source: &Source) -> Result<Vec<String>, DataError> {
         "" => Some(0),
         _ => spec.strip_prefix(":0").and_then(|spec| spec.strip_suffix('d')).and_then(|digits| digits.parse().ok()),
     };
-    let digits: u8 = digits.ok_or_else(|| wrong("a number is written {file_id} or, with five digits, {file_id:05d}"))?;
+    let digits: u8 =
+        digits.ok_or_else(|| wrong("a number is written {file_id} or, with five digits, {file_id:05d}"))?;
     if first >= end {
         return Err(wrong("file_id_range is empty"));
     }

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::duplicates::Duplicates;
-use super::encoder::{Counts, Encode, Encoder, Pieces};
+use super::encoder::{Counts, Encode, Encoded, Encoder, Pieces};
 use super::pipeline::Pipeline;
 use super::reader::{Lane, Order, Position};
 use super::shards::Mark;
@@ -41,6 +41,8 @@ pub struct RowStream {
     length: usize,
     /// What fills up a row of CoreNet's pipeline.
     pad: Option<u32>,
+    /// Words of a piece in CoreNet's pipeline.
+    words: usize,
     lanes: Vec<Lane>,
     /// The source of each file.
     sources: Vec<usize>,
@@ -99,7 +101,13 @@ impl RowStream {
             counts: vec![Counts::default(); config.sources.len()],
         };
         let pad = config.parity.map(|_| pad);
-        Ok(Self { config, encode, length, pad, lanes, sources, pipeline: None, state })
+        Ok(Self { config, encode, length, pad, words: corenet::WORDS, lanes, sources, pipeline: None, state })
+    }
+
+    /// With CoreNet's pipeline, pieces of at most `words` words instead of 2048.
+    #[cfg(test)]
+    pub(super) fn pieces_of(self, words: usize) -> Self {
+        Self { words, ..self }
     }
 
     /// The position behind the row given out last. It does not depend on the number of workers.
@@ -137,6 +145,10 @@ impl RowStream {
         let sources = (state.lanes.len(), state.counts.len());
         if sources != (self.state.lanes.len(), self.state.counts.len()) {
             let change = "its sources were mixed in another way".to_owned();
+            return Err(DataError::Changed { change });
+        }
+        if state.carry.starts.is_some() != self.state.carry.starts.is_some() {
+            let change = "packing was another one".to_owned();
             return Err(DataError::Changed { change });
         }
         let mut rows = state.buffer.iter().chain(&state.ready).chain(&state.drawn);
@@ -183,19 +195,19 @@ impl RowStream {
     }
 
     fn next_in_order(&mut self) -> Result<Option<Row>, DataError> {
-        let (mut empty_since, mut documents) = (None, 0);
+        let (mut empty_since, mut tokens) = (None, 0);
         loop {
             if let Some(row) = self.state.ready.pop_front() {
                 return Ok(Some(row));
             }
             let lane = self.lane_behind();
-            let Some(encoded) = self.pipeline()?.next(lane)? else { return Ok(None) };
+            let Some(encoded) = self.read(lane)? else { return Ok(None) };
             self.state.lanes[lane] = encoded.position;
             self.state.counts[self.sources[encoded.file]].add(&encoded.counts);
             // Whole epochs whose documents are all dropped would go on for ever.
-            documents += encoded.counts.documents;
+            tokens += encoded.counts.tokens;
             let since = *empty_since.get_or_insert(encoded.position.epoch);
-            if documents == 0 && encoded.position.epoch > since + 1 {
+            if tokens == 0 && encoded.position.epoch > since + 1 {
                 return Err(DataError::Empty { tokens: self.length });
             }
             for ids in encoded.pieces {
@@ -213,16 +225,19 @@ impl RowStream {
         (0..self.lanes.len()).min_by(|&a, &b| given(a).total_cmp(&given(b))).unwrap_or_default()
     }
 
-    fn pipeline(&mut self) -> Result<&mut Pipeline, DataError> {
-        let pipeline = match self.pipeline.take() {
+    /// The next document of a lane. After an error reading begins anew where the state is.
+    fn read(&mut self, lane: usize) -> Result<Option<Encoded>, DataError> {
+        let mut pipeline = match self.pipeline.take() {
             Some(pipeline) => pipeline,
             None => {
-                let pieces = self.config.parity.map(|_| Pieces { words: corenet::WORDS, length: self.length });
+                let pieces = self.config.parity.map(|_| Pieces { words: self.words, length: self.length });
                 let encoder = Encoder::new(&self.config, self.encode.clone(), pieces);
                 Pipeline::start(&self.lanes, &self.state.lanes, encoder, self.config.workers)?
             }
         };
-        Ok(self.pipeline.insert(pipeline))
+        let document = pipeline.next(lane)?;
+        self.pipeline = Some(pipeline);
+        Ok(document)
     }
 
     /// Makes rows of a document's ids.

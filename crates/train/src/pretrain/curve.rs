@@ -1,20 +1,29 @@
 //! The loss curve of a run as a picture.
 
+use std::collections::BTreeMap;
+
 use plotters::prelude::*;
 
 use super::log::Entry;
 
+/// Colours of the validation corpora, in the order of their names.
+const VALIDATION: [RGBColor; 4] =
+    [RGBColor(200, 60, 40), RGBColor(40, 140, 70), RGBColor(150, 80, 170), RGBColor(210, 140, 20)];
+
 /// Draws training and validation loss over the updates; gives an SVG.
 pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error::Error>> {
     let mut training = Vec::new();
-    let mut validation = Vec::new();
+    let mut validation: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for entry in entries {
         match entry {
             Entry::Step(entry) => training.push((entry.step as f64, entry.loss)),
-            Entry::Validation(entry) => validation.push((entry.step as f64, entry.validation_loss)),
+            Entry::Validation(entry) => {
+                validation.entry(&entry.corpus).or_default().push((entry.step as f64, entry.validation_loss));
+            }
+            Entry::Sample(_) => {}
         }
     }
-    let points = || training.iter().chain(&validation).copied();
+    let points = || training.iter().chain(validation.values().flatten()).copied();
     let last = points().map(|(step, _)| step).fold(1.0, f64::max);
     let high = points().map(|(_, loss)| loss).fold(0.0, f64::max);
     let low = points().map(|(_, loss)| loss).fold(high, f64::min);
@@ -40,16 +49,17 @@ pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error
             .draw()?;
         let pale = RGBColor(170, 200, 235);
         let strong = RGBColor(30, 90, 170);
-        let red = RGBColor(200, 60, 40);
         chart.draw_series(LineSeries::new(training.iter().copied(), &pale))?;
         let legend =
             |colour: RGBColor| move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(2));
-        let smooth = smoothed(&training);
+        let losses: Vec<f64> = training.iter().map(|&(_, loss)| loss).collect();
+        let smooth = training.iter().map(|&(step, _)| step).zip(smoothed(&losses));
         chart.draw_series(LineSeries::new(smooth, strong.stroke_width(2)))?.label("training").legend(legend(strong));
-        if !validation.is_empty() {
-            let line = LineSeries::new(validation.iter().copied(), red.stroke_width(2));
-            chart.draw_series(line)?.label("validation").legend(legend(red));
-            chart.draw_series(validation.iter().map(|&point| Circle::new(point, 2, red.filled())))?;
+        for (index, (&corpus, points)) in validation.iter().enumerate() {
+            let colour = VALIDATION[index % VALIDATION.len()];
+            let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
+            chart.draw_series(line)?.label(corpus).legend(legend(colour));
+            chart.draw_series(points.iter().map(|&point| Circle::new(point, 2, colour.filled())))?;
         }
         chart
             .configure_series_labels()
@@ -64,14 +74,14 @@ pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error
 }
 
 /// A moving average that forgets over about a fiftieth of the run.
-fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let keep = 1.0 - 1.0 / (points.len() as f64 / 50.0).max(1.0);
-    let mut mean = points.first().map_or(0.0, |&(_, loss)| loss);
-    let smooth = |&(step, loss): &(f64, f64)| {
+pub(crate) fn smoothed(losses: &[f64]) -> Vec<f64> {
+    let keep = 1.0 - 1.0 / (losses.len() as f64 / 50.0).max(1.0);
+    let mut mean = losses.first().copied().unwrap_or_default();
+    let smooth = |loss: &f64| {
         mean = keep * mean + (1.0 - keep) * loss;
-        (step, mean)
+        mean
     };
-    points.iter().map(smooth).collect()
+    losses.iter().map(smooth).collect()
 }
 
 #[cfg(test)]
@@ -89,10 +99,14 @@ mod tests {
                 Entry::Step(StepEntry { step, tokens: 0, epoch: 0, loss, lr, gradient_norm, tokens_per_second })
             })
             .collect();
-        assert!(!loss_curve(&entries).unwrap().contains("validation"));
-        entries.push(Entry::Validation(ValidationEntry { step: 50, validation_loss: 2.0, validation_tokens: 1 }));
+        assert!(loss_curve(&entries).unwrap().contains("nats per token"));
+        for corpus in ["books", "web"] {
+            let corpus = corpus.to_owned();
+            let entry = ValidationEntry { step: 50, corpus, validation_loss: 2.0, validation_tokens: 1 };
+            entries.push(Entry::Validation(entry));
+        }
         let svg = loss_curve(&entries).unwrap();
-        assert!(svg.starts_with("<svg") && svg.contains("validation") && svg.contains("nats per token"));
+        assert!(svg.starts_with("<svg") && svg.contains("books") && svg.contains("web"), "{svg}");
         loss_curve(&[]).unwrap();
     }
 }

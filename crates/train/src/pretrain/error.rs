@@ -34,16 +34,30 @@ pub enum PretrainError {
     /// The corpus cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The validation corpus cannot be read.
-    #[error("validation: {0}")]
-    Validation(DataError),
+    /// A validation corpus cannot be read.
+    #[error("validation corpus {name}: {source}")]
+    Validation {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: DataError,
+    },
+    /// A sample cannot be written.
+    #[error("log.prompts: no sample for {prompt:?}: {reason}")]
+    Sample {
+        /// The prompt.
+        prompt: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The numbers are no numbers any more.
+    /// The numbers are no numbers any more; the update was not made.
     #[error(
-        "the {what} is {value} at step {step}; go on from the checkpoint before with a lower schedule.max_lr, or look for \
-         what is wrong with the corpus"
+        "the {what} would be {value} at step {step}; the batch and the weights before it are in {}: go on with a lower \
+         schedule.max_lr, or look for what is wrong with the corpus",
+        folder.display()
     )]
     Diverged {
         /// Loss or gradient norm.
@@ -52,6 +66,27 @@ pub enum PretrainError {
         value: f64,
         /// The update.
         step: u64,
+        /// What was kept for study.
+        folder: PathBuf,
+    },
+    /// The loss rose more than the recipe allows; the last of these updates was not made.
+    #[error(
+        "the loss was too high for {updates} updates in a row, {loss:.3} at step {step} where {usual:.3} was usual; the batch \
+         and the weights before it are in {}: move its checkpoint into checkpoints/ to go on behind that batch, or go on from \
+         an earlier one with a lower schedule.max_lr",
+        folder.display()
+    )]
+    Spike {
+        /// Updates whose loss was too high.
+        updates: u64,
+        /// The last loss.
+        loss: f64,
+        /// The smoothed loss before.
+        usual: f64,
+        /// The update.
+        step: u64,
+        /// What was kept for study.
+        folder: PathBuf,
     },
     /// The picture of the losses cannot be drawn.
     #[error("the loss curve cannot be drawn: {0}")]

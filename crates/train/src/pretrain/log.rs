@@ -8,13 +8,15 @@ use openelm_formats::atomic;
 use serde::{Deserialize, Serialize};
 
 /// One line of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Entry {
     /// An update.
     Step(StepEntry),
-    /// A measurement on the validation corpus.
+    /// A measurement on a validation corpus.
     Validation(ValidationEntry),
+    /// A text that the model wrote.
+    Sample(SampleEntry),
 }
 
 /// An update.
@@ -36,22 +38,43 @@ pub struct StepEntry {
     pub tokens_per_second: f64,
 }
 
-/// A measurement on the validation corpus.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// A measurement on a validation corpus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ValidationEntry {
     /// Updates made.
     pub step: u64,
+    /// Name of the corpus.
+    #[serde(default = "only_corpus")]
+    pub corpus: String,
     /// Mean cross-entropy in nats per token.
     pub validation_loss: f64,
     /// Tokens measured.
     pub validation_tokens: u64,
 }
 
+/// What a log without names means.
+fn only_corpus() -> String {
+    "validation".to_owned()
+}
+
+/// A text that the model wrote.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleEntry {
+    /// Updates made.
+    pub step: u64,
+    /// What the text begins with.
+    pub prompt: String,
+    /// What the model wrote behind it.
+    pub text: String,
+}
+
 impl Entry {
-    fn step(&self) -> u64 {
+    /// Updates made at the time.
+    pub fn step(&self) -> u64 {
         match self {
             Entry::Step(entry) => entry.step,
             Entry::Validation(entry) => entry.step,
+            Entry::Sample(entry) => entry.step,
         }
     }
 }
@@ -87,6 +110,11 @@ impl Log {
         self.file.write_all(&line)
     }
 
+    /// Waits until everything added is on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     /// All entries so far.
     pub fn entries(&self) -> io::Result<Vec<Entry>> {
         read(&self.path)
@@ -94,9 +122,9 @@ impl Log {
 }
 
 /// The entries of the log at `path`, up to the first line that is none.
-fn read(path: &Path) -> io::Result<Vec<Entry>> {
-    let text = std::fs::read_to_string(path)?;
-    Ok(text.lines().map_while(|line| serde_json::from_str(line).ok()).collect())
+pub(crate) fn read(path: &Path) -> io::Result<Vec<Entry>> {
+    let bytes = std::fs::read(path)?;
+    Ok(String::from_utf8_lossy(&bytes).lines().map_while(|line| serde_json::from_str(line).ok()).collect())
 }
 
 #[cfg(test)]
@@ -108,7 +136,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         let entry = |step| {
-            Entry::Validation(ValidationEntry { step, validation_loss: 1.0 / step as f64, validation_tokens: 7 })
+            let (corpus, validation_loss) = ("books".to_owned(), 1.0 / step as f64);
+            Entry::Validation(ValidationEntry { step, corpus, validation_loss, validation_tokens: 7 })
         };
         let mut log = Log::open(path.clone(), 0).unwrap();
         for step in 1..=5 {

@@ -6,13 +6,20 @@
 //!          tensorboard/           the same for TensorBoard
 //!          loss.svg               the same as a picture, at the end
 //!          checkpoints/step-*/    the state, and a model in the Hugging Face layout
+//!          spike-step-*/          an update that was not made because it would have spoiled the model
 //!          run.lock               held while a run is at work
 //! ```
 
 mod curve;
 mod error;
 mod log;
+mod records;
+mod samples;
+mod saver;
+mod spike;
+mod study;
 mod tensorboard;
+mod validation;
 
 use std::fs::{File, TryLockError};
 use std::io::Write;
@@ -26,14 +33,21 @@ use openelm::kernels::cross_entropy::LossSums;
 use openelm::{ModelConfig, Tokenizer, clean};
 use openelm_formats::atomic;
 
-use crate::checkpoint::{self, Checkpoints, RunState};
-use crate::data::{Batch, Counts, CorpusConfig, DataError, Encode, RowStream};
+use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
+use crate::data::{Batch, CorpusConfig, Counts, DataError, Encode, Row, RowStream};
+use crate::recipe::CheckpointRecipe;
 use crate::{LossOptions, Recipe, Trainer, initialise};
+pub(crate) use curve::smoothed;
 pub use error::PretrainError;
 use error::at;
-use log::Log;
-pub use log::{Entry, StepEntry, ValidationEntry};
-use tensorboard::EventFile;
+pub(crate) use log::read as read_log;
+pub use log::{Entry, SampleEntry, StepEntry, ValidationEntry};
+use records::Records;
+use samples::samples;
+use saver::Saver;
+pub use spike::SpikeDetector;
+use study::{Refused, Study};
+use validation::validate;
 
 /// What happens in a run, for whoever watches it.
 #[derive(Debug)]
@@ -49,8 +63,10 @@ pub enum Event<'a> {
     },
     /// An update was made.
     Step(StepEntry),
-    /// The validation corpus was measured.
+    /// A validation corpus was measured.
     Validated(ValidationEntry),
+    /// The model wrote a text.
+    Sampled(SampleEntry),
     /// A checkpoint is on the disk.
     Saved(PathBuf),
 }
@@ -82,6 +98,7 @@ pub fn pretrain(
     watch: &mut dyn FnMut(Event),
 ) -> Result<Outcome, PretrainError> {
     let _lock = lock(recipe)?;
+    atomic::tidy(&recipe.output).map_err(at(&recipe.output))?;
     let mut run = Run::open(recipe, threads)?;
     let from = run.resume()?;
     watch(Event::Started { config: run.trainer.config(), step: run.trainer.steps(), from });
@@ -107,7 +124,7 @@ fn lock(recipe: &Recipe) -> Result<File, PretrainError> {
 struct RunTokenizer {
     tokenizer: Arc<Tokenizer>,
     file_name: String,
-    bytes: Vec<u8>,
+    bytes: Arc<[u8]>,
     sha256: String,
 }
 
@@ -118,7 +135,7 @@ impl RunTokenizer {
         let bytes = std::fs::read(&path).map_err(at(&path))?;
         let is_json = path.extension().is_some_and(|extension| extension == "json");
         let file_name = if is_json { "tokenizer.json" } else { "tokenizer.model" }.to_owned();
-        Ok(Self { tokenizer, file_name, sha256: checkpoint::sha256(&bytes), bytes })
+        Ok(Self { tokenizer, file_name, sha256: checkpoint::sha256(&bytes), bytes: bytes.into() })
     }
 
     /// The id behind the last piece, as in CoreNet: 32000 for LLaMA's.
@@ -127,32 +144,32 @@ impl RunTokenizer {
     }
 }
 
-/// Rows of an embedding with room for `pad`: CoreNet's is a multiple of 128.
-fn rows_with_pad(pad: u32) -> usize {
-    (pad as usize + 1).next_multiple_of(128)
-}
-
 struct Run<'r> {
     recipe: &'r Recipe,
+    threads: Threads,
     tokenizer: RunTokenizer,
     trainer: Trainer,
     stream: RowStream,
     checkpoints: Checkpoints,
+    losses: SpikeDetector,
     tokens: u64,
 }
 
 impl<'r> Run<'r> {
     fn open(recipe: &'r Recipe, threads: Threads) -> Result<Self, PretrainError> {
         let tokenizer = RunTokenizer::open(recipe)?;
-        let pad = tokenizer.pad_id();
-        let padded = recipe.data.parity.is_some();
-        let config = recipe.model_config(if padded { rows_with_pad(pad) } else { pad as usize })?;
-        let stream = rows(recipe, &tokenizer, true)?;
+        let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
+        let stream = rows(recipe, recipe.data.clone(), &tokenizer, true)?;
         let parameters = initialise(&config, recipe.train.seed);
-        let loss = LossOptions { ignore: padded.then_some(pad), z_weight: recipe.optimizer.z_loss };
-        let trainer = Trainer::new(config, parameters, threads, loss, recipe.optimizer(), recipe.accumulation());
+        let loss =
+            LossOptions { ignore: recipe.data.parity.map(|_| tokenizer.pad_id()), z_weight: recipe.optimizer.z_loss };
+        let (optimizer, accumulation) = (recipe.optimizer(), recipe.accumulation());
+        let trainer = Trainer::new(config, parameters, threads.clone(), loss, optimizer, accumulation);
+        let trainer = trainer.keeping(recipe.keeping());
         let checkpoints = Checkpoints::open(recipe.output.join("checkpoints"))?;
-        Ok(Self { recipe, tokenizer, trainer, stream, checkpoints, tokens: 0 })
+        checkpoints.tidy()?;
+        let losses = SpikeDetector::default();
+        Ok(Self { recipe, threads, tokenizer, trainer, stream, checkpoints, losses, tokens: 0 })
     }
 
     /// Goes back to the newest checkpoint, if there is one.
@@ -160,43 +177,24 @@ impl<'r> Run<'r> {
         let Some(newest) = self.checkpoints.list()?.pop() else { return Ok(None) };
         let state = checkpoint::load(&newest, &mut self.trainer, &self.tokenizer.sha256)?;
         self.stream.restore(state.stream)?;
+        self.losses = state.losses;
         self.tokens = state.tokens;
         Ok(Some(newest))
     }
 
     fn train(&mut self, stop: &AtomicBool, watch: &mut dyn FnMut(Event)) -> Result<Outcome, PretrainError> {
         let recipe = self.recipe;
-        let log_path = recipe.output.join("log.jsonl");
-        let mut log = Log::open(log_path.clone(), self.trainer.steps()).map_err(at(&log_path))?;
-        let events_path = recipe.output.join("tensorboard");
-        let mut events = match recipe.log.tensorboard {
-            true => Some(EventFile::create(&events_path, self.trainer.steps()).map_err(at(&events_path))?),
-            false => None,
-        };
-        let mut record = |entry: Entry| -> Result<(), PretrainError> {
-            log.add(&entry).map_err(at(&log_path))?;
-            let Some(events) = &mut events else { return Ok(()) };
-            match entry {
-                Entry::Step(StepEntry { step, loss, lr, gradient_norm, tokens_per_second, .. }) => events.scalars(
-                    step,
-                    &[
-                        ("loss/train", loss),
-                        ("lr", lr),
-                        ("gradient_norm", gradient_norm),
-                        ("tokens_per_second", tokens_per_second),
-                    ],
-                ),
-                Entry::Validation(entry) => events.scalars(entry.step, &[("loss/validation", entry.validation_loss)]),
-            }
-            .map_err(at(&events_path))
-        };
-
+        let mut records = Records::open(&recipe.output, self.trainer.steps(), recipe.log.tensorboard)?;
+        let CheckpointRecipe { keep, keep_every, background, .. } = recipe.checkpoint;
+        let mut saver = Saver::new(self.checkpoints.clone(), Keep { newest: keep, every: keep_every });
         let mut since = (Instant::now(), self.tokens);
         while self.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
             let mut entry = match self.step() {
-                // The rows that were read wait in the state; a step that did not come about changed nothing else.
+                // The rows that could be read wait in the state; nothing else of the step came about.
                 Err(PretrainError::Data(e)) if self.trainer.steps() > 0 => {
-                    watch(Event::Saved(self.save()?));
+                    saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
+                    records.sync()?;
+                    watch(Event::Saved(saver.save(&self.snapshot())?));
                     return Err(e.into());
                 }
                 entry => entry?,
@@ -204,100 +202,107 @@ impl<'r> Run<'r> {
             let step = entry.step;
             let last = step == recipe.train.steps;
             entry.tokens_per_second = (self.tokens - since.1) as f64 / since.0.elapsed().as_secs_f64();
-            if step % recipe.log.every == 0 || last {
-                record(Entry::Step(entry))?;
+            let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
+            if due(recipe.log.every) {
+                records.add(&Entry::Step(entry))?;
                 since = (Instant::now(), self.tokens);
             }
             watch(Event::Step(entry));
-            if (step % recipe.log.validate_every == 0 || last)
-                && let Some(entry) = self.validate()?
-            {
-                record(Entry::Validation(entry))?;
-                watch(Event::Validated(entry));
-                since = (Instant::now(), self.tokens);
+            let paused = Instant::now();
+            if due(recipe.log.validate_every) {
+                for validation in &recipe.validation {
+                    let entry = validate(&mut self.trainer, recipe, validation, &self.tokenizer)?;
+                    records.add(&Entry::Validation(entry.clone()))?;
+                    watch(Event::Validated(entry));
+                }
             }
-            if step % recipe.checkpoint.every == 0 {
-                watch(Event::Saved(self.save()?));
-                since = (Instant::now(), self.tokens);
+            if due(recipe.log.sample_every) {
+                for entry in samples(&self.trainer, recipe, &self.tokenizer, &self.threads)? {
+                    records.add(&Entry::Sample(entry.clone()))?;
+                    watch(Event::Sampled(entry));
+                }
+            }
+            since.0 += paused.elapsed();
+            saver.written()?.into_iter().for_each(|path| watch(Event::Saved(path)));
+            if step.is_multiple_of(recipe.checkpoint.every) && !last {
+                saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
+                records.sync()?;
+                if background {
+                    saver.begin(self.snapshot().into_owned())?;
+                } else {
+                    watch(Event::Saved(saver.save(&self.snapshot())?));
+                    since = (Instant::now(), self.tokens);
+                }
             }
         }
-        let checkpoint = self.save()?;
-        watch(Event::Saved(checkpoint.clone()));
-
-        let picture = recipe.output.join("loss.svg");
-        let svg = curve::loss_curve(&log.entries().map_err(at(&log_path))?);
-        let svg = svg.map_err(|e| PretrainError::Curve(e.to_string()))?;
-        atomic::write_file(&picture, |file| file.write_all(svg.as_bytes())).map_err(at(&picture))?;
-        let (epochs, counts) = (self.stream.epochs(), self.stream.counts());
+        saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
+        records.sync()?;
+        let checkpoint = saver.save(&self.snapshot())?;
         let step = self.trainer.steps();
+        watch(Event::Saved(checkpoint.clone()));
+        records.draw()?;
+        let (epochs, counts) = (self.stream.epochs(), self.stream.counts());
         Ok(Outcome { step, finished: step >= recipe.train.steps, checkpoint, epochs, counts })
     }
 
-    /// One update; the rate is left to the caller, who knows the time.
+    /// One update; the rate is left to the caller, who knows the time. An update that would spoil the model is not made.
     fn step(&mut self) -> Result<StepEntry, PretrainError> {
         let train = &self.recipe.train;
-        let rows = self.stream.take(train.batch_size * train.accumulation)?;
-        if rows.len() < train.batch_size * train.accumulation {
+        let count = train.batch_size * train.accumulation;
+        let rows = self.stream.take(count)?;
+        if rows.len() < count {
             return Err(DataError::Empty { tokens: train.sequence_length }.into());
         }
-        let packing = self.recipe.data.packing;
-        let batches: Vec<Batch> = rows.chunks(train.batch_size).map(|rows| Batch::from_rows(rows, packing)).collect();
-        let lr = self.recipe.schedule().rounded(self.trainer.steps());
-        let report = self.trainer.step(&batches, lr as f32);
-        let step = self.trainer.steps();
-        let loss = mean(report.loss);
-        for (what, value) in [("loss", loss), ("gradient norm", report.gradient_norm)] {
-            if !value.is_finite() {
-                return Err(PretrainError::Diverged { what, value, step });
-            }
+        let rows: Vec<&[Row]> = rows.chunks(train.batch_size).collect();
+        let batches: Vec<Batch> = rows.iter().map(|rows| Batch::from_rows(rows)).collect();
+        let learning_rate = self.recipe.schedule().rounded(self.trainer.steps());
+        let (mut losses, spike) = (self.losses, &self.recipe.spike);
+        let report = self.trainer.step_if(&batches, learning_rate as f32, |report| {
+            let loss = mean(report.loss);
+            loss.is_finite() && report.gradient_norm.is_finite() && !losses.observe(loss, spike)
+        });
+        let (loss, gradient_norm) = (mean(report.loss), report.gradient_norm);
+        let finite = loss.is_finite() && gradient_norm.is_finite();
+        if !finite || losses.stopped(spike) {
+            let (smoothed_loss, standard_deviation) = (self.losses.mean(), self.losses.deviation());
+            let refused =
+                Refused { rows: &rows, learning_rate, loss, smoothed_loss, standard_deviation, gradient_norm };
+            let study = Study::new(&refused, &mut self.trainer);
+            let folder = study.save(&self.recipe.output, &self.snapshot())?;
+            let step = self.trainer.steps() + 1;
+            let (what, value) = if loss.is_finite() { ("gradient norm", gradient_norm) } else { ("loss", loss) };
+            return Err(match finite {
+                true => PretrainError::Spike { updates: spike.updates, loss, usual: smoothed_loss, step, folder },
+                false => PretrainError::Diverged { what, value, step, folder },
+            });
         }
+        self.losses = losses;
         self.tokens += report.loss.valid as u64;
         let epoch = self.stream.epochs();
-        let gradient_norm = report.gradient_norm;
-        Ok(StepEntry { step, tokens: self.tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })
+        let (step, tokens, lr) = (self.trainer.steps(), self.tokens, learning_rate);
+        Ok(StepEntry { step, tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })
     }
 
-    /// Mean loss on the validation corpus, if the recipe has one.
-    fn validate(&mut self) -> Result<Option<ValidationEntry>, PretrainError> {
-        let Some(CorpusConfig { packing, .. }) = self.recipe.validation else { return Ok(None) };
-        let mut stream = rows(self.recipe, &self.tokenizer, false).map_err(PretrainError::Validation)?;
-        let mut sums = LossSums::default();
-        for _ in 0..self.recipe.log.validation_batches {
-            let rows = stream.take(self.recipe.train.batch_size).map_err(PretrainError::Validation)?;
-            if rows.is_empty() {
-                break;
-            }
-            sums += self.trainer.validate(&Batch::from_rows(&rows, packing));
-        }
-        if sums.valid == 0 {
-            let tokens = self.recipe.train.sequence_length;
-            return Err(PretrainError::Validation(DataError::Empty { tokens }));
-        }
-        let (step, validation_tokens) = (self.trainer.steps(), sums.valid as u64);
-        Ok(Some(ValidationEntry { step, validation_loss: mean(sums), validation_tokens }))
-    }
-
-    fn save(&self) -> Result<PathBuf, PretrainError> {
+    /// The state as it is now.
+    fn snapshot(&self) -> Snapshot<'_> {
         let state = RunState {
             step: self.trainer.steps(),
             tokens: self.tokens,
             tokenizer: self.tokenizer.sha256.clone(),
+            losses: self.losses,
             stream: self.stream.state().clone(),
         };
-        let file = (self.tokenizer.file_name.as_str(), self.tokenizer.bytes.as_slice());
-        let path = self.checkpoints.save(&self.trainer, &state, file)?;
-        self.checkpoints.prune(self.recipe.checkpoint.keep)?;
-        Ok(path)
+        Snapshot::new(&self.trainer, state, (self.tokenizer.file_name.clone(), self.tokenizer.bytes.clone()))
     }
 }
 
-/// Rows of one id more than a sequence: of the training corpus without end, or of the validation corpus once, in order.
-fn rows(recipe: &Recipe, tokenizer: &RunTokenizer, training: bool) -> Result<RowStream, DataError> {
-    let mut corpus = recipe.data.clone();
-    if let (false, Some(validation)) = (training, &recipe.validation) {
-        corpus = validation.clone();
-        corpus.shuffle_buffer = 0;
-    }
+/// Rows of `corpus`, of one id more than a sequence: without end for training, once and in order otherwise.
+fn rows(
+    recipe: &Recipe,
+    corpus: CorpusConfig,
+    tokenizer: &RunTokenizer,
+    training: bool,
+) -> Result<RowStream, DataError> {
     let pad = tokenizer.pad_id();
     let (tokenizer, repair) = (tokenizer.tokenizer.clone(), recipe.tokenizer.clean);
     let encode: Encode = Arc::new(move |text| match repair {

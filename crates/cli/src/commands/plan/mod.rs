@@ -1,6 +1,7 @@
-//! `openelm plan`: what a geometry means, layer by layer.
+//! `openelm plan`: what a geometry means, layer by layer, and what training it takes.
 
 mod picture;
+mod training;
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use openelm::{Geometry, ModelConfig, Multipliers, Precision};
 use openelm_formats::atomic;
+use openelm_train::Recipe;
 use serde_json::{Value, json};
 
 /// Show the layers, sizes and memory of a model before it exists.
@@ -55,6 +57,19 @@ pub struct Arguments {
     /// Longest sequence
     #[arg(long, default_value_t = 2048)]
     context: usize,
+    /// Show what training by this recipe takes in memory instead
+    #[arg(
+        long,
+        value_name = "RECIPE",
+        conflicts_with_all = [
+            "name", "layers", "dim", "head_dim", "gqa_groups", "ffn", "heads", "ffn_divisor", "no_glu", "untied",
+            "no_qk_norm", "vocab_size", "context", "svg",
+        ]
+    )]
+    train: Option<PathBuf>,
+    /// Change a value of the recipe, for example train.batch_size=2
+    #[arg(long, value_name = "KEY=VALUE", requires = "train")]
+    set: Vec<String>,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -82,6 +97,10 @@ impl FromStr for MultiplierArgument {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
+    if let Some(path) = &arguments.train {
+        let text = training::plan(&Recipe::load(path, &arguments.set)?, arguments.json)?;
+        return Ok(stdout().write_all(text.as_bytes())?);
+    }
     let config = config(&arguments)?;
     let text = if arguments.json { format!("{:#}\n", to_json(&config)) } else { table(&config, arguments.context) };
     if let Some(path) = &arguments.svg {

@@ -1,0 +1,79 @@
+//! A run as lines, for files and pipes; the dashboard shows the rarer ones too.
+
+use std::time::{Duration, Instant};
+
+use indicatif::HumanDuration;
+use openelm_train::Recipe;
+use openelm_train::pretrain::Event;
+
+/// Prints lines to standard error.
+pub struct Lines {
+    every: u64,
+    clock: Clock,
+}
+
+impl Lines {
+    pub fn new(recipe: &Recipe) -> Self {
+        Self { every: recipe.log.every, clock: Clock::new(recipe.train.steps) }
+    }
+
+    pub fn show(&mut self, event: &Event) {
+        match event {
+            Event::Started { step, .. } => self.clock.start(*step),
+            Event::Step(entry) if entry.step % self.every == 0 => eprintln!(
+                "step {} of {}  loss {:.3}  lr {:.2e}  norm {:.2}  {:.0} tokens/s  {} left",
+                entry.step,
+                self.clock.steps,
+                entry.loss,
+                entry.lr,
+                entry.gradient_norm,
+                entry.tokens_per_second,
+                HumanDuration(self.clock.left(entry.step)),
+            ),
+            _ => {}
+        }
+        describe(event).iter().for_each(|line| eprintln!("{line}"));
+    }
+}
+
+/// What there is to say about an event that is no update.
+pub fn describe(event: &Event) -> Vec<String> {
+    match event {
+        Event::Started { config, from, .. } => {
+            let (millions, layers) = (config.parameters() as f64 / 1e6, config.layers.len());
+            let model = format!("{millions:.2} M parameters in {layers} layers, {} pieces", config.vocab_size);
+            let from = from.as_ref().map(|from| format!("going on from {}", from.display()));
+            [Some(model), from].into_iter().flatten().collect()
+        }
+        Event::Step(_) => Vec::new(),
+        Event::Validated(entry) => {
+            let (step, corpus, loss) = (entry.step, &entry.corpus, entry.validation_loss);
+            vec![format!("step {step}: loss on {corpus} {loss:.4}, perplexity {:.2}", loss.exp())]
+        }
+        Event::Sampled(entry) => vec![format!("step {}: {}{}", entry.step, entry.prompt, entry.text)],
+        Event::Saved(path) => vec![format!("saved {}", path.display())],
+    }
+}
+
+/// How long the rest of a run will take, by the mean since its start: updates are all alike.
+pub struct Clock {
+    pub steps: u64,
+    first: u64,
+    started: Instant,
+}
+
+impl Clock {
+    pub fn new(steps: u64) -> Self {
+        Self { steps, first: 0, started: Instant::now() }
+    }
+
+    /// Begins to measure at `step`.
+    pub fn start(&mut self, step: u64) {
+        (self.first, self.started) = (step, Instant::now());
+    }
+
+    pub fn left(&self, step: u64) -> Duration {
+        let made = step.saturating_sub(self.first).max(1);
+        self.started.elapsed().div_f64(made as f64).mul_f64(self.steps.saturating_sub(step) as f64)
+    }
+}

@@ -1,0 +1,158 @@
+//! What a training run takes in memory, reckoned from the recipe before its first step.
+
+use openelm::{Bytes, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
+
+use crate::Recipe;
+use crate::network::LOSS_ROWS;
+use crate::pretrain::PretrainError;
+
+/// Packed panels of the matrix products, blocks of attention and the like, on all threads.
+const WORKSPACE: u64 = 8 << 20;
+
+/// What is kept how in a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// Whether a block's activations are computed again in its backward pass instead of kept from its forward pass.
+    pub recompute: bool,
+    /// Whether the optimiser's moments are kept in bf16 instead of f32.
+    pub bf16_moments: bool,
+}
+
+/// What a training run takes in memory, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainingFootprint {
+    /// Master weights, f32.
+    pub weights: u64,
+    /// Gradients, f32.
+    pub gradients: u64,
+    /// First and second moments.
+    pub moments: u64,
+    /// What each layer's forward pass keeps for its backward pass.
+    pub layers: Vec<u64>,
+    /// The residual stream between the layers.
+    pub streams: u64,
+    /// The chunk of logits.
+    pub logits: u64,
+    /// Derivatives on the way through a block and what its operations need.
+    pub scratch: u64,
+    /// The copy of weights and moments that a checkpoint is written from, if it is written in the background, and a tensor that
+    /// is encoded.
+    pub snapshot: u64,
+    /// The copy of the weights that writes samples.
+    pub samples: u64,
+    /// Rows of the shuffle buffer, and those in a snapshot.
+    pub data: u64,
+}
+
+/// A run that the memory available does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this run takes {} of memory, but only {} are available; take a smaller train.batch_size (with more \
+     train.accumulation) or train.sequence_length, train.recompute = \"block\", \
+     checkpoint.background = false, or a smaller model",
+    Bytes(*.needed), Bytes(*.available)
+)]
+pub struct TrainingMemoryError {
+    /// Bytes needed.
+    pub needed: u64,
+    /// Bytes available.
+    pub available: u64,
+}
+
+impl TrainingFootprint {
+    /// The footprint of `recipe`, whose tokenizer is opened for the size of its vocabulary.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot be read or the geometry makes no model.
+    pub fn of(recipe: &Recipe) -> Result<Self, PretrainError> {
+        let tokenizer = Tokenizer::open(&Tokenizer::find(&recipe.tokenizer.path)?)?;
+        let config = recipe.model_config(tokenizer.vocab_size())?;
+        Ok(Self::new(&config, recipe))
+    }
+
+    /// The footprint of `recipe` with a model of the geometry `config`.
+    pub fn new(config: &ModelConfig, recipe: &Recipe) -> Self {
+        let (train, log, keeping) = (&recipe.train, &recipe.log, recipe.keeping());
+        let rows = wide(train.batch_size).saturating_mul(wide(train.sequence_length));
+        let parameters = wide(config.parameters());
+        let floats = |per_row: usize| rows.saturating_mul(4 * wide(per_row));
+        let widest = |size: &dyn Fn(&LayerConfig) -> usize| config.layers.iter().map(size).max().unwrap_or(0);
+        let layers = config.layers.iter().map(|layer| floats(kept_per_row(config, layer)));
+        let layers = match keeping.recompute {
+            true => layers.max().into_iter().collect(),
+            false => layers.collect(),
+        };
+        // Derivatives mirror a layer's activations; beside them the normed stream twice, and the derivative by the stream.
+        let query = |layer: &LayerConfig| layer.query_heads * config.head_dim;
+        let key = |layer: &LayerConfig| layer.kv_heads * config.head_dim;
+        let scratch = 2 * widest(&|layer| layer.ffn_dim)
+            + widest(&|layer| config.ffn_hidden_dim(layer))
+            + 2 * widest(&query)
+            + 2 * widest(&key)
+            + widest(&|layer| config.qkv_dim(layer))
+            + 3 * config.model_dim;
+        let loss_rows = rows.min(wide(LOSS_ROWS));
+        let weights = 4 * parameters;
+        let moments = if keeping.bf16_moments { weights } else { 2 * weights };
+        // A tensor is copied once more while it is encoded.
+        let largest = tensor_specs(config).iter().map(|spec| 4 * wide(spec.len())).max().unwrap_or(0);
+        let buffered = wide(recipe.data.shuffle_buffer).saturating_mul(4 * wide(train.sequence_length + 1));
+        Self {
+            weights,
+            gradients: weights,
+            moments,
+            layers,
+            streams: floats((config.layers.len() + 1) * config.model_dim),
+            logits: loss_rows * 4 * wide(config.vocab_size),
+            scratch: (floats(scratch) + loss_rows * 4 * wide(config.model_dim)).saturating_add(WORKSPACE),
+            snapshot: 2 * largest + if recipe.checkpoint.background { weights + moments } else { 0 },
+            samples: if log.sample_every > 0 { weights } else { 0 },
+            data: buffered.saturating_mul(2),
+        }
+    }
+
+    /// Each item with its name, in the order in which they are worth reading.
+    pub fn items(&self) -> Vec<(String, u64)> {
+        let mut items = vec![
+            ("weights".to_owned(), self.weights),
+            ("gradients".to_owned(), self.gradients),
+            ("moments".to_owned(), self.moments),
+            ("residual stream".to_owned(), self.streams),
+        ];
+        items.extend(self.layers.iter().enumerate().map(|(i, &bytes)| (format!("activations of layer {i}"), bytes)));
+        items.extend([
+            ("chunk of logits".to_owned(), self.logits),
+            ("scratch".to_owned(), self.scratch),
+            ("snapshot for checkpoints".to_owned(), self.snapshot),
+            ("model for samples".to_owned(), self.samples),
+            ("shuffle buffer".to_owned(), self.data),
+        ]);
+        items.retain(|(_, bytes)| *bytes > 0);
+        items
+    }
+
+    /// Bytes in all.
+    pub fn total(&self) -> u64 {
+        self.items().iter().fold(0, |total, (_, bytes)| total.saturating_add(*bytes))
+    }
+
+    /// Compares with the bytes that are available, for example [`openelm::available_memory`].
+    ///
+    /// # Errors
+    /// If more is needed; the message has the numbers.
+    pub fn check(&self, available: u64) -> Result<(), TrainingMemoryError> {
+        let needed = self.total();
+        if needed > available { Err(TrainingMemoryError { needed, available }) } else { Ok(()) }
+    }
+}
+
+/// Elements of [`openelm::block::Activations`] per row.
+fn kept_per_row(config: &ModelConfig, layer: &LayerConfig) -> usize {
+    let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
+    let hidden = config.ffn_hidden_dim(layer);
+    config.qkv_dim(layer) + 2 * query_dim + kv_dim + layer.query_heads + config.model_dim + hidden
+}
+
+fn wide(number: usize) -> u64 {
+    number as u64
+}

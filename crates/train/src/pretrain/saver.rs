@@ -1,0 +1,61 @@
+//! Checkpoints are written by a thread of their own while training goes on, or at once.
+
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+
+use crate::checkpoint::{CheckpointError, Checkpoints, Keep, Snapshot};
+
+/// Writes one checkpoint at a time.
+pub(super) struct Saver {
+    checkpoints: Checkpoints,
+    keep: Keep,
+    writing: Option<JoinHandle<Result<PathBuf, CheckpointError>>>,
+}
+
+impl Saver {
+    pub fn new(checkpoints: Checkpoints, keep: Keep) -> Self {
+        Self { checkpoints, keep, writing: None }
+    }
+
+    /// Begins to write `snapshot`, then removes the checkpoints that are not kept. Wait for the one before first: its
+    /// snapshot is still in memory.
+    pub fn begin(&mut self, snapshot: Snapshot<'static>) -> Result<(), CheckpointError> {
+        debug_assert!(self.writing.is_none(), "one checkpoint at a time");
+        let (checkpoints, keep) = (self.checkpoints.clone(), self.keep);
+        let write = move || {
+            let path = checkpoints.save(&snapshot)?;
+            drop(snapshot);
+            checkpoints.prune(keep)?;
+            Ok(path)
+        };
+        self.writing = Some(thread::Builder::new().name("checkpoint".to_owned()).spawn(write)?);
+        Ok(())
+    }
+
+    /// Writes `snapshot` here and now, without a copy of it. Wait for the one before first.
+    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+        let path = self.checkpoints.save(snapshot)?;
+        self.checkpoints.prune(self.keep)?;
+        Ok(path)
+    }
+
+    /// The checkpoint that was begun, if it is on the disk by now.
+    pub fn written(&mut self) -> Result<Option<PathBuf>, CheckpointError> {
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) { self.wait() } else { Ok(None) }
+    }
+
+    /// Waits for the checkpoint that was begun, if there is one.
+    pub fn wait(&mut self) -> Result<Option<PathBuf>, CheckpointError> {
+        let Some(writing) = self.writing.take() else { return Ok(None) };
+        writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(Some)
+    }
+}
+
+impl Drop for Saver {
+    /// Whatever ends the run, a checkpoint under way is finished. Why the run ends is already known.
+    fn drop(&mut self) {
+        if let Some(writing) = self.writing.take() {
+            let _ = writing.join();
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What may be chosen for memory or data, beside the plain way.
+
+#![allow(clippy::unwrap_used)]
+
+use openelm::Geometry;
+use openelm::kernels::Threads;
+use openelm_train::data::Batch;
+use openelm_train::{Accumulation, Keeping, LossOptions, OptimizerOptions, StepReport, Trainer, initialise};
+
+const TIME: usize = 70;
+
+fn trainer(keeping: Keeping) -> Trainer {
+    let config = Geometry { layers: 3, dim: 64, head_dim: 16, gqa_groups: 2, ffn_divisor: 16, ..Geometry::default() };
+    let config = config.build(100).unwrap();
+    let optimizer = OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    let loss = LossOptions { ignore: Some(99), z_weight: 1e-4 };
+    let parameters = initialise(&config, 1);
+    Trainer::new(config, parameters, Threads::new(2), loss, optimizer, Accumulation::Mean).keeping(keeping)
+}
+
+fn batch(step: u32) -> Batch {
+    let ids: Vec<u32> = (0..2 * TIME as u32).map(|i| (i * i + 7 * i * step) % 97).collect();
+    Batch {
+        targets: ids[1..].iter().copied().chain([3]).collect(),
+        inputs: ids,
+        document_starts: None,
+        sequences: 2,
+        time: TIME,
+    }
+}
+
+fn train(keeping: Keeping) -> (Vec<StepReport>, Vec<f32>) {
+    let mut trainer = trainer(keeping);
+    let reports = (0..5).map(|i| trainer.step(&[batch(i)], 1e-2)).collect();
+    (reports, trainer.parameters().values().to_vec())
+}
+
+#[test]
+fn blocks_computed_again_give_the_same_bits() {
+    assert_eq!(train(Keeping { recompute: true, ..Keeping::default() }), train(Keeping::default()));
+}
+
+#[test]
+fn separate_documents_in_a_row_teach_what_rows_of_their_own_teach() {
+    // Two documents of equal length in each row, and the same four documents as rows. Rotary positions are relative: where
+    // a document begins is of no consequence.
+    let (half, together) = (TIME / 2, batch(1));
+    let starts = |place: usize| if place % TIME < half { 0 } else { half as u32 };
+    let together = Batch { document_starts: Some((0..2 * TIME).map(starts).collect()), ..together };
+    let apart = Batch { document_starts: None, sequences: 4, time: half, ..together.clone() };
+    let mixed = Batch { document_starts: None, ..together.clone() };
+    let gradients = |batch: &Batch| {
+        let mut trainer = trainer(Keeping::default());
+        trainer.step(std::slice::from_ref(batch), 0.0);
+        trainer.gradients().values().to_vec()
+    };
+    let (together, apart, mixed) = (gradients(&together), gradients(&apart), gradients(&mixed));
+    let difference = |other: &[f32]| together.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(difference(&apart) < 2e-6, "gradients differ by {}", difference(&apart));
+    assert!(difference(&mixed) > 1e-4, "the case does not tell the two apart");
+}
