@@ -422,12 +422,14 @@ impl Recipe {
         }
     }
 
-    /// The model for a tokenizer of `vocab_size` pieces.
+    /// The model for a tokenizer of `vocab_size` pieces. With CoreNet's pipeline its embedding has a row for the id of the
+    /// padding, which is `vocab_size`, and as many more as make a multiple of 128.
     ///
     /// # Errors
     /// If the geometry makes no model.
     pub fn model_config(&self, vocab_size: usize) -> Result<ModelConfig, openelm::ConfigError> {
-        self.model.build(vocab_size)
+        let padded = self.data.parity.map(|_| (vocab_size + 1).next_multiple_of(128));
+        self.model.build(padded.unwrap_or(vocab_size))
     }
 }
 

@@ -47,7 +47,7 @@ fn batches() -> Vec<Batch> {
     let id = |batch: usize, i: usize| ((i * i * 31 + i * 7 + batch * 113) % 499 + 1) as u32;
     let batch = |batch: usize| {
         let rows: Vec<Vec<u32>> = (0..2).map(|row| (0..17).map(|i| id(batch, row * 17 + i)).collect()).collect();
-        let mut batch_ = Batch::from_rows(&rows);
+        let mut batch_ = Batch::from_rows(&rows.into_iter().map(Into::into).collect::<Vec<_>>());
         batch_.targets[16 + batch..].fill(0);
         batch_
     };

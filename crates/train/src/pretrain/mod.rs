@@ -37,7 +37,7 @@ use openelm_formats::atomic;
 use crate::Recipe;
 use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
 use crate::collective::{Alone, Collective, CollectiveError};
-use crate::data::{CorpusConfig, Counts, DataError, RowStream};
+use crate::data::{CorpusConfig, Counts, DataError, Encode, Row, RowStream};
 use crate::recipe::CheckpointRecipe;
 pub(crate) use curve::smoothed;
 pub use error::PretrainError;
@@ -85,8 +85,8 @@ pub struct Outcome {
     pub checkpoint: PathBuf,
     /// Times the corpus was read to its end.
     pub epochs: u64,
-    /// Documents and tokens read.
-    pub counts: Counts,
+    /// Documents and tokens read of each source, in the recipe's order.
+    pub counts: Vec<Counts>,
 }
 
 /// Trains as `recipe` says, from the newest checkpoint in its output folder or from the start. When `stop` becomes true
@@ -120,7 +120,7 @@ pub fn pretrain_on(
     }
     let tokenizer = RunTokenizer::open(recipe)?;
     let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
-    Team::new(recipe, config, threads, ranks)?.follow(&tokenizer, stop)?;
+    Team::new(recipe, config, &tokenizer, threads, ranks)?.follow(&tokenizer, stop)?;
     Ok(None)
 }
 
@@ -178,6 +178,11 @@ impl RunTokenizer {
         let file_name = if is_json { "tokenizer.json" } else { "tokenizer.model" }.to_owned();
         Ok(Self { tokenizer, file_name, sha256: checkpoint::sha256(&bytes), bytes: bytes.into() })
     }
+
+    /// The id behind the last piece, as in CoreNet: 32000 for LLaMA's.
+    fn pad_id(&self) -> u32 {
+        self.tokenizer.vocab_size() as u32
+    }
 }
 
 struct Run<'r> {
@@ -196,7 +201,7 @@ impl<'r> Run<'r> {
         let tokenizer = RunTokenizer::open(recipe)?;
         let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
         let stream = rows(recipe, recipe.data.clone(), &tokenizer, true)?;
-        let team = Team::new(recipe, config, threads.clone(), ranks)?;
+        let team = Team::new(recipe, config, &tokenizer, threads.clone(), ranks)?;
         let checkpoints = Checkpoints::open(checkpoints(recipe))?;
         checkpoints.tidy()?;
         let losses = SpikeDetector::default();
@@ -221,7 +226,16 @@ impl<'r> Run<'r> {
         let mut saver = Saver::new(self.checkpoints.clone(), Keep { newest: keep, every: keep_every });
         let mut since = (Instant::now(), self.tokens);
         while self.team.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
-            let mut entry = self.step(stop)?;
+            let mut entry = match self.step(stop) {
+                // The rows that could be read wait in the state; nothing else of the step came about.
+                Err(PretrainError::Data(e)) if self.team.trainer.steps() > 0 => {
+                    saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
+                    records.sync()?;
+                    watch(Event::Saved(saver.save(&self.snapshot()?)?));
+                    return Err(e.into());
+                }
+                entry => entry?,
+            };
             let step = entry.step;
             let last = step == recipe.train.steps;
             entry.tokens_per_second = (self.tokens - since.1) as f64 / since.0.elapsed().as_secs_f64();
@@ -264,21 +278,19 @@ impl<'r> Run<'r> {
         let step = self.team.trainer.steps();
         watch(Event::Saved(checkpoint.clone()));
         records.draw()?;
-        let (epochs, counts) = self.stream.progress();
+        let (epochs, counts) = (self.stream.epochs(), self.stream.counts());
         Ok(Outcome { step, finished: step >= recipe.train.steps, checkpoint, epochs, counts })
     }
 
     /// One update; the rate is left to the caller, who knows the time. An update that would spoil the model is not made.
     fn step(&mut self, stop: &AtomicBool) -> Result<StepEntry, PretrainError> {
         let train = &self.recipe.train;
-        let mut rows = Vec::with_capacity(train.accumulation);
-        for _ in 0..train.accumulation {
-            let batch = take(&mut self.stream, train.batch_size)?;
-            if batch.len() < train.batch_size {
-                return Err(DataError::Empty { tokens: train.sequence_length }.into());
-            }
-            rows.push(batch);
+        let count = train.batch_size * train.accumulation;
+        let rows = self.stream.take(count)?;
+        if rows.len() < count {
+            return Err(DataError::Empty { tokens: train.sequence_length }.into());
         }
+        let rows: Vec<&[Row]> = rows.chunks(train.batch_size).collect();
         let learning_rate = self.recipe.schedule().rounded(self.team.trainer.steps());
         let (mut losses, spike) = (self.losses, &self.recipe.spike);
         let report = self.team.step(&rows, stop, |report| {
@@ -302,7 +314,7 @@ impl<'r> Run<'r> {
         }
         self.losses = losses;
         self.tokens += report.loss.valid as u64;
-        let (epoch, _) = self.stream.progress();
+        let epoch = self.stream.epochs();
         let (step, tokens, lr) = (self.team.trainer.steps(), self.tokens, learning_rate);
         Ok(StepEntry { step, tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })
     }
@@ -328,24 +340,13 @@ fn rows(
     tokenizer: &RunTokenizer,
     training: bool,
 ) -> Result<RowStream, DataError> {
+    let pad = tokenizer.pad_id();
     let (tokenizer, repair) = (tokenizer.tokenizer.clone(), recipe.tokenizer.clean);
-    let encode = move |text: &str| match repair {
+    let encode: Encode = Arc::new(move |text| match repair {
         true => tokenizer.encode_with(&clean(text), true, true),
         false => tokenizer.encode_with(text, true, true),
-    };
-    RowStream::new(corpus, Box::new(encode), recipe.train.sequence_length + 1, recipe.train.seed, training)
-}
-
-/// The next `count` rows, fewer at the end.
-fn take(stream: &mut RowStream, count: usize) -> Result<Vec<Vec<u32>>, DataError> {
-    let mut rows = Vec::with_capacity(count);
-    while rows.len() < count {
-        match stream.next_row()? {
-            Some(row) => rows.push(row),
-            None => break,
-        }
-    }
-    Ok(rows)
+    });
+    RowStream::new(corpus, encode, recipe.train.sequence_length + 1, pad, recipe.train.seed, training)
 }
 
 fn mean(sums: LossSums) -> f64 {

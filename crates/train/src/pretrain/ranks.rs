@@ -13,16 +13,19 @@ use openelm::kernels::Threads;
 use super::{PretrainError, RunTokenizer, checkpoints};
 use crate::checkpoint;
 use crate::collective::{Collective, CollectiveError};
-use crate::data::Batch;
+use crate::data::{Batch, Packing, Row};
 use crate::recipe::Sharding;
 use crate::trainer::StepReport;
 use crate::{Distribution, LossOptions, Recipe, Trainer, initialise};
+
+/// Marks an id with which a document begins, where documents stay apart; no vocabulary is that large.
+const START: u32 = 1 << 31;
 
 /// What all ranks do next.
 enum Command<'a> {
     /// Go back to the checkpoint of this name.
     Load(Cow<'a, str>),
-    /// An update from these ids: all rows of all micro-batches.
+    /// An update from these ids, some with [`START`]: all rows of all micro-batches.
     Step(Cow<'a, [u32]>),
     /// Bring the moments together.
     Moments,
@@ -67,12 +70,14 @@ impl<'r> Team<'r> {
     pub fn new(
         recipe: &'r Recipe,
         config: ModelConfig,
+        tokenizer: &RunTokenizer,
         threads: Threads,
         ranks: Arc<dyn Collective>,
     ) -> Result<Self, PretrainError> {
         let shares = shares(recipe, ranks.ranks())?;
         let parameters = initialise(&config, recipe.train.seed);
-        let loss = LossOptions { ignore: None, z_weight: recipe.optimizer.z_loss };
+        let ignore = recipe.data.parity.map(|_| tokenizer.pad_id());
+        let loss = LossOptions { ignore, z_weight: recipe.optimizer.z_loss };
         let trainer = Trainer::new(config, parameters, threads, loss, recipe.optimizer(), recipe.accumulation());
         let sharded = recipe.train.sharding == Sharding::Optimizer;
         let trainer =
@@ -90,11 +95,18 @@ impl<'r> Team<'r> {
     /// was asked to stop.
     pub fn step(
         &mut self,
-        rows: &[Vec<Vec<u32>>],
+        rows: &[&[Row]],
         stop: &AtomicBool,
         accept: impl FnOnce(&StepReport) -> bool,
     ) -> Result<StepReport, CollectiveError> {
-        let ids: Vec<u32> = rows.iter().flatten().flatten().copied().collect();
+        let mut ids = Vec::new();
+        for row in rows.iter().copied().flatten() {
+            let first = ids.len();
+            ids.extend_from_slice(&row.ids);
+            for &start in row.starts.iter().flatten() {
+                ids[first + start as usize] |= START;
+            }
+        }
         self.send(&Command::Step(Cow::Borrowed(&ids)))?;
         self.update(&ids, stop, accept)
     }
@@ -138,7 +150,13 @@ impl<'r> Team<'r> {
         let train = &self.recipe.train;
         let (row, rank, ranks) = (train.sequence_length + 1, self.ranks.rank(), self.ranks.ranks());
         let mine = ids.len() / ranks;
-        let rows: Vec<Vec<u32>> = ids[rank * mine..][..mine].chunks(row).map(<[u32]>::to_vec).collect();
+        let separate = self.recipe.data.packing == Packing::Separate;
+        let unmarked = |ids: &[u32]| Row {
+            ids: ids.iter().map(|id| id & !START).collect(),
+            starts: separate
+                .then(|| (0..).zip(ids).filter(|(_, id)| *id & START != 0).map(|(place, _)| place).collect()),
+        };
+        let rows: Vec<Row> = ids[rank * mine..][..mine].chunks(row).map(unmarked).collect();
         let batches: Vec<Batch> = rows.chunks(train.batch_size).map(Batch::from_rows).collect();
         let learning_rate = self.recipe.schedule().rounded(self.trainer.steps()) as f32;
         let report = self.trainer.step_if(&batches, learning_rate, accept)?;

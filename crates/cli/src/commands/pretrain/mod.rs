@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use openelm::kernels::{Threads, limits};
 use openelm::{Bytes, available_memory};
+use openelm_train::data::Counts;
 use openelm_train::pretrain::{Event, pretrain_on};
 use openelm_train::{Recipe, TrainingFootprint};
 
@@ -32,14 +33,31 @@ pub struct Arguments {
     /// Print lines on a terminal too, instead of the dashboard
     #[arg(long)]
     plain: bool,
+    /// Prepare the data as another project does: documents cut and padded, files in its order, micro-batches summed
+    #[arg(long, value_enum)]
+    parity: Option<Parity>,
     #[command(flatten)]
     threads: ThreadOptions,
     #[command(flatten)]
     memory: MemoryOptions,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Parity {
+    Corenet,
+}
+
+impl Parity {
+    /// What it means in a recipe.
+    fn sets(self) -> impl Iterator<Item = String> {
+        let Self::Corenet = self;
+        ["data.parity=corenet", "tokenizer.clean=true", "train.accumulate=sum"].into_iter().map(str::to_owned)
+    }
+}
+
 pub fn run(arguments: Arguments) -> Result<()> {
-    let recipe = Recipe::load(&arguments.recipe, &arguments.set)?;
+    let sets: Vec<String> = arguments.parity.into_iter().flat_map(Parity::sets).chain(arguments.set).collect();
+    let recipe = Recipe::load(&arguments.recipe, &sets)?;
     let job = Job::join()?;
     let ranks = job.ranks();
     let memory = check_memory(&recipe, ranks.ranks(), &arguments.memory)?;
@@ -58,11 +76,26 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let (step, steps) = (outcome.step, recipe.train.steps);
     let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
     eprintln!("step {step} of {steps}: {state}");
-    let counts = outcome.counts;
-    eprintln!("read: {} documents, {} tokens, {} full epochs", counts.documents, counts.tokens, outcome.epochs);
+    for (source, counts) in recipe.data.sources.iter().zip(&outcome.counts) {
+        eprintln!("{}: {}", source.path, read(counts));
+    }
     eprintln!("curve: {}", recipe.output.join("loss.svg").display());
     println!("{}", outcome.checkpoint.display());
     Ok(())
+}
+
+/// What was read of a source, in words.
+fn read(counts: &Counts) -> String {
+    let mut text = format!("{} documents, {} tokens, {} full epochs", counts.documents, counts.tokens, counts.epochs);
+    let left_out = [
+        (counts.dropped, "too short"),
+        (counts.duplicates, "duplicates"),
+        (counts.damaged, "times the rest of a damaged file"),
+    ];
+    for (count, what) in left_out.into_iter().filter(|&(count, _)| count > 0) {
+        text.push_str(&format!("; left out: {count} {what}"));
+    }
+    text
 }
 
 /// Refuses a run that the machine cannot hold; otherwise says what it takes.
