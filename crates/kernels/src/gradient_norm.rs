@@ -4,12 +4,22 @@ use crate::Threads;
 use crate::simd::{dispatch, dot};
 
 /// Elements summed in `f32`; their sums are added in `f64`, in order.
-const BLOCK: usize = 4096;
+pub const BLOCK: usize = 4096;
 
 /// Sum of the squares of `x`, the same for any number of threads.
 pub fn sum_of_squares(threads: &Threads, x: &[f32]) -> f64 {
     let mut sums = vec![0.0f32; x.len().div_ceil(BLOCK)];
-    threads.for_each_chunk(&mut sums, 16, |task, sums| {
+    block_sums(threads, &mut sums, x);
+    sum(&sums)
+}
+
+/// Sum of the squares of each [`BLOCK`] of `x`, the last of which may be shorter.
+///
+/// # Panics
+/// If there are fewer `sums` than blocks.
+pub fn block_sums(threads: &Threads, sums: &mut [f32], x: &[f32]) {
+    let sums = &mut sums[..x.len().div_ceil(BLOCK)];
+    threads.for_each_chunk(sums, 16, |task, sums| {
         let blocks = x[task * 16 * BLOCK..].chunks(BLOCK);
         dispatch(
             #[inline(always)]
@@ -20,6 +30,10 @@ pub fn sum_of_squares(threads: &Threads, x: &[f32]) -> f64 {
             },
         );
     });
+}
+
+/// The sum over all blocks.
+pub fn sum(sums: &[f32]) -> f64 {
     sums.iter().map(|&sum| f64::from(sum)).sum()
 }
 

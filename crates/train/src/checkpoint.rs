@@ -21,6 +21,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::collective::CollectiveError;
 use crate::data::StreamState;
 use crate::parameters::Parameters;
 use crate::pretrain::SpikeDetector;
@@ -108,14 +109,17 @@ pub struct Snapshot<'t> {
 
 impl<'t> Snapshot<'t> {
     /// The weights and moments of `trainer` as they are; `tokenizer` is the name and content of the tokenizer's file.
-    pub fn new(trainer: &'t Trainer, state: RunState, tokenizer: (String, Arc<[u8]>)) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If another rank is gone, which keeps a part of the moments.
+    pub fn new(trainer: &'t Trainer, state: RunState, tokenizer: (String, Arc<[u8]>)) -> Result<Self, CollectiveError> {
+        Ok(Self {
             config: trainer.config().clone(),
             weights: Cow::Borrowed(trainer.parameters()),
-            moments: trainer.moments().map(|moments| Cow::Borrowed(moments.values())),
+            moments: trainer.moments()?,
             state,
             tokenizer,
-        }
+        })
     }
 
     /// Copies what is borrowed.
@@ -304,23 +308,24 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
     }
     let map = MappedFile::open(&path.join(OPTIMIZER)).map_err(at(&path.join(OPTIMIZER)))?;
     let moments = SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(format!("{OPTIMIZER}: {e}")))?;
-    let [weights, first, second] = trainer.restore(state.step);
+    let weights = trainer.restore(state.step);
+    let (mut places, mut start) = (Vec::new(), 0);
     for (spec, values) in weights.tensors_mut() {
         values.copy_from_slice(&loaded.tensor(&spec.name)?.to_f32());
+        places.push((spec.clone(), start));
+        start += values.len();
     }
-    let fill = |parameters: &mut Parameters, kind: &str| -> Result<(), CheckpointError> {
-        for (spec, values) in parameters.tensors_mut() {
-            let name = format!("{kind}.{}", spec.name);
-            let view = moments.tensor(&name).map_err(|e| damaged(format!("{OPTIMIZER}: {name}: {e}")))?;
-            if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
-                return Err(damaged(format!("{OPTIMIZER}: {name} has another shape than the weights")));
-            }
-            bytemuck::cast_slice_mut(values).copy_from_slice(view.data());
+    let moment = |kind: &str, spec: &TensorSpec| -> Result<Vec<f32>, CheckpointError> {
+        let name = format!("{kind}.{}", spec.name);
+        let view = moments.tensor(&name).map_err(|e| damaged(format!("{OPTIMIZER}: {name}: {e}")))?;
+        if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
+            return Err(damaged(format!("{OPTIMIZER}: {name} has another shape than the weights")));
         }
-        Ok(())
+        Ok(bytemuck::pod_collect_to_vec(view.data()))
     };
-    fill(first, "first")?;
-    fill(second, "second")?;
+    for (spec, start) in places {
+        trainer.restore_moments(start, &moment("first", &spec)?, &moment("second", &spec)?);
+    }
     Ok(state)
 }
 

@@ -5,6 +5,7 @@ use openelm::{Bytes, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
 use crate::Recipe;
 use crate::network::LOSS_ROWS;
 use crate::pretrain::PretrainError;
+use crate::recipe::Sharding;
 
 /// Packed panels of the matrix products, blocks of attention and the like, on all threads.
 const WORKSPACE: u64 = 8 << 20;
@@ -23,7 +24,7 @@ pub struct Keeping {
 pub struct TrainingFootprint {
     /// Master weights, f32.
     pub weights: u64,
-    /// Gradients, f32.
+    /// Gradients, f32, and sums of shares that wait for their neighbours.
     pub gradients: u64,
     /// First and second moments.
     pub moments: u64,
@@ -60,18 +61,19 @@ pub struct TrainingMemoryError {
 }
 
 impl TrainingFootprint {
-    /// The footprint of `recipe`, whose tokenizer is opened for the size of its vocabulary.
+    /// The footprint of `recipe` on the first of `ranks` ranks, whose tokenizer is opened for the size of its vocabulary.
     ///
     /// # Errors
     /// If the tokenizer cannot be read or the geometry makes no model.
-    pub fn of(recipe: &Recipe) -> Result<Self, PretrainError> {
+    pub fn of(recipe: &Recipe, ranks: usize) -> Result<Self, PretrainError> {
         let tokenizer = Tokenizer::open(&Tokenizer::find(&recipe.tokenizer.path)?)?;
         let config = recipe.model_config(tokenizer.vocab_size())?;
-        Ok(Self::new(&config, recipe))
+        Ok(Self::new(&config, recipe, ranks))
     }
 
-    /// The footprint of `recipe` with a model of the geometry `config`.
-    pub fn new(config: &ModelConfig, recipe: &Recipe) -> Self {
+    /// The footprint of `recipe` with a model of the geometry `config` on the first of `ranks` ranks, which keeps more than
+    /// the others: the data, and what checkpoints are written from.
+    pub fn new(config: &ModelConfig, recipe: &Recipe, ranks: usize) -> Self {
         let (train, log, keeping) = (&recipe.train, &recipe.log, recipe.keeping());
         let rows = wide(train.batch_size).saturating_mul(wide(train.sequence_length));
         let parameters = wide(config.parameters());
@@ -94,18 +96,25 @@ impl TrainingFootprint {
         let loss_rows = rows.min(wide(LOSS_ROWS));
         let weights = 4 * parameters;
         let moments = if keeping.bf16_moments { weights } else { 2 * weights };
+        let sharded = ranks > 1 && train.sharding == Sharding::Optimizer;
+        // The moments of all ranks come together, whether a copy is needed or not.
+        let snapshot = match recipe.checkpoint.background {
+            true => weights + moments,
+            false if sharded => moments,
+            false => 0,
+        };
         // A tensor is copied once more while it is encoded.
         let largest = tensor_specs(config).iter().map(|spec| 4 * wide(spec.len())).max().unwrap_or(0);
         let buffered = wide(recipe.data.shuffle_buffer).saturating_mul(4 * wide(train.sequence_length + 1));
         Self {
             weights,
-            gradients: weights,
-            moments,
+            gradients: weights * (1 + wide(levels(recipe, ranks))),
+            moments: if sharded { moments.div_ceil(wide(ranks)) } else { moments },
             layers,
             streams: floats((config.layers.len() + 1) * config.model_dim),
             logits: loss_rows * 4 * wide(config.vocab_size),
             scratch: (floats(scratch) + loss_rows * 4 * wide(config.model_dim)).saturating_add(WORKSPACE),
-            snapshot: 2 * largest + if recipe.checkpoint.background { weights + moments } else { 0 },
+            snapshot: 2 * largest + snapshot,
             samples: if log.sample_every > 0 { weights } else { 0 },
             data: buffered.saturating_mul(2),
         }
@@ -144,6 +153,12 @@ impl TrainingFootprint {
         let needed = self.total();
         if needed > available { Err(TrainingMemoryError { needed, available }) } else { Ok(()) }
     }
+}
+
+/// Levels of the tree in which one of `ranks` ranks sums its shares.
+fn levels(recipe: &Recipe, ranks: usize) -> usize {
+    let shares = recipe.train.shares.unwrap_or(ranks) / ranks.max(1);
+    shares.max(1).ilog2() as usize
 }
 
 /// Elements of [`openelm::block::Activations`] per row.

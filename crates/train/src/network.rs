@@ -81,18 +81,21 @@ impl Network {
         sums
     }
 
-    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) sums.
-    pub fn gradients(
+    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) sums. As soon
+    /// as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
+    /// layers, the layers from last to first, the embedding table.
+    pub fn gradients<'g>(
         &mut self,
         parameters: &Parameters,
-        gradients: &mut Parameters,
+        gradients: &'g mut Parameters,
         batch: &Batch,
         options: LossOptions,
         scale: f32,
+        ready: &mut dyn FnMut(usize, &'g mut [f32]),
     ) -> LossSums {
         let config = self.config.clone();
         let weights = parameters.weights(&config);
-        let mut gradients = gradients.gradients(&config);
+        let mut gradients = gradients.gradients();
         self.forward(&weights, batch, true);
         let sums = self.head(&weights, &mut gradients, batch, options, scale);
         let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
@@ -103,7 +106,8 @@ impl Network {
             span,
             document_starts: batch.document_starts.as_deref(),
         };
-        for (i, layer) in config.layers.iter().enumerate().rev() {
+        ready(gradients.tail.start, gradients.tail.values);
+        for ((i, layer), mut segment) in config.layers.iter().enumerate().zip(gradients.layers).rev() {
             let slot = if self.recompute { 0 } else { i };
             // The last block's activations are still there.
             if self.recompute && i + 1 < config.layers.len() {
@@ -117,16 +121,18 @@ impl Network {
                 &pass,
                 layer,
                 &weights.layers[i],
-                &mut gradients.layers[i],
+                &mut segment.layer(config.qk_norm),
                 &self.streams[i],
                 &self.kept[slot],
                 &mut self.stream,
                 &mut self.scratch,
                 &mut self.derivatives,
             );
+            ready(segment.start, segment.values);
         }
-        let dim = config.model_dim;
-        embedding::backward(&self.threads, gradients.embedding, &batch.inputs, &self.stream, dim, options.ignore);
+        let (dim, table) = (config.model_dim, gradients.embedding);
+        embedding::backward(&self.threads, table.values, &batch.inputs, &self.stream, dim, options.ignore);
+        ready(table.start, table.values);
         sums
     }
 
@@ -181,6 +187,8 @@ impl Network {
     ) -> LossSums {
         let (dim, vocabulary) = (self.config.model_dim, self.config.vocab_size);
         let mut sums = LossSums::default();
+        let (norm_gradient, head_gradient) = gradients.tail.norm_and_head();
+        let head_gradient = head_gradient.unwrap_or(gradients.embedding.values);
         // The derivative by the norm's output takes the place of that output, chunk by chunk.
         let mut dnormed = vec![0.0; LOSS_ROWS * dim];
         for_each_chunk(batch, |rows, targets| {
@@ -189,8 +197,7 @@ impl Network {
             linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
             let (ignore, z_weight) = (options.ignore, options.z_weight);
             sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, ignore, z_weight, scale);
-            let head = gradients.head.as_deref_mut().unwrap_or(gradients.embedding);
-            linear::backward_weight(&self.threads, head, &self.logits, normed, dim);
+            linear::backward_weight(&self.threads, head_gradient, &self.logits, normed, dim);
             let dnormed = &mut dnormed[..normed.len()];
             linear::backward_input(&self.threads, dnormed, &self.logits, weights.head, dim, false);
             normed.copy_from_slice(dnormed);
@@ -201,7 +208,7 @@ impl Network {
         rms_norm::backward(
             &self.threads,
             &mut self.stream,
-            gradients.norm,
+            norm_gradient,
             &self.scratch.normed,
             last,
             weights.norm,

@@ -1,6 +1,9 @@
 //! A model's numbers in one buffer: weights, gradients and moments share the layout, so that norms, clipping, optimiser
 //! and checkpoints are single passes over memory.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
 use openelm::{ModelConfig, TensorSpec, Weights, tensor_specs};
 use openelm_kernels::Matrix;
 use openelm_kernels::qk_norm_rope::QkNormGradients;
@@ -16,8 +19,7 @@ impl Parameters {
     /// Zeros for all tensors of `config`.
     pub fn zeros(config: &ModelConfig) -> Self {
         let specs = tensor_specs(config);
-        let length = specs.iter().map(TensorSpec::len).sum();
-        Self { specs, values: vec![0.0; length] }
+        Self { values: vec![0.0; length(&specs)], specs }
     }
 
     /// All values, tensor after tensor.
@@ -55,23 +57,91 @@ impl Parameters {
         Weights::in_order(config, self.tensors().map(|(_, values)| Matrix::F32(values)))
     }
 
-    /// The buffer as gradients of `config`, for which it was made.
-    pub(crate) fn gradients(&mut self, config: &ModelConfig) -> Gradients<'_> {
-        let mut tensors = self.tensors_mut().map(|(_, values)| values);
-        let mut next = || tensors.next().unwrap_or_default();
-        let embedding = next();
-        let layers = (0..config.layers.len())
-            .map(|_| LayerGradients {
-                attn_norm: next(),
-                qkv_proj: next(),
-                qk_norms: config.qk_norm.then(|| QkNormGradients { q: next(), k: next() }),
-                out_proj: next(),
-                ffn_norm: next(),
-                proj_1: next(),
-                proj_2: next(),
+    /// Where the tensors lie that a backward pass completes together: the embedding table, each layer, and what follows
+    /// the layers.
+    pub(crate) fn segments(&self) -> Vec<Range<usize>> {
+        let mut end = 0;
+        let segments = self.specs.chunk_by(together).map(|specs| {
+            let start = end;
+            end += length(specs);
+            start..end
+        });
+        segments.collect()
+    }
+
+    /// The buffer as gradients, segment by segment.
+    pub(crate) fn gradients(&mut self) -> Gradients<'_> {
+        let (mut start, mut rest) = (0, &mut self.values[..]);
+        let mut segments: VecDeque<_> = self
+            .specs
+            .chunk_by(together)
+            .map(|specs| {
+                let length = length(specs);
+                let (values, tail) = std::mem::take(&mut rest).split_at_mut(length);
+                rest = tail;
+                start += length;
+                Segment { start: start - length, specs, values }
             })
             .collect();
-        Gradients { embedding, layers, norm: next(), head: (!config.tied_embeddings).then(next) }
+        Gradients {
+            embedding: segments.pop_front().unwrap_or_default(),
+            tail: segments.pop_back().unwrap_or_default(),
+            layers: segments.into(),
+        }
+    }
+}
+
+/// Whether two neighbouring tensors belong to the same layer, or both to none.
+fn together(a: &TensorSpec, b: &TensorSpec) -> bool {
+    fn layer(spec: &TensorSpec) -> Option<&str> {
+        spec.name.strip_prefix("layers.")?.split('.').next()
+    }
+    layer(a) == layer(b)
+}
+
+fn length(specs: &[TensorSpec]) -> usize {
+    specs.iter().map(TensorSpec::len).sum()
+}
+
+/// Neighbouring tensors whose gradients are complete at the same time.
+#[derive(Default)]
+pub(crate) struct Segment<'a> {
+    /// Where it begins among all values.
+    pub start: usize,
+    specs: &'a [TensorSpec],
+    pub values: &'a mut [f32],
+}
+
+impl Segment<'_> {
+    /// Its tensors, in order.
+    fn tensors(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        let mut rest = &mut *self.values;
+        self.specs.iter().map(move |spec| {
+            let (values, tail) = std::mem::take(&mut rest).split_at_mut(spec.len());
+            rest = tail;
+            values
+        })
+    }
+
+    /// The tensors of a layer.
+    pub fn layer(&mut self, qk_norm: bool) -> LayerGradients<'_> {
+        let mut tensors = self.tensors();
+        let mut next = || tensors.next().unwrap_or_default();
+        LayerGradients {
+            attn_norm: next(),
+            qkv_proj: next(),
+            qk_norms: qk_norm.then(|| QkNormGradients { q: next(), k: next() }),
+            out_proj: next(),
+            ffn_norm: next(),
+            proj_1: next(),
+            proj_2: next(),
+        }
+    }
+
+    /// The last norm, and the output projection unless it is the embedding table.
+    pub fn norm_and_head(&mut self) -> (&mut [f32], Option<&mut [f32]>) {
+        let mut tensors = self.tensors();
+        (tensors.next().unwrap_or_default(), tensors.next())
     }
 }
 
@@ -88,9 +158,8 @@ pub(crate) struct LayerGradients<'a> {
 
 /// Where the derivatives by all weights are added.
 pub(crate) struct Gradients<'a> {
-    pub embedding: &'a mut [f32],
-    pub layers: Vec<LayerGradients<'a>>,
-    pub norm: &'a mut [f32],
-    /// `None` where the output projection is the embedding table.
-    pub head: Option<&'a mut [f32]>,
+    pub embedding: Segment<'a>,
+    pub layers: Vec<Segment<'a>>,
+    /// What follows the layers.
+    pub tail: Segment<'a>,
 }

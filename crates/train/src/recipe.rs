@@ -157,6 +157,14 @@ pub struct TrainRecipe {
     /// How micro-batches are put together: `mean` over all tokens, or `sum` of their means as in CoreNet.
     #[serde(default)]
     pub accumulate: AccumulateRecipe,
+    /// Parts in which an update's micro-batches are summed; as many as there are ranks where nothing is said. With the same
+    /// number the run is the same to the bit on any number of ranks. A rank with several parts keeps more gradients: one
+    /// copy for each time that its number of parts can be halved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<usize>,
+    /// What is kept by one rank instead of by all: nothing, or the `optimizer`'s moments (ZeRO-1).
+    #[serde(default)]
+    pub sharding: Sharding,
     /// Updates.
     pub steps: u64,
     /// What the backward pass computes again instead of keeping it: `none`, or each `block`.
@@ -190,6 +198,17 @@ pub enum AccumulateRecipe {
     Sum,
 }
 
+/// What ranks share out among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharding {
+    /// Nothing: each rank holds everything.
+    #[default]
+    None,
+    /// The moments: each rank updates a part of the weights (ZeRO-1).
+    Optimizer,
+}
+
 /// AdamW and what surrounds it; CoreNet's values where nothing is said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -206,11 +225,32 @@ pub struct OptimizerRecipe {
     pub clip: f32,
     /// Weight of the z-loss.
     pub z_loss: f32,
+    /// Precision in which the moments are kept between steps.
+    pub moments: MomentsRecipe,
+}
+
+/// Precision of the moments.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MomentsRecipe {
+    /// Single precision.
+    #[default]
+    F32,
+    /// Half the memory, three decimal digits.
+    BF16,
 }
 
 impl Default for OptimizerRecipe {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0, z_loss: 1e-4 }
+        Self {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            clip: 1.0,
+            z_loss: 1e-4,
+            moments: MomentsRecipe::F32,
+        }
     }
 }
 
@@ -326,6 +366,7 @@ impl Recipe {
         check(train.sequence_length > 0, "train.sequence_length", train.sequence_length, positive)?;
         check(train.batch_size > 0, "train.batch_size", train.batch_size, positive)?;
         check(train.accumulation > 0, "train.accumulation", train.accumulation, positive)?;
+        check(train.shares != Some(0), "train.shares", 0, positive)?;
         check(train.steps > 0, "train.steps", train.steps, positive)?;
         check(log.every > 0, "log.every", log.every, positive)?;
         check(log.validate_every > 0, "log.validate_every", log.validate_every, positive)?;
@@ -367,7 +408,10 @@ impl Recipe {
 
     /// What is kept how in memory.
     pub fn keeping(&self) -> Keeping {
-        Keeping { recompute: self.train.recompute == RecomputeRecipe::Block, bf16_moments: false }
+        Keeping {
+            recompute: self.train.recompute == RecomputeRecipe::Block,
+            bf16_moments: self.optimizer.moments == MomentsRecipe::BF16,
+        }
     }
 
     /// How micro-batches are put together.
@@ -378,12 +422,14 @@ impl Recipe {
         }
     }
 
-    /// The model for a tokenizer of `vocab_size` pieces.
+    /// The model for a tokenizer of `vocab_size` pieces. With CoreNet's pipeline its embedding has a row for the id of the
+    /// padding, which is `vocab_size`, and as many more as make a multiple of 128.
     ///
     /// # Errors
     /// If the geometry makes no model.
     pub fn model_config(&self, vocab_size: usize) -> Result<ModelConfig, openelm::ConfigError> {
-        self.model.build(vocab_size)
+        let padded = self.data.parity.map(|_| (vocab_size + 1).next_multiple_of(128));
+        self.model.build(padded.unwrap_or(vocab_size))
     }
 }
 

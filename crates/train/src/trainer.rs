@@ -1,14 +1,19 @@
 //! Weights, gradients, moments and the step that ties them together.
 
+use std::borrow::Cow;
+
 use openelm::ModelConfig;
-use openelm_kernels::adamw::{self, AdamW};
+use openelm_kernels::adamw::AdamW;
 use openelm_kernels::cross_entropy::LossSums;
 use openelm_kernels::{Threads, gradient_norm};
 
+use crate::collective::CollectiveError;
 use crate::data::Batch;
 use crate::memory::Keeping;
+use crate::moments::Moments;
 use crate::network::{LossOptions, Network};
 use crate::parameters::Parameters;
+use crate::reduction::{Distribution, Piece, Reduction};
 
 /// Settings of the optimiser that stay the same from step to step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,8 +57,11 @@ pub struct Trainer {
     network: Network,
     parameters: Parameters,
     gradients: Parameters,
-    first_moments: Parameters,
-    second_moments: Parameters,
+    /// Moments of what this rank updates, piece after piece.
+    moments: Moments,
+    keeping: Keeping,
+    pieces: Vec<Piece>,
+    reduction: Reduction,
     loss: LossOptions,
     optimizer: OptimizerOptions,
     accumulation: Accumulation,
@@ -70,11 +78,14 @@ impl Trainer {
         optimizer: OptimizerOptions,
         accumulation: Accumulation,
     ) -> Self {
-        Self {
+        let reduction = Reduction::new(&parameters, Distribution::default());
+        let mut trainer = Self {
             network: Network::new(config.clone(), threads.clone()),
             gradients: Parameters::zeros(&config),
-            first_moments: Parameters::zeros(&config),
-            second_moments: Parameters::zeros(&config),
+            moments: Moments::zeros(0, false),
+            keeping: Keeping::default(),
+            pieces: Vec::new(),
+            reduction,
             step: 0,
             config,
             threads,
@@ -82,13 +93,34 @@ impl Trainer {
             loss,
             optimizer,
             accumulation,
-        }
+        };
+        trainer.reset_moments();
+        trainer
     }
 
-    /// The same trainer, keeping in memory what `keeping` says.
+    /// The same trainer as one of the ranks of `distribution`, with moments of zero.
+    ///
+    /// # Panics
+    /// If the shares are no multiple of the ranks by a power of two.
+    #[must_use]
+    pub fn distributed(mut self, distribution: Distribution) -> Self {
+        self.reduction = Reduction::new(&self.parameters, distribution);
+        self.reset_moments();
+        self
+    }
+
+    fn reset_moments(&mut self) {
+        self.pieces = self.reduction.pieces(&self.parameters);
+        let length = self.pieces.last().map_or(0, |piece| piece.moments.end);
+        self.moments = Moments::zeros(length, self.keeping.bf16_moments);
+    }
+
+    /// The same trainer, keeping in memory what `keeping` says, with moments of zero.
     #[must_use]
     pub fn keeping(self, keeping: Keeping) -> Self {
-        Self { network: self.network.recompute(keeping.recompute), ..self }
+        let mut trainer = Self { network: self.network.recompute(keeping.recompute), keeping, ..self };
+        trainer.reset_moments();
+        trainer
     }
 
     /// Updates made so far.
@@ -101,50 +133,98 @@ impl Trainer {
         &self.parameters
     }
 
-    /// First and second moments of the gradients.
-    pub fn moments(&self) -> [&Parameters; 2] {
-        [&self.first_moments, &self.second_moments]
+    /// First and second moments of the gradients, in the order of the weights. Where each rank keeps a part of them, all
+    /// ranks must call this at the same step, and only rank 0 gets them; elsewhere they are empty.
+    ///
+    /// # Errors
+    /// If a rank is gone.
+    pub fn moments(&self) -> Result<[Cow<'_, [f32]>; 2], CollectiveError> {
+        let [first, second] = self.moments.widened();
+        match self.reduction.sharded() {
+            true => {
+                let gathered = |kept| self.reduction.gather_moments(kept).map(Cow::Owned);
+                Ok([gathered(&first)?, gathered(&second)?])
+            }
+            false => Ok([first, second]),
+        }
     }
 
-    /// Goes on from a checkpoint: gives the weights and both moments to be filled in, and sets the number of updates.
-    pub fn restore(&mut self, step: u64) -> [&mut Parameters; 3] {
+    /// Goes on from a checkpoint: gives the weights to be filled in, and sets the number of updates. The moments are set by
+    /// [`Trainer::restore_moments`].
+    pub fn restore(&mut self, step: u64) -> &mut Parameters {
         self.step = step;
-        [&mut self.parameters, &mut self.first_moments, &mut self.second_moments]
+        &mut self.parameters
     }
 
-    /// One update from all `micro_batches` at `learning_rate`.
-    pub fn step(&mut self, micro_batches: &[Batch], learning_rate: f32) -> StepReport {
+    /// Sets the first and second moments of the weights from number `start` on; what other ranks keep is passed over.
+    ///
+    /// # Panics
+    /// If the two differ in length.
+    pub fn restore_moments(&mut self, start: usize, first: &[f32], second: &[f32]) {
+        assert_eq!(first.len(), second.len(), "there are as many first as second moments");
+        let end = start + first.len();
+        for Piece { weights, moments, .. } in &self.pieces {
+            let known = weights.start.max(start)..weights.end.min(end);
+            if !known.is_empty() {
+                let kept = moments.start + known.start - weights.start..moments.start + known.end - weights.start;
+                let known = known.start - start..known.end - start;
+                self.moments.restore(kept.start, [&first[known.clone()], &second[known]]);
+            }
+        }
+    }
+
+    /// One update at `learning_rate` from all ranks' micro-batches, of which this rank has `micro_batches`: as many as
+    /// each other rank, and those that come after the ones of the ranks before it.
+    ///
+    /// # Errors
+    /// If another rank is gone; this trainer is of no use then.
+    pub fn step(&mut self, micro_batches: &[Batch], learning_rate: f32) -> Result<StepReport, CollectiveError> {
         self.step_if(micro_batches, learning_rate, |_| true)
     }
 
-    /// One update, unless `accept` refuses what it would be made of: weights, moments and the number of updates then stay as
-    /// they are, and the gradients can be looked at.
+    /// One update, unless `accept` of one of the ranks refuses what it would be made of: weights, moments and the number of
+    /// updates then stay as they are, and the gradients can be looked at.
+    ///
+    /// # Errors
+    /// As [`Trainer::step`].
     pub fn step_if(
         &mut self,
         micro_batches: &[Batch],
         learning_rate: f32,
         accept: impl FnOnce(&StepReport) -> bool,
-    ) -> StepReport {
-        let (loss, last) = self.accumulate(micro_batches);
-        let gradient_norm = gradient_norm::sum_of_squares(&self.threads, self.gradients.values()).sqrt();
-        let report = StepReport { loss, last, gradient_norm };
-        if !accept(&report) {
-            return report;
+    ) -> Result<StepReport, CollectiveError> {
+        let sums = self.reduction.gradients(
+            &mut self.network,
+            &self.parameters,
+            &mut self.gradients,
+            micro_batches,
+            self.loss,
+            self.accumulation,
+            &self.threads,
+        )?;
+        let gradient_norm = self.reduction.norm(&self.threads, self.gradients.values())?;
+        let mut loss = LossSums::default();
+        sums.iter().for_each(|&sum| loss += sum);
+        let report = StepReport { loss, last: sums.last().copied().unwrap_or_default(), gradient_norm };
+        if self.reduction.ranks().any(!accept(&report))? {
+            self.reduction.gather(self.gradients.values_mut())?;
+            return Ok(report);
         }
         let scale = match self.optimizer.clip {
             0.0 => 1.0,
             clip => gradient_norm::clip_scale(gradient_norm, clip),
         };
         self.step += 1;
-        let moments = self.first_moments.tensors_mut().zip(self.second_moments.tensors_mut());
-        let tensors = self.parameters.tensors_mut().zip(self.gradients.tensors()).zip(moments);
-        for (((spec, weights), (_, gradients)), ((_, first), (_, second))) in tensors {
+        for Piece { weights, moments, matrix } in &self.pieces {
             let OptimizerOptions { beta1, beta2, eps, weight_decay, .. } = self.optimizer;
-            let weight_decay = if spec.shape.len() > 1 { weight_decay } else { 0.0 };
+            let weight_decay = if *matrix { weight_decay } else { 0.0 };
             let options = AdamW { learning_rate, beta1, beta2, eps, weight_decay };
-            adamw::step(&self.threads, weights, gradients, first, second, &options, self.step, scale);
+            let gradients = &self.gradients.values()[weights.clone()];
+            let weights = &mut self.parameters.values_mut()[weights.clone()];
+            self.moments.update(&self.threads, moments.clone(), weights, gradients, &options, self.step, scale);
         }
-        report
+        self.reduction.gather(self.parameters.values_mut())?;
+        Ok(report)
     }
 
     /// Sums of the losses of `batch`, without an update.
@@ -152,26 +232,7 @@ impl Trainer {
         self.network.loss(&self.parameters, batch, self.loss)
     }
 
-    /// Fills `gradients` from all micro-batches.
-    fn accumulate(&mut self, micro_batches: &[Batch]) -> (LossSums, LossSums) {
-        self.gradients.values_mut().fill(0.0);
-        let counted = |batch: &Batch| batch.targets.iter().filter(|&&id| Some(id) != self.loss.ignore).count();
-        let total: usize = micro_batches.iter().map(counted).sum();
-        let (mut sums, mut last) = (LossSums::default(), LossSums::default());
-        for batch in micro_batches {
-            let tokens = match self.accumulation {
-                Accumulation::Mean => total,
-                Accumulation::SumOfMeans => counted(batch),
-            };
-            // A batch of nothing but padding has no loss.
-            let scale = 1.0 / tokens.max(1) as f32;
-            last = self.network.gradients(&self.parameters, &mut self.gradients, batch, self.loss, scale);
-            sums += last;
-        }
-        (sums, last)
-    }
-
-    /// The gradients of the last step, before clipping.
+    /// The gradients of the last step, before clipping; where the moments are shared out, only this rank's part.
     pub fn gradients(&self) -> &Parameters {
         &self.gradients
     }

@@ -71,7 +71,7 @@ fn losses_and_gradients_of_a_batch_with_padding() {
     let ignore = number(&expected["ignore_index"]) as u32;
     let mut trainer = trainer(Accumulation::Mean, ignore);
     let vocabulary = trainer.config().vocab_size;
-    let report = trainer.step(std::slice::from_ref(&batch), 0.0);
+    let report = trainer.step(std::slice::from_ref(&batch), 0.0).unwrap();
     let ignored = batch.targets.len() - report.loss.valid;
     assert_eq!(report.loss.valid as f64, number(&expected["valid_tokens"]));
     let valid = report.loss.valid as f64;
@@ -90,7 +90,7 @@ fn padding_among_the_inputs_teaches_the_embedding_nothing() {
     let mut trainer = trainer(Accumulation::Mean, ignore);
     let batch = batch(&arrays, 0);
     let vocabulary = trainer.config().vocab_size;
-    let report = trainer.step(std::slice::from_ref(&batch), 0.0);
+    let report = trainer.step(std::slice::from_ref(&batch), 0.0).unwrap();
     let ignored = batch.targets.len() - report.loss.valid;
     assert_near("total", total_loss(report.loss, ignored, vocabulary), arrays["total_loss"].values[0], 2e-5);
     let (_, embedding) = trainer.gradients().tensors().next().unwrap();
@@ -124,7 +124,7 @@ fn twenty_steps() {
         let learning_rate = schedule.rounded(i as u64);
         assert_eq!(learning_rate, number(&step["lr"]), "learning rate of step {i}");
         let batch = batch(&batches, i);
-        let report = trainer.step(std::slice::from_ref(&batch), learning_rate as f32);
+        let report = trainer.step(std::slice::from_ref(&batch), learning_rate as f32).unwrap();
         let loss = total_loss(report.loss, batch.targets.len() - report.loss.valid, vocabulary);
         loss_difference = loss_difference.max((loss - number(&step["total_loss"])).abs());
         let norm = number(&step["grad_norm"]);
@@ -149,7 +149,7 @@ fn accumulated_micro_batches_are_summed_in_parity_mode() {
     let count = number(&expected["accum_freq"]) as usize;
     for (i, step) in expected["steps"].as_array().unwrap().iter().enumerate() {
         let micro_batches: Vec<Batch> = (0..count).map(|k| batch(&batches, i * count + k)).collect();
-        let report = trainer.step(&micro_batches, number(&step["lr"]) as f32);
+        let report = trainer.step(&micro_batches, number(&step["lr"]) as f32).unwrap();
         let ignored = micro_batches[count - 1].targets.len() - report.last.valid;
         assert_near("total", total_loss(report.last, ignored, vocabulary), number(&step["total_loss"]), 2e-5);
         let norm = number(&step["grad_norm"]);

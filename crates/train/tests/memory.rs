@@ -59,11 +59,11 @@ fn steps_take_what_was_reckoned() {
     let accumulation = openelm_train::Accumulation::Mean;
     let mut trainer = Trainer::new(config.clone(), parameters, threads, loss, optimizer, accumulation);
     for _ in 0..2 {
-        trainer.step(std::slice::from_ref(&batch), 1e-3);
+        trainer.step(std::slice::from_ref(&batch), 1e-3).unwrap();
     }
     let taken = (ALLOCATOR.peak_usage() - before) as f64;
 
-    let footprint = TrainingFootprint::new(&config, &recipe);
+    let footprint = TrainingFootprint::new(&config, &recipe, 1);
     let reckoned = (footprint.total() - footprint.snapshot) as f64;
     assert!((taken / reckoned - 1.0).abs() < 0.1, "{taken} bytes taken, {reckoned} reckoned: {footprint:?}");
     drop(trainer);
@@ -87,7 +87,7 @@ fn a_whole_run_takes_what_was_reckoned() {
     ALLOCATOR.reset_peak_usage();
     pretrain(&recipe, Threads::new(2), &AtomicBool::new(false), &mut |_| ()).unwrap();
     let taken = (ALLOCATOR.peak_usage() - before) as f64;
-    let footprint = TrainingFootprint::of(&recipe).unwrap();
+    let footprint = TrainingFootprint::of(&recipe, 1).unwrap();
     let reckoned = footprint.total() as f64;
     assert!((taken / reckoned - 1.0).abs() < 0.1, "{taken} bytes taken, {reckoned} reckoned: {footprint:?}");
 }
@@ -96,7 +96,7 @@ fn a_whole_run_takes_what_was_reckoned() {
 fn every_choice_of_a_recipe_is_in_the_sum() {
     let footprint = |sets: &[&str]| {
         let recipe = recipe(sets);
-        TrainingFootprint::new(&recipe.model_config(4000).unwrap(), &recipe)
+        TrainingFootprint::new(&recipe.model_config(4000).unwrap(), &recipe, 1)
     };
     let plain = footprint(&[]);
     let config = recipe(&[]).model_config(4000).unwrap();
@@ -121,8 +121,8 @@ fn every_choice_of_a_recipe_is_in_the_sum() {
 
 #[test]
 fn a_recipe_whose_tokenizer_is_missing_is_named() {
-    let missing = TrainingFootprint::of(&recipe(&[])).unwrap_err().to_string();
+    let missing = TrainingFootprint::of(&recipe(&[]), 1).unwrap_err().to_string();
     assert!(missing.contains("unused"), "{missing}");
     let path = format!("tokenizer.path={}", golden("tokenizer_small/tokenizer.model").display());
-    assert!(TrainingFootprint::of(&recipe(&[&path])).unwrap().total() > 0);
+    assert!(TrainingFootprint::of(&recipe(&[&path]), 1).unwrap().total() > 0);
 }

@@ -302,3 +302,52 @@ fn old_checkpoints_stay_at_every_so_many_updates() {
     kept.sort();
     assert_eq!(kept, ["step-00000006", "step-00000012"]);
 }
+
+#[test]
+fn a_file_that_cannot_be_read_ends_the_run_with_its_state_saved() {
+    let books = Run::new();
+    let recipe = |name: &str| {
+        let output = format!("output={}", books.folder.path().join(name).display());
+        books.recipe(&[&output, "data.shuffle_buffer=2", "train.accumulation=1"])
+    };
+    let expected = contents(&run(&recipe("undisturbed")).unwrap().checkpoint);
+    let mut saved = 0;
+    for book in 0..3 {
+        let path = books.folder.path().join(format!("book{book}.txt"));
+        let whole = fs::read(&path).unwrap();
+        let damaged = [&whole[..whole.len() - 1], b"\xff"].concat();
+        fs::write(&path, damaged).unwrap();
+        let recipe = recipe(&format!("out{book}"));
+        let message = run(&recipe).unwrap_err().to_string();
+        assert!(message.contains(&format!("book{book}.txt")) && message.contains("not UTF-8"), "{message}");
+        saved += usize::from(fs::read_dir(recipe.output.join("checkpoints")).unwrap().count() > 0);
+        fs::write(&path, whole).unwrap();
+        assert_eq!(contents(&run(&recipe).unwrap().checkpoint), expected, "book {book}");
+    }
+    assert_eq!(saved, 2, "all but the book that comes first");
+}
+
+#[test]
+fn the_data_of_corenet_is_padded_and_padding_is_not_learnt() {
+    let books = Run::new();
+    let outcome = run(&books.recipe(&[
+        "data.parity=corenet",
+        "train.sequence_length=600",
+        "train.steps=2",
+        "schedule.warmup_steps=1",
+    ]));
+    let outcome = outcome.unwrap();
+    let config = fs::read_to_string(outcome.checkpoint.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["vocab_size"], 2048 + 128, "room for the padding");
+    let (step, counts) = (outcome.step, outcome.counts[0]);
+    assert_eq!((step, counts.documents), (2, 12), "a row for each book");
+    let log = fs::read_to_string(books.out("log.jsonl")).unwrap();
+    let steps = log.lines().filter_map(|line| match serde_json::from_str(line).unwrap() {
+        Entry::Step(entry) => Some(entry),
+        _ => None,
+    });
+    let last = steps.last().unwrap();
+    // Of a row all ids but the first are targets.
+    assert_eq!(last.tokens, counts.tokens - counts.documents);
+}

@@ -112,9 +112,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 
 fn train(arguments: Train) -> Result<()> {
     let Train { corpus, output, vocab_size, text_key, format, clean: repair } = arguments;
-    let source = |path| Source { path, text_key: text_key.clone(), format };
-    let sources = corpus.into_iter().map(source).collect();
-    let corpus = CorpusConfig { sources, min_characters: 0, min_tokens: 0, shuffle_buffer: 0 };
+    let source = |path| Source { text_key: text_key.clone(), format, ..Source::new(path) };
+    let corpus = CorpusConfig::new(corpus.into_iter().map(source).collect());
     let bar = indicatif::ProgressBar::new_spinner();
     let texts = documents(&corpus)?.map(|document| {
         let document = document?;

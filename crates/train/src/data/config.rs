@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::DataError;
+
 /// A corpus: files and what to do with their documents.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +20,92 @@ pub struct CorpusConfig {
     /// Rows among which the next one is drawn; 0 keeps the order of the files. Each takes 4 bytes per token of memory.
     #[serde(default = "default_shuffle_buffer")]
     pub shuffle_buffer: usize,
+    /// Whether a token may attend to the documents before its own in the row.
+    #[serde(default)]
+    pub packing: Packing,
+    /// Whether documents whose text occurred before, to the byte, are left out. Costs a pass over the corpus at the start.
+    #[serde(default)]
+    pub deduplicate: bool,
+    /// What to do with a damaged file.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// Another project's pipeline in the place of this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parity: Option<Parity>,
+    /// Threads that turn text into token ids ahead of the trainer; the rows do not depend on it.
+    #[serde(default = "default_workers")]
+    pub workers: usize,
+}
+
+impl CorpusConfig {
+    /// All documents of `sources`, in packed rows.
+    pub fn new(sources: Vec<Source>) -> Self {
+        Self {
+            sources,
+            min_characters: 0,
+            min_tokens: 0,
+            shuffle_buffer: default_shuffle_buffer(),
+            packing: Packing::default(),
+            deduplicate: false,
+            on_error: OnError::default(),
+            parity: None,
+            workers: default_workers(),
+        }
+    }
+
+    /// Whether the sources are mixed by weights.
+    ///
+    /// # Errors
+    /// If only some have a weight, or one is not a positive number.
+    pub(super) fn is_weighted(&self) -> Result<bool, DataError> {
+        let weights: Vec<f64> = self.sources.iter().filter_map(|source| source.weight).collect();
+        let wrong = |reason: String| Err(DataError::Weights { reason });
+        if let Some(weight) = weights.iter().find(|&&weight| !(weight > 0.0 && weight.is_finite())) {
+            return wrong(format!("a weight is {weight}; it must be a positive number"));
+        }
+        if self.parity.is_some() && !weights.is_empty() {
+            return wrong("CoreNet's pipeline knows no weights; take them out or leave parity away".to_owned());
+        }
+        match weights.len() {
+            0 => Ok(false),
+            given if given == self.sources.len() => Ok(true),
+            given => wrong(format!("{given} of {} sources have a weight; give all of them one", self.sources.len())),
+        }
+    }
+}
+
+/// How documents share a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// Tokens attend to everything before them in the row.
+    #[default]
+    Joined,
+    /// Tokens attend to their own document only.
+    Separate,
+}
+
+/// What to do with a damaged file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// The run stops with its state saved.
+    #[default]
+    Stop,
+    /// The rest of the file is passed over and counted.
+    Skip,
+}
+
+/// Whose pipeline is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parity {
+    /// CoreNet: one row per piece of at most 2048 words, cut or padded; files shuffled as its Python does.
+    CoreNet,
+}
+
+fn default_workers() -> usize {
+    1
 }
 
 fn default_shuffle_buffer() -> usize {
@@ -28,14 +116,29 @@ fn default_shuffle_buffer() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// A file or a pattern such as `shards/*.jsonl.zst` or `books/**/*.md`; relative to the current folder.
+    /// A file or a pattern such as `shards/*.jsonl.zst` or `books/**/*.md`; relative to the current folder. With
+    /// `file_id_range` it holds `{file_id}`, or `{file_id:05d}` for five digits.
     pub path: String,
+    /// The numbers that stand for `{file_id}`: from the first up to, not including, the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_id_range: Option<[u64; 2]>,
+    /// Share of the tokens that come from here, relative to the other sources' weights; sources without weights are read
+    /// as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
     /// Key or column that holds a document's text.
     #[serde(default = "default_text_key")]
     pub text_key: String,
     /// What the files are, where their names do not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
+}
+
+impl Source {
+    /// The files that match `path`, their format told by their names, their texts under `text`.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self { path: path.into(), file_id_range: None, weight: None, text_key: default_text_key(), format: None }
+    }
 }
 
 fn default_text_key() -> String {

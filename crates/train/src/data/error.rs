@@ -43,6 +43,21 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
+    /// Weights that make no mix.
+    #[error("the sources cannot be mixed: {reason}")]
+    Weights {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A thread that could not be started, or that ended before its work was done.
+    #[error("the corpus cannot be read further: {reason}")]
+    Worker {
+        /// What happened.
+        reason: String,
+    },
+    /// A source without a single document.
+    #[error("the files of the corpus, or of one of its weighted sources, hold no document; check their paths")]
+    NoDocuments,
     /// A corpus without a single row to train on.
     #[error("the corpus yields no row of {tokens} tokens after filtering; bring more text or shorten sequence_length")]
     Empty {

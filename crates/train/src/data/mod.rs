@@ -1,7 +1,9 @@
 //! From shards to batches.
 //!
 //! ```text
-//! files (shuffled per epoch) -> documents -> filters -> token ids -> rows of T + 1 -> shuffle buffer -> batches
+//! reader:  files (shuffled per epoch) -> documents, without duplicates
+//! workers: filters -> token ids
+//! stream:  mix of the sources -> rows of T + 1 -> shuffle buffer -> batches
 //! ```
 //!
 //! Everything is streamed: memory does not grow with the corpus. The position is exact to the row, so that a resumed run
@@ -9,20 +11,26 @@
 
 mod batch;
 mod config;
+mod corenet;
+mod duplicates;
+mod encoder;
 mod error;
 mod filter;
 mod jsonl;
 mod lines;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod pipeline;
+mod reader;
 mod shards;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod text;
 
-pub use batch::Batch;
-pub use config::{CorpusConfig, Format, Source};
+pub use batch::{Batch, Row};
+pub use config::{CorpusConfig, Format, OnError, Packing, Parity, Source};
+pub use encoder::{Counts, Encode};
 pub use error::DataError;
 pub use shards::{Shards, documents};
-pub use stream::{Counts, RowStream, StreamState};
+pub use stream::{RowStream, StreamState};

@@ -21,6 +21,7 @@ struct Shard {
     bytes: u64,
     format: Format,
     text_key: String,
+    source: usize,
 }
 
 /// What a checkpoint remembers of a file.
@@ -37,20 +38,21 @@ impl Shards {
     /// If a source matches no file, or the format of one cannot be told.
     pub fn find(config: &CorpusConfig) -> Result<Self, DataError> {
         let mut files = Vec::new();
-        for source in &config.sources {
-            let pattern = &source.path;
-            let matches = glob::glob(pattern)
-                .map_err(|e| DataError::Pattern { pattern: pattern.clone(), reason: e.to_string() })?;
-            let before = files.len();
-            for path in matches {
-                let path =
-                    path.map_err(|e| DataError::File { path: e.path().to_owned(), reason: e.error().to_string() })?;
-                if path.is_file() {
-                    files.push(Shard::new(path, source)?);
+        for (index, source) in config.sources.iter().enumerate() {
+            for pattern in patterns(source)? {
+                let matches = glob::glob(&pattern)
+                    .map_err(|e| DataError::Pattern { pattern: pattern.clone(), reason: e.to_string() })?;
+                let before = files.len();
+                for path in matches {
+                    let path =
+                        path.map_err(|e| DataError::File { path: e.path().to_owned(), reason: e.error().to_string() })?;
+                    if path.is_file() {
+                        files.push(Shard::new(path, source, index)?);
+                    }
                 }
-            }
-            if files.len() == before {
-                return Err(DataError::NoFiles { pattern: pattern.clone() });
+                if files.len() == before {
+                    return Err(DataError::NoFiles { pattern });
+                }
             }
         }
         if files.is_empty() {
@@ -78,6 +80,11 @@ impl Shards {
         self.files.iter().map(|file| Mark { path: file.path.clone(), bytes: file.bytes }).collect()
     }
 
+    /// The source that each file belongs to.
+    pub(super) fn sources(&self) -> impl Iterator<Item = usize> {
+        self.files.iter().map(|file| file.source)
+    }
+
     /// Opens the file at `index`.
     pub(super) fn open(&self, index: usize) -> Result<Documents, DataError> {
         let Shard { path, format, text_key, .. } = &self.files[index];
@@ -96,13 +103,36 @@ impl Shards {
 }
 
 impl Shard {
-    fn new(path: PathBuf, source: &Source) -> Result<Self, DataError> {
+    fn new(path: PathBuf, source: &Source, index: usize) -> Result<Self, DataError> {
         let metadata = path.metadata();
         let metadata = metadata.map_err(|e| DataError::File { path: path.clone(), reason: e.to_string() })?;
         let format = source.format.or_else(|| format_of(&path));
         let format = format.ok_or_else(|| DataError::UnknownFormat { path: path.clone() })?;
-        Ok(Self { path, bytes: metadata.len(), format, text_key: source.text_key.clone() })
+        Ok(Self { path, bytes: metadata.len(), format, text_key: source.text_key.clone(), source: index })
     }
+}
+
+/// The pattern of `source`, or one for each of its numbers.
+fn patterns(source: &Source) -> Result<Vec<String>, DataError> {
+    let pattern = &source.path;
+    let wrong = |reason: &str| DataError::Pattern { pattern: pattern.clone(), reason: reason.to_owned() };
+    let Some([first, end]) = source.file_id_range else {
+        let has_number = pattern.contains("{file_id");
+        return if has_number { Err(wrong("it needs file_id_range")) } else { Ok(vec![pattern.clone()]) };
+    };
+    let field = pattern.split_once("{file_id").and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
+    let (before, (spec, after)) = field.ok_or_else(|| wrong("file_id_range is given, but it holds no {file_id}"))?;
+    let digits = match spec {
+        "" => Some(0),
+        _ => spec.strip_prefix(":0").and_then(|spec| spec.strip_suffix('d')).and_then(|digits| digits.parse().ok()),
+    };
+    let digits: u8 =
+        digits.ok_or_else(|| wrong("a number is written {file_id} or, with five digits, {file_id:05d}"))?;
+    if first >= end {
+        return Err(wrong("file_id_range is empty"));
+    }
+    let digits = usize::from(digits);
+    Ok((first..end).map(|id| format!("{before}{id:0digits$}{after}")).collect())
 }
 
 /// The format that a file's name tells, with or without `.gz` or `.zst` behind it.

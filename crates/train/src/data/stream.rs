@@ -1,113 +1,139 @@
 //! Rows of token ids from a corpus, without end or once.
 
-use rand::seq::SliceRandom;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::filter::normalised_length;
-use super::shards::{Documents, Mark};
-use super::{CorpusConfig, DataError, Shards};
-
-/// Turns a document into token ids, BOS and EOS included.
-pub type Encode = Box<dyn Fn(&str) -> Vec<u32> + Send>;
-
-/// What was read so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Documents that passed the filters.
-    pub documents: u64,
-    /// Documents that a filter dropped.
-    pub dropped: u64,
-    /// Token ids of the documents that passed.
-    pub tokens: u64,
-}
+use super::duplicates::Duplicates;
+use super::encoder::{Counts, Encode, Encoded, Encoder, Pieces};
+use super::pipeline::Pipeline;
+use super::reader::{Lane, Order, Position};
+use super::shards::Mark;
+use super::{CorpusConfig, DataError, Packing, Row, Shards, corenet};
 
 /// The exact position in a corpus, to be kept in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StreamState {
     files: Vec<Mark>,
-    epoch: u64,
-    /// Place in the epoch's order of files.
-    file: usize,
-    /// Documents of that file that were read.
-    document: u64,
-    /// Ids that are not in a row yet.
-    carry: Vec<u32>,
-    buffer: Vec<Vec<u32>>,
+    lanes: Vec<Position>,
+    /// Ids that are not in a row yet, less than a row.
+    carry: Row,
+    /// Rows in the order of the documents.
+    ready: VecDeque<Row>,
+    buffer: Vec<Row>,
+    /// Rows that were drawn, but not given out because a later one could not be read.
+    drawn: VecDeque<Row>,
     random: ChaCha8Rng,
-    counts: Counts,
+    /// Of each source.
+    counts: Vec<Counts>,
 }
 
-/// Packed rows: documents follow each other without gaps, and each row begins with the last id of the one before, so
-/// that every id is predicted once.
+/// Rows of a corpus. Packed, documents follow each other without gaps, and each row begins with the last id of the one
+/// before, so that every id is predicted once; with CoreNet's pipeline each piece of a document has a row of its own.
+///
+/// Sources with weights are mixed by tokens: the next document comes from the source that is furthest behind its share.
 pub struct RowStream {
-    shards: Shards,
     config: CorpusConfig,
     encode: Encode,
     length: usize,
-    seed: u64,
-    endless: bool,
-    order: Vec<usize>,
-    open: Option<Documents>,
+    /// What fills up a row of CoreNet's pipeline.
+    pad: Option<u32>,
+    /// Words of a piece in CoreNet's pipeline.
+    words: usize,
+    lanes: Vec<Lane>,
+    /// The source of each file.
+    sources: Vec<usize>,
+    pipeline: Option<Pipeline>,
     state: StreamState,
 }
 
 impl RowStream {
     /// Rows of `length` ids from the corpus `config`. An `endless` stream begins anew at the end, with the files in
-    /// another order that `seed` and the number of the epoch decide; otherwise the files come once, in order.
+    /// another order that `seed` and the number of the epoch decide; otherwise the files come once, in order, whatever
+    /// their weights. `pad` fills up the rows of CoreNet's pipeline and has no other use.
     ///
     /// # Errors
-    /// If the files cannot be found.
+    /// If the files cannot be found, or the weights make no mix.
     pub fn new(
         config: CorpusConfig,
         encode: Encode,
         length: usize,
+        pad: u32,
         seed: u64,
         endless: bool,
     ) -> Result<Self, DataError> {
-        let shards = Shards::find(&config)?;
-        let mut stream = Self {
-            state: StreamState {
-                files: shards.marks(),
-                epoch: 0,
-                file: 0,
-                document: 0,
-                carry: Vec::new(),
-                buffer: Vec::new(),
-                random: ChaCha8Rng::seed_from_u64(seed),
-                counts: Counts::default(),
-            },
-            order: Vec::new(),
-            open: None,
-            shards,
-            config,
-            encode,
-            length,
-            seed,
-            endless,
+        let shards = Arc::new(Shards::find(&config)?);
+        let duplicates = match config.deduplicate {
+            true => Duplicates::find(&shards, config.on_error)?,
+            false => Duplicates::default(),
         };
-        stream.shuffle_files();
-        Ok(stream)
+        let duplicates = Arc::new(duplicates);
+        let sources: Vec<usize> = shards.sources().collect();
+        let lane = |lane: usize, files: Vec<usize>| Lane {
+            shards: shards.clone(),
+            files,
+            order: match (endless, config.parity) {
+                (false, _) => Order::Once,
+                (true, Some(_)) => Order::CoreNet,
+                (true, None) => Order::Shuffled { seed, lane: lane as u64 },
+            },
+            on_error: config.on_error,
+            duplicates: duplicates.clone(),
+        };
+        let all = 0..shards.len();
+        let lanes: Vec<Lane> = match config.is_weighted()? && endless {
+            true => (0..config.sources.len())
+                .map(|source| lane(source, all.clone().filter(|&file| sources[file] == source).collect()))
+                .collect(),
+            false => vec![lane(0, all.collect())],
+        };
+        let state = StreamState {
+            files: shards.marks(),
+            lanes: vec![Position::default(); lanes.len()],
+            carry: Row { ids: Vec::new(), starts: (config.packing == Packing::Separate).then(Vec::new) },
+            ready: VecDeque::new(),
+            buffer: Vec::new(),
+            drawn: VecDeque::new(),
+            random: ChaCha8Rng::seed_from_u64(seed),
+            counts: vec![Counts::default(); config.sources.len()],
+        };
+        let pad = config.parity.map(|_| pad);
+        Ok(Self { config, encode, length, pad, words: corenet::WORDS, lanes, sources, pipeline: None, state })
     }
 
-    /// The position behind the row given out last.
+    /// With CoreNet's pipeline, pieces of at most `words` words instead of 2048.
+    #[cfg(test)]
+    pub(super) fn pieces_of(self, words: usize) -> Self {
+        Self { words, ..self }
+    }
+
+    /// The position behind the row given out last. It does not depend on the number of workers.
     pub fn state(&self) -> &StreamState {
         &self.state
     }
 
-    /// Epochs completed and documents read so far.
-    pub fn progress(&self) -> (u64, Counts) {
-        (self.state.epoch, self.state.counts)
+    /// Times that all of the corpus was read.
+    pub fn epochs(&self) -> u64 {
+        self.state.lanes.iter().map(|lane| lane.epoch).min().unwrap_or_default()
+    }
+
+    /// What was read so far of each source, in the order of the recipe.
+    pub fn counts(&self) -> Vec<Counts> {
+        let epoch = |source: usize| self.state.lanes.get(source).unwrap_or(&self.state.lanes[0]).epoch;
+        let counts = self.state.counts.iter().enumerate();
+        counts.map(|(source, &counts)| Counts { epochs: epoch(source), ..counts }).collect()
     }
 
     /// Goes on from `state`.
     ///
     /// # Errors
-    /// If the files are not those that the state was made with, or cannot be read.
+    /// If the files are not those that the state was made with.
     pub fn restore(&mut self, state: StreamState) -> Result<(), DataError> {
-        let now = self.shards.marks();
-        if let Some((was, is)) = state.files.iter().zip(&now).find(|(was, is)| was != is) {
+        let now = &self.state.files;
+        if let Some((was, is)) = state.files.iter().zip(now).find(|(was, is)| was != is) {
             let (was, is, bytes) = (was.path.display(), is.path.display(), (was.bytes, is.bytes));
             let change = format!("{was} of {} bytes is now {is} of {} bytes", bytes.0, bytes.1);
             return Err(DataError::Changed { change });
@@ -116,111 +142,125 @@ impl RowStream {
             let change = format!("it had {} files and has {} now", state.files.len(), now.len());
             return Err(DataError::Changed { change });
         }
-        if let Some(row) = state.buffer.iter().find(|row| row.len() != self.length) {
-            let change = format!("its rows were of {} tokens and are of {} now", row.len(), self.length);
+        let sources = (state.lanes.len(), state.counts.len());
+        if sources != (self.state.lanes.len(), self.state.counts.len()) {
+            let change = "its sources were mixed in another way".to_owned();
+            return Err(DataError::Changed { change });
+        }
+        if state.carry.starts.is_some() != self.state.carry.starts.is_some() {
+            let change = "packing was another one".to_owned();
+            return Err(DataError::Changed { change });
+        }
+        let mut rows = state.buffer.iter().chain(&state.ready).chain(&state.drawn);
+        if let Some(row) = rows.find(|row| row.ids.len() != self.length) {
+            let change = format!("its rows were of {} tokens and are of {} now", row.ids.len(), self.length);
             return Err(DataError::Changed { change });
         }
         self.state = state;
-        self.shuffle_files();
-        self.open = None;
-        if self.state.document > 0 {
-            let mut documents = self.shards.open(self.order[self.state.file])?;
-            for _ in 0..self.state.document {
-                documents.next().transpose()?;
-            }
-            self.open = Some(documents);
-        }
+        self.pipeline = None;
         Ok(())
     }
 
-    /// The next row, or `None` at the end of a stream that ends.
+    /// The next `count` rows, fewer at the end of a stream that ends.
     ///
     /// # Errors
-    /// See [`DataError`].
-    pub fn next_row(&mut self) -> Result<Option<Vec<u32>>, DataError> {
-        while self.state.buffer.len() < self.config.shuffle_buffer {
+    /// See [`DataError`]. No row is lost then: those before the error stay in the state.
+    pub fn take(&mut self, count: usize) -> Result<Vec<Row>, DataError> {
+        while self.state.drawn.len() < count {
+            match self.draw()? {
+                Some(row) => self.state.drawn.push_back(row),
+                None => break,
+            }
+        }
+        let count = count.min(self.state.drawn.len());
+        Ok(self.state.drawn.drain(..count).collect())
+    }
+
+    /// A row from the shuffle buffer.
+    fn draw(&mut self) -> Result<Option<Row>, DataError> {
+        let size = if self.config.parity.is_some() { 0 } else { self.config.shuffle_buffer };
+        while self.state.buffer.len() < size {
             let Some(row) = self.next_in_order()? else { break };
             self.state.buffer.push(row);
         }
+        let next = self.next_in_order()?;
         if self.state.buffer.is_empty() {
-            return self.next_in_order();
+            return Ok(next);
         }
         let slot = self.state.random.random_range(..self.state.buffer.len());
-        Ok(Some(match self.next_in_order()? {
+        Ok(Some(match next {
             Some(row) => std::mem::replace(&mut self.state.buffer[slot], row),
             None => self.state.buffer.swap_remove(slot),
         }))
     }
 
-    fn next_in_order(&mut self) -> Result<Option<Vec<u32>>, DataError> {
-        while self.state.carry.len() < self.length {
-            match self.next_document()? {
-                Some(ids) => self.state.carry.extend(ids),
-                None => return Ok(None),
-            }
-        }
-        let row = self.state.carry[..self.length].to_vec();
-        self.state.carry.drain(..self.length - 1);
-        Ok(Some(row))
-    }
-
-    /// Ids of the next document that passes the filters.
-    fn next_document(&mut self) -> Result<Option<Vec<u32>>, DataError> {
-        let before = self.state.counts.tokens;
-        let mut files_opened = 0;
+    fn next_in_order(&mut self) -> Result<Option<Row>, DataError> {
+        let (mut empty_since, mut tokens) = (None, 0);
         loop {
-            if self.state.file == self.order.len() {
-                if !self.endless {
-                    return Ok(None);
-                }
-                self.state.epoch += 1;
-                self.state.file = 0;
-                self.shuffle_files();
+            if let Some(row) = self.state.ready.pop_front() {
+                return Ok(Some(row));
             }
-            if self.open.is_none() {
-                // A whole epoch without a document would go on for ever.
-                files_opened += 1;
-                if files_opened > 2 * self.order.len() && self.state.counts.tokens == before {
-                    return Err(DataError::Empty { tokens: self.length });
-                }
-                self.open = Some(self.shards.open(self.order[self.state.file])?);
+            let lane = self.lane_behind();
+            let Some(encoded) = self.read(lane)? else { return Ok(None) };
+            self.state.lanes[lane] = encoded.position;
+            self.state.counts[self.sources[encoded.file]].add(&encoded.counts);
+            // Whole epochs whose documents are all dropped would go on for ever.
+            tokens += encoded.counts.tokens;
+            let since = *empty_since.get_or_insert(encoded.position.epoch);
+            if tokens == 0 && encoded.position.epoch > since + 1 {
+                return Err(DataError::Empty { tokens: self.length });
             }
-            match self.open.as_mut().and_then(Iterator::next) {
-                Some(document) => {
-                    self.state.document += 1;
-                    if let Some(ids) = self.filtered(&document?) {
-                        return Ok(Some(ids));
-                    }
-                }
-                None => {
-                    self.open = None;
-                    self.state.file += 1;
-                    self.state.document = 0;
-                }
+            for ids in encoded.pieces {
+                self.add(ids);
             }
         }
     }
 
-    fn filtered(&mut self, document: &str) -> Option<Vec<u32>> {
-        let long_enough = self.config.min_characters == 0 || normalised_length(document) >= self.config.min_characters;
-        let ids = long_enough.then(|| (self.encode)(document)).filter(|ids| ids.len() >= self.config.min_tokens);
-        let counts = &mut self.state.counts;
-        match &ids {
-            Some(ids) => {
-                counts.documents += 1;
-                counts.tokens += ids.len() as u64;
-            }
-            None => counts.dropped += 1,
-        }
-        ids
+    /// The lane that has given the fewest tokens for its weight.
+    fn lane_behind(&self) -> usize {
+        let given = |lane: usize| {
+            let weight = self.config.sources[lane].weight.unwrap_or(1.0);
+            self.state.counts[lane].tokens as f64 / weight
+        };
+        (0..self.lanes.len()).min_by(|&a, &b| given(a).total_cmp(&given(b))).unwrap_or_default()
     }
 
-    fn shuffle_files(&mut self) {
-        self.order = (0..self.shards.len()).collect();
-        if self.endless {
-            let mut random = ChaCha8Rng::seed_from_u64(self.seed);
-            random.set_stream(self.state.epoch + 1);
-            self.order.shuffle(&mut random);
+    /// The next document of a lane. After an error reading begins anew where the state is.
+    fn read(&mut self, lane: usize) -> Result<Option<Encoded>, DataError> {
+        let mut pipeline = match self.pipeline.take() {
+            Some(pipeline) => pipeline,
+            None => {
+                let pieces = self.config.parity.map(|_| Pieces { words: self.words, length: self.length });
+                let encoder = Encoder::new(&self.config, self.encode.clone(), pieces);
+                Pipeline::start(&self.lanes, &self.state.lanes, encoder, self.config.workers)?
+            }
+        };
+        let document = pipeline.next(lane)?;
+        self.pipeline = Some(pipeline);
+        Ok(document)
+    }
+
+    /// Makes rows of a document's ids.
+    fn add(&mut self, mut ids: Vec<u32>) {
+        let StreamState { carry, ready, .. } = &mut self.state;
+        if let Some(pad) = self.pad {
+            ids.resize(self.length, pad);
+            ready.push_back(ids.into());
+            return;
         }
+        if ids.is_empty() {
+            return;
+        }
+        if let Some(starts) = &mut carry.starts {
+            starts.push(carry.ids.len() as u32);
+        }
+        carry.ids.extend(ids);
+        let step = self.length - 1;
+        let mut begin = 0;
+        while carry.ids.len() - begin >= self.length {
+            ready.push_back(carry.cut(begin, self.length));
+            begin += step;
+        }
+        *carry = carry.cut(begin, carry.ids.len() - begin);
     }
 }

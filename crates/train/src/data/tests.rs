@@ -1,6 +1,8 @@
 use std::path::Path;
+use std::sync::Arc;
 
-use openelm_testing::shared;
+use openelm::{Tokenizer, clean};
+use openelm_testing::{json, npz, shared};
 use proptest::prelude::*;
 
 use super::*;
@@ -10,12 +12,8 @@ fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) {
 }
 
 fn corpus(path: &Path, text_key: &str) -> CorpusConfig {
-    CorpusConfig {
-        sources: vec![Source { path: path.display().to_string(), text_key: text_key.to_owned(), format: None }],
-        min_characters: 0,
-        min_tokens: 0,
-        shuffle_buffer: 0,
-    }
+    let source = Source { text_key: text_key.to_owned(), ..Source::new(path.display().to_string()) };
+    CorpusConfig { shuffle_buffer: 0, ..CorpusConfig::new(vec![source]) }
 }
 
 fn texts(path: &Path, text_key: &str) -> Result<Vec<String>, DataError> {
@@ -104,8 +102,19 @@ fn three_files(folder: &Path) -> CorpusConfig {
     corpus(&folder.join("*.jsonl"), "text")
 }
 
-fn rows(stream: &mut RowStream, count: usize) -> Vec<Vec<u32>> {
-    (0..count).map(|_| stream.next_row().unwrap().unwrap()).collect()
+/// Rows of `length` ids, one per byte of text; packed rows have no padding.
+fn stream(config: &CorpusConfig, length: usize, endless: bool) -> RowStream {
+    RowStream::new(config.clone(), Arc::new(bytes), length, PAD, 5, endless).unwrap()
+}
+
+const PAD: u32 = 999;
+
+fn rows(stream: &mut RowStream, count: usize) -> Vec<Row> {
+    stream.take(count).unwrap()
+}
+
+fn through_json(state: &StreamState) -> StreamState {
+    serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
 }
 
 #[test]
@@ -113,16 +122,17 @@ fn one_pass_predicts_every_id_once_and_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let config = three_files(folder.path());
     let all: Vec<u32> = documents(&config).unwrap().flat_map(|text| bytes(&text.unwrap())).collect();
-    let mut stream = RowStream::new(config, Box::new(bytes), 17, 1, false).unwrap();
+    let mut stream = stream(&config, 17, false);
     let mut targets = Vec::new();
-    while let Some(row) = stream.next_row().unwrap() {
-        assert_eq!(row.len(), 17);
-        assert_eq!(row[0], all[targets.len()]);
-        targets.extend_from_slice(&row[1..]);
+    while let Some(Row { ids, .. }) = rows(&mut stream, 1).pop() {
+        assert_eq!(ids.len(), 17);
+        assert_eq!(ids[0], all[targets.len()]);
+        targets.extend_from_slice(&ids[1..]);
     }
     assert_eq!(targets, all[1..=targets.len()]);
     assert!(all.len() - targets.len() <= 17, "only an incomplete row is left out");
-    assert_eq!(stream.progress().1.documents, 27);
+    let counts = stream.counts()[0];
+    assert_eq!((counts.documents, counts.tokens), (27, all.len() as u64));
 }
 
 #[test]
@@ -130,32 +140,59 @@ fn short_documents_are_dropped_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = three_files(folder.path());
     config.min_characters = 30;
-    let mut stream = RowStream::new(config.clone(), Box::new(bytes), 17, 1, false).unwrap();
-    while stream.next_row().unwrap().is_some() {}
-    let by_characters = stream.progress().1;
+    let mut once = stream(&config, 17, false);
+    rows(&mut once, 10_000);
+    let by_characters = once.counts()[0];
     assert!(by_characters.dropped > 0 && by_characters.documents + by_characters.dropped == 27);
     config.min_characters = 0;
     config.min_tokens = 10_000;
-    let mut stream = RowStream::new(config, Box::new(bytes), 17, 1, true).unwrap();
-    assert!(stream.next_row().unwrap_err().to_string().contains("no row of 17 tokens"));
+    assert!(stream(&config, 17, true).take(1).unwrap_err().to_string().contains("no row of 17 tokens"));
+}
+
+#[test]
+fn files_without_documents_end_an_endless_stream_with_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "a.jsonl", "\n\n");
+    let config = corpus(&folder.path().join("a.jsonl"), "text");
+    assert!(matches!(stream(&config, 17, true).take(1), Err(DataError::NoDocuments)));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20))]
     #[test]
-    fn a_restored_stream_goes_on_as_if_never_stopped(first in 0usize..150, second in 0usize..150, buffer in 0usize..40) {
+    fn a_restored_stream_goes_on_as_if_never_stopped(
+        first in 0usize..150,
+        second in 0usize..150,
+        buffer in 0usize..40,
+        workers in 1usize..4,
+        weighted: bool,
+        corenet: bool,
+        deduplicate: bool,
+        separate: bool,
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let mut config = three_files(folder.path());
         config.shuffle_buffer = buffer;
-        let stream = || RowStream::new(config.clone(), Box::new(bytes), 9, 5, true).unwrap();
-        let mut undisturbed = stream();
+        config.deduplicate = deduplicate;
+        config.packing = if separate { Packing::Separate } else { Packing::Joined };
+        if corenet {
+            config.parity = Some(Parity::CoreNet);
+        } else if weighted {
+            let source = |file: usize| Source {
+                weight: Some(0.5 + file as f64),
+                ..Source::new(folder.path().join(format!("{file}.jsonl")).display().to_string())
+            };
+            config.sources = (0..3).map(source).collect();
+        }
+        let mut undisturbed = stream(&config, 9, true);
         let expected = rows(&mut undisturbed, first + second + 20);
-        let mut found = rows(&mut stream(), 0);
-        let mut state = stream().state().clone();
+        config.workers = workers;
+        let mut found = Vec::new();
+        let mut state = stream(&config, 9, true).state().clone();
         // Twice in a row, through the bytes that a checkpoint holds.
         for count in [first, second, 20] {
-            let mut stream = stream();
-            stream.restore(serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap()).unwrap();
+            let mut stream = stream(&config, 9, true);
+            stream.restore(through_json(&state)).unwrap();
             found.extend(rows(&mut stream, count));
             state = stream.state().clone();
         }
@@ -168,10 +205,169 @@ proptest! {
 fn a_changed_corpus_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let config = three_files(folder.path());
-    let stream = || RowStream::new(config.clone(), Box::new(bytes), 9, 5, true).unwrap();
-    let state = stream().state().clone();
+    let state = stream(&config, 9, true).state().clone();
     write(folder.path(), "1.jsonl", "{\"text\": \"other\"}\n");
-    assert!(stream().restore(state.clone()).unwrap_err().to_string().contains("1.jsonl"));
+    assert!(stream(&config, 9, true).restore(state.clone()).unwrap_err().to_string().contains("1.jsonl"));
     write(folder.path(), "3.jsonl", "{\"text\": \"more\"}\n");
-    assert!(matches!(stream().restore(state).unwrap_err(), DataError::Changed { .. }));
+    assert!(matches!(stream(&config, 9, true).restore(state).unwrap_err(), DataError::Changed { .. }));
+}
+
+/// Two sources of documents of different lengths, with weights.
+fn mixed(folder: &Path, weights: [Option<f64>; 2]) -> CorpusConfig {
+    let line = |length: usize| format!("{{\"text\": \"{}\"}}\n", "x".repeat(length));
+    write(folder, "short.jsonl", line(20).repeat(7));
+    write(folder, "long.jsonl", line(150).repeat(40));
+    let source = |(name, weight): (&str, _)| Source { weight, ..Source::new(folder.join(name).display().to_string()) };
+    let sources = ["short.jsonl", "long.jsonl"].into_iter().zip(weights).map(source).collect();
+    CorpusConfig { shuffle_buffer: 0, ..CorpusConfig::new(sources) }
+}
+
+#[test]
+fn sources_are_mixed_by_tokens_in_proportion_to_their_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stream = stream(&mixed(folder.path(), [Some(3.0), Some(1.0)]), 17, true);
+    rows(&mut stream, 1000);
+    let [short, long] = stream.counts()[..] else { panic!("two sources") };
+    // The share is kept to within one document of the longer kind.
+    assert!((short.tokens as f64 / 3.0 - long.tokens as f64).abs() <= 152.0, "{short:?} {long:?}");
+    assert_eq!(short.epochs, (short.documents - 1) / 7, "each source has epochs of its own");
+    assert_eq!(long.epochs, (long.documents - 1) / 40);
+    assert_eq!(stream.epochs(), long.epochs);
+}
+
+#[test]
+fn weights_that_make_no_mix_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = |weights, expected: &str| {
+        let stream = RowStream::new(mixed(folder.path(), weights), Arc::new(bytes), 17, PAD, 5, true);
+        let message = stream.err().unwrap().to_string();
+        assert!(message.contains(expected), "{message}");
+    };
+    says([Some(1.0), None], "1 of 2 sources have a weight");
+    says([Some(1.0), Some(0.0)], "a weight is 0");
+    says([Some(f64::NAN), Some(1.0)], "a weight is NaN");
+}
+
+#[test]
+fn only_the_first_of_equal_documents_is_read_in_every_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = |texts: &[&str]| texts.iter().map(|text| format!("{{\"text\": \"{text}\"}}\n")).collect::<String>();
+    write(folder.path(), "a.jsonl", lines(&["one", "two", "one"]));
+    write(folder.path(), "b.jsonl", lines(&["two", "three", "Two"]));
+    let mut config = corpus(&folder.path().join("*.jsonl"), "text");
+    config.deduplicate = true;
+    let mut once = stream(&config, 3, false);
+    rows(&mut once, 10_000);
+    assert_eq!((once.counts()[0].documents, once.counts()[0].duplicates), (4, 2));
+    let mut endless = stream(&config, 3, true);
+    while endless.epochs() < 3 {
+        rows(&mut endless, 1);
+    }
+    let counts = endless.counts()[0];
+    assert!((12..16).contains(&counts.documents) && (6..8).contains(&counts.duplicates), "{counts:?}");
+}
+
+#[test]
+fn a_damaged_file_stops_the_stream_with_nothing_lost_or_is_skipped_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = three_files(folder.path());
+    let whole = std::fs::read_to_string(folder.path().join("1.jsonl")).unwrap();
+    let damaged: String = whole.lines().take(4).map(|line| format!("{line}\n")).chain(["{\"te".to_owned()]).collect();
+    write(folder.path(), "1.jsonl", damaged);
+
+    let mut stopped = stream(&config, 17, false);
+    let error = stopped.take(10_000).unwrap_err().to_string();
+    assert!(error.contains("1.jsonl, line 5: not JSON"), "{error}");
+    config.on_error = OnError::Skip;
+    let mut skipping = stream(&config, 17, false);
+    let expected = rows(&mut skipping, 10_000);
+    assert_eq!((skipping.counts()[0].documents, skipping.counts()[0].damaged), (22, 1));
+    // What stopped goes on from its state with the rows that it had not given out.
+    let mut resumed = stream(&config, 17, false);
+    resumed.restore(through_json(stopped.state())).unwrap();
+    assert_eq!(rows(&mut resumed, 10_000), expected);
+
+    config.sources[0].path = folder.path().join("1.jsonl").display().to_string();
+    write(folder.path(), "1.jsonl", "not JSON");
+    assert!(matches!(stream(&config, 17, true).take(1), Err(DataError::NoDocuments)));
+}
+
+#[test]
+fn rows_know_where_documents_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = three_files(folder.path());
+    config.packing = Packing::Separate;
+    config.shuffle_buffer = 5;
+    let rows = rows(&mut stream(&config, 65, true), 50);
+    let batch = Batch::from_rows(&rows);
+    let starts = batch.document_starts.unwrap();
+    for (row, inputs) in batch.inputs.chunks(64).enumerate() {
+        let mut expected = 0;
+        for (place, &id) in inputs.iter().enumerate() {
+            // BOS is at the beginning of each document and nowhere else.
+            expected = if id == 1 { place } else { expected };
+            assert_eq!(starts[row * 64 + place] as usize, expected);
+        }
+    }
+    config.packing = Packing::Joined;
+    assert_eq!(Batch::from_rows(&stream(&config, 65, true).take(3).unwrap()).document_starts, None);
+}
+
+#[test]
+fn numbered_files_are_found_in_the_order_of_their_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    for id in 8..=11 {
+        write(folder.path(), &format!("part-{id:03}.jsonl"), format!("{{\"text\": \"{id}\"}}\n"));
+        write(folder.path(), &format!("{id}.jsonl"), format!("{{\"text\": \"{id}\"}}\n"));
+    }
+    let found = |name: &str, range: Option<[u64; 2]>| {
+        let mut config = corpus(&folder.path().join(name), "text");
+        config.sources[0].file_id_range = range;
+        documents(&config).map(|texts| texts.map(Result::unwrap).collect::<Vec<_>>()).map_err(|e| e.to_string())
+    };
+    assert_eq!(found("part-{file_id:03d}.jsonl", Some([8, 11])).unwrap(), ["8", "9", "10"]);
+    assert_eq!(found("{file_id}.jsonl", Some([9, 12])).unwrap(), ["9", "10", "11"]);
+    assert!(found("{file_id}.jsonl", Some([9, 13])).unwrap_err().contains("12.jsonl"));
+    assert!(found("{file_id}.jsonl", None).unwrap_err().contains("needs file_id_range"));
+    assert!(found("{file_id:x}.jsonl", Some([9, 12])).unwrap_err().contains("{file_id:05d}"));
+    assert!(found("*.jsonl", Some([9, 12])).unwrap_err().contains("holds no {file_id}"));
+    assert!(found("{file_id}.jsonl", Some([9, 9])).unwrap_err().contains("is empty"));
+}
+
+/// CoreNet's `GeneralLMDataset` on the corpora of the reference data, with LLaMA's tokenizer.
+#[test]
+fn rows_are_corenets() {
+    let Some(folder) = shared("golden/data") else { return };
+    let Some(model) = shared("assets/tokenizer/llama.model") else { return };
+    let tokenizer = Tokenizer::open(&model).unwrap();
+    let encode: Encode = Arc::new(move |text| tokenizer.encode_with(&clean(text), true, true));
+    let settings = json(&folder.join("general_lm.json"));
+    let arrays = npz(&folder.join("general_lm.npz"));
+    let source = |name: &str, file_id_range, text_key: &str| Source {
+        file_id_range,
+        text_key: text_key.to_owned(),
+        ..Source::new(folder.join("corpora").join(name).display().to_string())
+    };
+    let sources = vec![
+        source("corp-{file_id:05d}.parquet", Some([0, 2]), "content"),
+        source("book.jsonl", None, "text"),
+        source("web_{file_id}.json.gz", Some([0, 1]), "text"),
+    ];
+    for case in ["recipe_like_len128", "small_split", "no_filter"] {
+        let number = |key: &str| settings[case][key].as_u64().unwrap() as usize;
+        let config = CorpusConfig {
+            min_characters: number("min_characters_per_text"),
+            min_tokens: number("min_tokens_per_text"),
+            parity: Some(Parity::CoreNet),
+            ..CorpusConfig::new(sources.clone())
+        };
+        let (time, words) = (number("sequence_length"), number("document_split_size"));
+        let pad = number("pad_token_id") as u32;
+        let stream = RowStream::new(config, encode.clone(), time + 1, pad, 0, false).unwrap();
+        let rows = stream.pieces_of(words).take(10_000).unwrap();
+        assert_eq!(rows.len(), number("n_samples"), "{case}");
+        let batch = Batch::from_rows(&rows);
+        assert_eq!(batch.inputs, arrays[&format!("{case}.samples")].ids(), "{case}");
+        assert_eq!(batch.targets, arrays[&format!("{case}.targets")].ids(), "{case}");
+    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use openelm::{ConfigError, TokenizerError};
 
 use crate::checkpoint::CheckpointError;
+use crate::collective::CollectiveError;
 use crate::data::DataError;
 
 /// A run that cannot begin or go on. What was saved before stands.
@@ -88,6 +89,22 @@ pub enum PretrainError {
         /// What was kept for study.
         folder: PathBuf,
     },
+    /// The work of an update cannot be shared out.
+    #[error(
+        "{ranks} ranks cannot share the {accumulation} micro-batches of an update (train.accumulation) in {shares} shares \
+         (train.shares): micro-batches must be a multiple of the shares, and shares of the ranks, by a power of two"
+    )]
+    Ranks {
+        /// Ranks of the job.
+        ranks: usize,
+        /// Parts that are summed.
+        shares: usize,
+        /// Micro-batches of an update.
+        accumulation: usize,
+    },
+    /// Another rank is gone.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
     /// The picture of the losses cannot be drawn.
     #[error("the loss curve cannot be drawn: {0}")]
     Curve(String),

@@ -13,6 +13,7 @@
 mod curve;
 mod error;
 mod log;
+mod ranks;
 mod records;
 mod samples;
 mod saver;
@@ -33,15 +34,17 @@ use openelm::kernels::cross_entropy::LossSums;
 use openelm::{ModelConfig, Tokenizer, clean};
 use openelm_formats::atomic;
 
+use crate::Recipe;
 use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
-use crate::data::{Batch, CorpusConfig, Counts, DataError, RowStream};
+use crate::collective::{Alone, Collective, CollectiveError};
+use crate::data::{CorpusConfig, Counts, DataError, Encode, Row, RowStream};
 use crate::recipe::CheckpointRecipe;
-use crate::{LossOptions, Recipe, Trainer, initialise};
 pub(crate) use curve::smoothed;
 pub use error::PretrainError;
 use error::at;
 pub(crate) use log::read as read_log;
 pub use log::{Entry, SampleEntry, StepEntry, ValidationEntry};
+use ranks::Team;
 use records::Records;
 use samples::samples;
 use saver::Saver;
@@ -82,8 +85,8 @@ pub struct Outcome {
     pub checkpoint: PathBuf,
     /// Times the corpus was read to its end.
     pub epochs: u64,
-    /// Documents and tokens read.
-    pub counts: Counts,
+    /// Documents and tokens read of each source, in the recipe's order.
+    pub counts: Vec<Counts>,
 }
 
 /// Trains as `recipe` says, from the newest checkpoint in its output folder or from the start. When `stop` becomes true
@@ -97,14 +100,47 @@ pub fn pretrain(
     stop: &AtomicBool,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Outcome, PretrainError> {
+    lead(recipe, threads, Arc::new(Alone), stop, watch)
+}
+
+/// The same as one of several `ranks`, each of which calls it with the same recipe; `stop` counts on any of them. Rank 0
+/// alone reads the corpus, watches and has an outcome. All must see the output folder, which holds the checkpoints.
+///
+/// # Errors
+/// As [`pretrain`]; and if the ranks cannot share the recipe's micro-batches evenly, or one of them is gone.
+pub fn pretrain_on(
+    ranks: Arc<dyn Collective>,
+    recipe: &Recipe,
+    threads: Threads,
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Option<Outcome>, PretrainError> {
+    if ranks.rank() == 0 {
+        return lead(recipe, threads, ranks, stop, watch).map(Some);
+    }
+    let tokenizer = RunTokenizer::open(recipe)?;
+    let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
+    Team::new(recipe, config, &tokenizer, threads, ranks)?.follow(&tokenizer, stop)?;
+    Ok(None)
+}
+
+fn lead(
+    recipe: &Recipe,
+    threads: Threads,
+    ranks: Arc<dyn Collective>,
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Outcome, PretrainError> {
     let _lock = lock(recipe)?;
     atomic::tidy(&recipe.output).map_err(at(&recipe.output))?;
-    let mut run = Run::open(recipe, threads)?;
+    let mut run = Run::open(recipe, threads, ranks)?;
     let from = run.resume()?;
-    watch(Event::Started { config: run.trainer.config(), step: run.trainer.steps(), from });
+    watch(Event::Started { config: run.team.trainer.config(), step: run.team.trainer.steps(), from });
     let path = recipe.output.join("recipe.toml");
     atomic::write_file(&path, |file| file.write_all(recipe.to_toml().as_bytes())).map_err(at(&path))?;
-    run.train(stop, watch)
+    let outcome = run.train(stop, watch)?;
+    run.team.end()?;
+    Ok(outcome)
 }
 
 /// Keeps other runs out of the output folder for as long as the file lives.
@@ -118,6 +154,11 @@ fn lock(recipe: &Recipe) -> Result<File, PretrainError> {
         Err(TryLockError::WouldBlock) => Err(PretrainError::Busy { folder: folder.clone() }),
         Err(TryLockError::Error(source)) => Err(PretrainError::Io { path, source }),
     }
+}
+
+/// Where the checkpoints of a run are.
+fn checkpoints(recipe: &Recipe) -> PathBuf {
+    recipe.output.join("checkpoints")
 }
 
 /// The tokenizer of a run and the file that every checkpoint takes along.
@@ -137,13 +178,18 @@ impl RunTokenizer {
         let file_name = if is_json { "tokenizer.json" } else { "tokenizer.model" }.to_owned();
         Ok(Self { tokenizer, file_name, sha256: checkpoint::sha256(&bytes), bytes: bytes.into() })
     }
+
+    /// The id behind the last piece, as in CoreNet: 32000 for LLaMA's.
+    fn pad_id(&self) -> u32 {
+        self.tokenizer.vocab_size() as u32
+    }
 }
 
 struct Run<'r> {
     recipe: &'r Recipe,
     threads: Threads,
     tokenizer: RunTokenizer,
-    trainer: Trainer,
+    team: Team<'r>,
     stream: RowStream,
     checkpoints: Checkpoints,
     losses: SpikeDetector,
@@ -151,25 +197,22 @@ struct Run<'r> {
 }
 
 impl<'r> Run<'r> {
-    fn open(recipe: &'r Recipe, threads: Threads) -> Result<Self, PretrainError> {
+    fn open(recipe: &'r Recipe, threads: Threads, ranks: Arc<dyn Collective>) -> Result<Self, PretrainError> {
         let tokenizer = RunTokenizer::open(recipe)?;
         let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
         let stream = rows(recipe, recipe.data.clone(), &tokenizer, true)?;
-        let parameters = initialise(&config, recipe.train.seed);
-        let loss = LossOptions { ignore: None, z_weight: recipe.optimizer.z_loss };
-        let (optimizer, accumulation) = (recipe.optimizer(), recipe.accumulation());
-        let trainer = Trainer::new(config, parameters, threads.clone(), loss, optimizer, accumulation);
-        let trainer = trainer.keeping(recipe.keeping());
-        let checkpoints = Checkpoints::open(recipe.output.join("checkpoints"))?;
+        let team = Team::new(recipe, config, &tokenizer, threads.clone(), ranks)?;
+        let checkpoints = Checkpoints::open(checkpoints(recipe))?;
         checkpoints.tidy()?;
         let losses = SpikeDetector::default();
-        Ok(Self { recipe, threads, tokenizer, trainer, stream, checkpoints, losses, tokens: 0 })
+        Ok(Self { recipe, threads, tokenizer, team, stream, checkpoints, losses, tokens: 0 })
     }
 
     /// Goes back to the newest checkpoint, if there is one.
     fn resume(&mut self) -> Result<Option<PathBuf>, PretrainError> {
         let Some(newest) = self.checkpoints.list()?.pop() else { return Ok(None) };
-        let state = checkpoint::load(&newest, &mut self.trainer, &self.tokenizer.sha256)?;
+        let state = checkpoint::load(&newest, &mut self.team.trainer, &self.tokenizer.sha256)?;
+        self.team.load(&newest)?;
         self.stream.restore(state.stream)?;
         self.losses = state.losses;
         self.tokens = state.tokens;
@@ -178,12 +221,21 @@ impl<'r> Run<'r> {
 
     fn train(&mut self, stop: &AtomicBool, watch: &mut dyn FnMut(Event)) -> Result<Outcome, PretrainError> {
         let recipe = self.recipe;
-        let mut records = Records::open(&recipe.output, self.trainer.steps(), recipe.log.tensorboard)?;
+        let mut records = Records::open(&recipe.output, self.team.trainer.steps(), recipe.log.tensorboard)?;
         let CheckpointRecipe { keep, keep_every, background, .. } = recipe.checkpoint;
         let mut saver = Saver::new(self.checkpoints.clone(), Keep { newest: keep, every: keep_every });
         let mut since = (Instant::now(), self.tokens);
-        while self.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
-            let mut entry = self.step()?;
+        while self.team.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
+            let mut entry = match self.step(stop) {
+                // The rows that could be read wait in the state; nothing else of the step came about.
+                Err(PretrainError::Data(e)) if self.team.trainer.steps() > 0 => {
+                    saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
+                    records.sync()?;
+                    watch(Event::Saved(saver.save(&self.snapshot()?)?));
+                    return Err(e.into());
+                }
+                entry => entry?,
+            };
             let step = entry.step;
             let last = step == recipe.train.steps;
             entry.tokens_per_second = (self.tokens - since.1) as f64 / since.0.elapsed().as_secs_f64();
@@ -196,13 +248,13 @@ impl<'r> Run<'r> {
             let paused = Instant::now();
             if due(recipe.log.validate_every) {
                 for validation in &recipe.validation {
-                    let entry = validate(&mut self.trainer, recipe, validation, &self.tokenizer)?;
+                    let entry = validate(&mut self.team.trainer, recipe, validation, &self.tokenizer)?;
                     records.add(&Entry::Validation(entry.clone()))?;
                     watch(Event::Validated(entry));
                 }
             }
             if due(recipe.log.sample_every) {
-                for entry in samples(&self.trainer, recipe, &self.tokenizer, &self.threads)? {
+                for entry in samples(&self.team.trainer, recipe, &self.tokenizer, &self.threads)? {
                     records.add(&Entry::Sample(entry.clone()))?;
                     watch(Event::Sampled(entry));
                 }
@@ -213,50 +265,47 @@ impl<'r> Run<'r> {
                 saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
                 records.sync()?;
                 if background {
-                    saver.begin(self.snapshot().into_owned())?;
+                    saver.begin(self.snapshot()?.into_owned())?;
                 } else {
-                    watch(Event::Saved(saver.save(&self.snapshot())?));
+                    watch(Event::Saved(saver.save(&self.snapshot()?)?));
                     since = (Instant::now(), self.tokens);
                 }
             }
         }
         saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
         records.sync()?;
-        let checkpoint = saver.save(&self.snapshot())?;
-        let step = self.trainer.steps();
+        let checkpoint = saver.save(&self.snapshot()?)?;
+        let step = self.team.trainer.steps();
         watch(Event::Saved(checkpoint.clone()));
         records.draw()?;
-        let (epochs, counts) = self.stream.progress();
+        let (epochs, counts) = (self.stream.epochs(), self.stream.counts());
         Ok(Outcome { step, finished: step >= recipe.train.steps, checkpoint, epochs, counts })
     }
 
     /// One update; the rate is left to the caller, who knows the time. An update that would spoil the model is not made.
-    fn step(&mut self) -> Result<StepEntry, PretrainError> {
+    fn step(&mut self, stop: &AtomicBool) -> Result<StepEntry, PretrainError> {
         let train = &self.recipe.train;
-        let mut rows = Vec::with_capacity(train.accumulation);
-        for _ in 0..train.accumulation {
-            let batch = take(&mut self.stream, train.batch_size)?;
-            if batch.len() < train.batch_size {
-                return Err(DataError::Empty { tokens: train.sequence_length }.into());
-            }
-            rows.push(batch);
+        let count = train.batch_size * train.accumulation;
+        let rows = self.stream.take(count)?;
+        if rows.len() < count {
+            return Err(DataError::Empty { tokens: train.sequence_length }.into());
         }
-        let batches: Vec<Batch> = rows.iter().map(|rows| Batch::from_rows(rows)).collect();
-        let learning_rate = self.recipe.schedule().rounded(self.trainer.steps());
+        let rows: Vec<&[Row]> = rows.chunks(train.batch_size).collect();
+        let learning_rate = self.recipe.schedule().rounded(self.team.trainer.steps());
         let (mut losses, spike) = (self.losses, &self.recipe.spike);
-        let report = self.trainer.step_if(&batches, learning_rate as f32, |report| {
+        let report = self.team.step(&rows, stop, |report| {
             let loss = mean(report.loss);
             loss.is_finite() && report.gradient_norm.is_finite() && !losses.observe(loss, spike)
-        });
+        })?;
         let (loss, gradient_norm) = (mean(report.loss), report.gradient_norm);
         let finite = loss.is_finite() && gradient_norm.is_finite();
         if !finite || losses.stopped(spike) {
             let (smoothed_loss, standard_deviation) = (self.losses.mean(), self.losses.deviation());
             let refused =
                 Refused { rows: &rows, learning_rate, loss, smoothed_loss, standard_deviation, gradient_norm };
-            let study = Study::new(&refused, &mut self.trainer);
-            let folder = study.save(&self.recipe.output, &self.snapshot())?;
-            let step = self.trainer.steps() + 1;
+            let study = Study::new(&refused, &mut self.team.trainer);
+            let folder = study.save(&self.recipe.output, &self.snapshot()?)?;
+            let step = self.team.trainer.steps() + 1;
             let (what, value) = if loss.is_finite() { ("gradient norm", gradient_norm) } else { ("loss", loss) };
             return Err(match finite {
                 true => PretrainError::Spike { updates: spike.updates, loss, usual: smoothed_loss, step, folder },
@@ -265,21 +314,22 @@ impl<'r> Run<'r> {
         }
         self.losses = losses;
         self.tokens += report.loss.valid as u64;
-        let (epoch, _) = self.stream.progress();
-        let (step, tokens, lr) = (self.trainer.steps(), self.tokens, learning_rate);
+        let epoch = self.stream.epochs();
+        let (step, tokens, lr) = (self.team.trainer.steps(), self.tokens, learning_rate);
         Ok(StepEntry { step, tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })
     }
 
     /// The state as it is now.
-    fn snapshot(&self) -> Snapshot<'_> {
+    fn snapshot(&self) -> Result<Snapshot<'_>, CollectiveError> {
+        self.team.before_moments()?;
         let state = RunState {
-            step: self.trainer.steps(),
+            step: self.team.trainer.steps(),
             tokens: self.tokens,
             tokenizer: self.tokenizer.sha256.clone(),
             losses: self.losses,
             stream: self.stream.state().clone(),
         };
-        Snapshot::new(&self.trainer, state, (self.tokenizer.file_name.clone(), self.tokenizer.bytes.clone()))
+        Snapshot::new(&self.team.trainer, state, (self.tokenizer.file_name.clone(), self.tokenizer.bytes.clone()))
     }
 }
 
@@ -290,24 +340,13 @@ fn rows(
     tokenizer: &RunTokenizer,
     training: bool,
 ) -> Result<RowStream, DataError> {
+    let pad = tokenizer.pad_id();
     let (tokenizer, repair) = (tokenizer.tokenizer.clone(), recipe.tokenizer.clean);
-    let encode = move |text: &str| match repair {
+    let encode: Encode = Arc::new(move |text| match repair {
         true => tokenizer.encode_with(&clean(text), true, true),
         false => tokenizer.encode_with(text, true, true),
-    };
-    RowStream::new(corpus, Box::new(encode), recipe.train.sequence_length + 1, recipe.train.seed, training)
-}
-
-/// The next `count` rows, fewer at the end.
-fn take(stream: &mut RowStream, count: usize) -> Result<Vec<Vec<u32>>, DataError> {
-    let mut rows = Vec::with_capacity(count);
-    while rows.len() < count {
-        match stream.next_row()? {
-            Some(row) => rows.push(row),
-            None => break,
-        }
-    }
-    Ok(rows)
+    });
+    RowStream::new(corpus, encode, recipe.train.sequence_length + 1, pad, recipe.train.seed, training)
 }
 
 fn mean(sums: LossSums) -> f64 {

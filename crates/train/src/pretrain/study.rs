@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::mean;
 use crate::Trainer;
 use crate::checkpoint::{CheckpointError, Checkpoints, Snapshot};
-use crate::data::Batch;
+use crate::data::{self, Batch};
 
 #[derive(Serialize)]
 pub(super) struct Study<'a> {
@@ -38,7 +38,7 @@ pub(super) struct Row<'a> {
 
 /// What the update would have been.
 pub(super) struct Refused<'a> {
-    pub rows: &'a [Vec<Vec<u32>>],
+    pub rows: &'a [&'a [data::Row]],
     pub learning_rate: f64,
     pub loss: f64,
     pub smoothed_loss: f64,
@@ -52,7 +52,10 @@ impl<'a> Study<'a> {
         let norm = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         let gradients = trainer.gradients().tensors();
         let gradient_norms = gradients.map(|(spec, values)| (spec.name.clone(), norm(values))).collect();
-        let mut row = |ids| Row { loss: mean(trainer.validate(&Batch::from_rows(std::slice::from_ref(ids)))), ids };
+        let mut row = |row: &'a data::Row| Row {
+            loss: mean(trainer.validate(&Batch::from_rows(std::slice::from_ref(row)))),
+            ids: &row.ids,
+        };
         let micro_batches = refused.rows.iter().map(|rows| rows.iter().map(&mut row).collect()).collect();
         Self {
             step: trainer.steps() + 1,

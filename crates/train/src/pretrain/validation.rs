@@ -3,7 +3,7 @@
 use openelm_kernels::cross_entropy::LossSums;
 
 use super::log::ValidationEntry;
-use super::{PretrainError, RunTokenizer, mean, rows, take};
+use super::{PretrainError, RunTokenizer, mean, rows};
 use crate::data::{Batch, DataError};
 use crate::recipe::ValidationRecipe;
 use crate::{Recipe, Trainer};
@@ -21,7 +21,7 @@ pub(super) fn validate(
     let mut stream = rows(recipe, corpus, tokenizer, false).map_err(wrong)?;
     let mut sums = LossSums::default();
     for _ in 0..recipe.log.validation_batches {
-        let rows = take(&mut stream, recipe.train.batch_size).map_err(wrong)?;
+        let rows = stream.take(recipe.train.batch_size).map_err(wrong)?;
         if rows.is_empty() {
             break;
         }

@@ -4,6 +4,7 @@ mod picture;
 mod training;
 
 use std::io::{Write, stdout};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -67,6 +68,9 @@ pub struct Arguments {
         ]
     )]
     train: Option<PathBuf>,
+    /// Processes that train together; what the first of them takes is shown
+    #[arg(long, value_name = "N", requires = "train", default_value = "1")]
+    ranks: NonZeroUsize,
     /// Change a value of the recipe, for example train.batch_size=2
     #[arg(long, value_name = "KEY=VALUE", requires = "train")]
     set: Vec<String>,
@@ -98,7 +102,7 @@ impl FromStr for MultiplierArgument {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(path) = &arguments.train {
-        let text = training::plan(&Recipe::load(path, &arguments.set)?, arguments.json)?;
+        let text = training::plan(&Recipe::load(path, &arguments.set)?, arguments.ranks, arguments.json)?;
         return Ok(stdout().write_all(text.as_bytes())?);
     }
     let config = config(&arguments)?;

@@ -1,14 +1,16 @@
 //! What a training run takes in memory, item by item.
 
+use std::num::NonZeroUsize;
+
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
 use openelm::{Bytes, available_memory};
 use openelm_train::{Recipe, TrainingFootprint};
 use serde_json::{Map, Value, json};
 
-/// The reckoning for `recipe` as a table or as JSON.
-pub(super) fn plan(recipe: &Recipe, as_json: bool) -> Result<String> {
-    let footprint = TrainingFootprint::of(recipe)?;
+/// The reckoning for `recipe` on the first of `ranks` ranks, as a table or as JSON.
+pub(super) fn plan(recipe: &Recipe, ranks: NonZeroUsize, as_json: bool) -> Result<String> {
+    let footprint = TrainingFootprint::of(recipe, ranks.get())?;
     let available = available_memory();
     if as_json {
         let items: Map<String, Value> =

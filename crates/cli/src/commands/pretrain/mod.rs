@@ -1,6 +1,7 @@
 //! `openelm pretrain`: a training run with its progress on the terminal.
 
 mod dashboard;
+mod job;
 mod lines;
 
 use std::io::{IsTerminal, stderr};
@@ -9,14 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use openelm::kernels::{Threads, limits};
 use openelm::{Bytes, available_memory};
-use openelm_train::pretrain::{Event, pretrain};
+use openelm_train::data::Counts;
+use openelm_train::pretrain::{Event, pretrain_on};
 use openelm_train::{Recipe, TrainingFootprint};
 
 use super::{MemoryOptions, ThreadOptions, on_interrupt, refusal, stop_on_interrupt};
 use dashboard::Dashboard;
+use job::Job;
 use lines::Lines;
 
 /// Train a model from scratch; the same command again goes on where it stopped.
@@ -30,18 +33,38 @@ pub struct Arguments {
     /// Print lines on a terminal too, instead of the dashboard
     #[arg(long)]
     plain: bool,
+    /// Prepare the data as another project does: documents cut and padded, files in its order, micro-batches summed
+    #[arg(long, value_enum)]
+    parity: Option<Parity>,
     #[command(flatten)]
     threads: ThreadOptions,
     #[command(flatten)]
     memory: MemoryOptions,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Parity {
+    Corenet,
+}
+
+impl Parity {
+    /// What it means in a recipe.
+    fn sets(self) -> impl Iterator<Item = String> {
+        let Self::Corenet = self;
+        ["data.parity=corenet", "tokenizer.clean=true", "train.accumulate=sum"].into_iter().map(str::to_owned)
+    }
+}
+
 pub fn run(arguments: Arguments) -> Result<()> {
-    let recipe = Recipe::load(&arguments.recipe, &arguments.set)?;
-    let memory = check_memory(&recipe, &arguments.memory)?;
+    let sets: Vec<String> = arguments.parity.into_iter().flat_map(Parity::sets).chain(arguments.set).collect();
+    let recipe = Recipe::load(&arguments.recipe, &sets)?;
+    let job = Job::join()?;
+    let ranks = job.ranks();
+    let memory = check_memory(&recipe, ranks.ranks(), &arguments.memory)?;
     let threads = arguments.threads.threads();
-    let mut display = Display::open(&recipe, &threads, arguments.plain)?;
-    let outcome = pretrain(&recipe, threads, &display.stop(), &mut |event| {
+    // Rank 0 alone has something to show.
+    let mut display = Display::open(&recipe, &threads, arguments.plain || ranks.rank() > 0)?;
+    let outcome = pretrain_on(ranks, &recipe, threads, &display.stop(), &mut |event| {
         display.show(&event);
         if let Event::Started { .. } = event {
             display.say(&memory);
@@ -49,20 +72,35 @@ pub fn run(arguments: Arguments) -> Result<()> {
     });
     // The terminal is itself again before anything else is said.
     drop(display);
-    let outcome = outcome?;
+    let Some(outcome) = job.agree(outcome)? else { return Ok(()) };
     let (step, steps) = (outcome.step, recipe.train.steps);
     let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
     eprintln!("step {step} of {steps}: {state}");
-    let counts = outcome.counts;
-    eprintln!("read: {} documents, {} tokens, {} full epochs", counts.documents, counts.tokens, outcome.epochs);
+    for (source, counts) in recipe.data.sources.iter().zip(&outcome.counts) {
+        eprintln!("{}: {}", source.path, read(counts));
+    }
     eprintln!("curve: {}", recipe.output.join("loss.svg").display());
     println!("{}", outcome.checkpoint.display());
     Ok(())
 }
 
+/// What was read of a source, in words.
+fn read(counts: &Counts) -> String {
+    let mut text = format!("{} documents, {} tokens, {} full epochs", counts.documents, counts.tokens, counts.epochs);
+    let left_out = [
+        (counts.dropped, "too short"),
+        (counts.duplicates, "duplicates"),
+        (counts.damaged, "times the rest of a damaged file"),
+    ];
+    for (count, what) in left_out.into_iter().filter(|&(count, _)| count > 0) {
+        text.push_str(&format!("; left out: {count} {what}"));
+    }
+    text
+}
+
 /// Refuses a run that the machine cannot hold; otherwise says what it takes.
-fn check_memory(recipe: &Recipe, options: &MemoryOptions) -> Result<String> {
-    let footprint = TrainingFootprint::of(recipe)?;
+fn check_memory(recipe: &Recipe, ranks: usize, options: &MemoryOptions) -> Result<String> {
+    let footprint = TrainingFootprint::of(recipe, ranks)?;
     let total = Bytes(footprint.total());
     let Some(available) = available_memory() else { return Ok(format!("memory: {total}")) };
     if !options.ignore_memory {

@@ -1,0 +1,162 @@
+//! The documents of some of a corpus's files, one after the other, epoch after epoch.
+
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::duplicates::Duplicates;
+use super::shards::Documents;
+use super::{DataError, OnError, Shards, corenet};
+
+/// Where reading goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    pub epoch: u64,
+    /// Place in the epoch's order of files.
+    pub file: usize,
+    /// Documents of that file that were read.
+    pub document: u64,
+}
+
+/// In which order an epoch takes the files.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Order {
+    /// As they were found, once.
+    Once,
+    /// Another one in each epoch.
+    Shuffled { seed: u64, lane: u64 },
+    /// As CoreNet's.
+    CoreNet,
+}
+
+/// Files that are read as one, and how.
+#[derive(Debug, Clone)]
+pub(super) struct Lane {
+    pub shards: Arc<Shards>,
+    /// Indices of the files.
+    pub files: Vec<usize>,
+    pub order: Order,
+    pub on_error: OnError,
+    pub duplicates: Arc<Duplicates>,
+}
+
+impl Lane {
+    fn files_of(&self, epoch: u64) -> Vec<usize> {
+        let mut files = self.files.clone();
+        match self.order {
+            Order::Once => {}
+            Order::Shuffled { seed, lane } => {
+                let mut random = ChaCha8Rng::seed_from_u64(seed);
+                random.set_stream((lane << 40) + epoch + 1);
+                files.shuffle(&mut random);
+            }
+            Order::CoreNet => return corenet::file_order(&files, epoch),
+        }
+        files
+    }
+}
+
+/// What was found at a place.
+#[derive(Debug)]
+pub(super) enum Content {
+    Text(String),
+    /// The text occurred before.
+    Duplicate,
+    /// The rest of a file that cannot be read.
+    Damaged,
+}
+
+/// A document and the position behind it.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub position: Position,
+    /// Index of the file.
+    pub file: usize,
+    pub content: Content,
+}
+
+/// Reads a lane from a position on; ends after an error.
+pub(super) struct Reader {
+    lane: Lane,
+    position: Position,
+    order: Vec<usize>,
+    open: Option<Documents>,
+    /// Whether this epoch had a document: an endless lane without any would be read for ever.
+    found: bool,
+    done: bool,
+}
+
+impl Reader {
+    pub fn new(lane: Lane, position: Position) -> Self {
+        let (order, found) = (lane.files_of(position.epoch), position.file > 0 || position.document > 0);
+        Self { lane, position, order, open: None, found, done: false }
+    }
+
+    fn read(&mut self) -> Result<Option<Document>, DataError> {
+        loop {
+            let Some(&file) = self.order.get(self.position.file) else {
+                if matches!(self.lane.order, Order::Once) {
+                    return Ok(None);
+                }
+                if !std::mem::take(&mut self.found) {
+                    return Err(DataError::NoDocuments);
+                }
+                self.position = Position { epoch: self.position.epoch + 1, ..Position::default() };
+                self.order = self.lane.files_of(self.position.epoch);
+                continue;
+            };
+            let content = match self.next_text(file) {
+                Ok(Some(_)) if self.lane.duplicates.contains(file, self.position.document - 1) => Content::Duplicate,
+                Ok(Some(text)) => Content::Text(text),
+                Ok(None) => {
+                    self.next_file();
+                    continue;
+                }
+                Err(_) if self.lane.on_error == OnError::Skip => {
+                    self.next_file();
+                    return Ok(Some(Document { position: self.position, file, content: Content::Damaged }));
+                }
+                Err(e) => return Err(e),
+            };
+            self.found = true;
+            return Ok(Some(Document { position: self.position, file, content }));
+        }
+    }
+
+    fn next_text(&mut self, file: usize) -> Result<Option<String>, DataError> {
+        let documents = match &mut self.open {
+            Some(documents) => documents,
+            closed => {
+                let mut documents = self.lane.shards.open(file)?;
+                for _ in 0..self.position.document {
+                    documents.next().transpose()?;
+                }
+                closed.insert(documents)
+            }
+        };
+        let text = documents.next().transpose()?;
+        self.position.document += u64::from(text.is_some());
+        Ok(text)
+    }
+
+    fn next_file(&mut self) {
+        self.open = None;
+        self.position = Position { file: self.position.file + 1, document: 0, ..self.position };
+    }
+}
+
+impl Iterator for Reader {
+    type Item = Result<Document, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let document = self.read().transpose();
+        self.done = !matches!(document, Some(Ok(_)));
+        document
+    }
+}

@@ -1,0 +1,206 @@
+//! Several ranks, one run: the same bits for any number of them, with and without sharing out the moments.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openelm::kernels::Threads;
+use openelm::{Geometry, ModelConfig, Multipliers};
+use openelm_testing::golden;
+use openelm_train::collective::{Collective, Local};
+use openelm_train::data::Batch;
+use openelm_train::pretrain::{Event, Outcome, PretrainError, pretrain_on};
+use openelm_train::{
+    Accumulation, Distribution, LossOptions, OptimizerOptions, Recipe, StepReport, Trainer, initialise,
+};
+
+/// What `task` gives on each of `ranks` ranks.
+fn on_each<T: Send>(ranks: usize, task: impl Fn(Local) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = Local::group(ranks).into_iter().map(|rank| scope.spawn(|| task(rank))).collect();
+        running.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// Large enough that each of four ranks answers for a part of each layer.
+fn config() -> ModelConfig {
+    let geometry = Geometry {
+        layers: 2,
+        dim: 64,
+        head_dim: 16,
+        gqa_groups: 2,
+        ffn_multipliers: Multipliers::List(vec![2.0, 4.0]),
+        ffn_divisor: 16,
+        context_length: 32,
+        ..Geometry::default()
+    };
+    geometry.build(500).unwrap()
+}
+
+const MICRO_BATCHES: usize = 8;
+
+/// The micro-batches of an update; some targets are padding, in each batch another number of them.
+fn batches() -> Vec<Batch> {
+    let id = |batch: usize, i: usize| ((i * i * 31 + i * 7 + batch * 113) % 499 + 1) as u32;
+    let batch = |batch: usize| {
+        let rows: Vec<Vec<u32>> = (0..2).map(|row| (0..17).map(|i| id(batch, row * 17 + i)).collect()).collect();
+        let mut batch_ = Batch::from_rows(&rows.into_iter().map(Into::into).collect::<Vec<_>>());
+        batch_.targets[16 + batch..].fill(0);
+        batch_
+    };
+    (0..MICRO_BATCHES).map(batch).collect()
+}
+
+/// Three updates on `ranks` ranks: reports, weights and moments as rank 0 has them; all ranks must have the same weights.
+fn train(ranks: usize, shares: usize, sharded: bool, how: Accumulation) -> (Vec<StepReport>, Vec<f32>, [Vec<f32>; 2]) {
+    let results = on_each(ranks, |rank| {
+        let (number, ranks) = (rank.rank(), rank.ranks());
+        let loss = LossOptions { ignore: Some(0), z_weight: 1e-4 };
+        let optimizer = OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 0.5 };
+        let trainer =
+            Trainer::new(config(), initialise(&config(), 1), Threads::new(1 + number % 2), loss, optimizer, how);
+        let mut trainer = trainer.distributed(Distribution { ranks: Arc::new(rank), shares, sharded });
+        let mine = MICRO_BATCHES / ranks;
+        let update = |_| trainer.step(&batches()[number * mine..][..mine], 3e-3).unwrap();
+        let reports: Vec<_> = (0..3).map(update).collect();
+        let moments = trainer.moments().unwrap().map(|moments| moments.into_owned());
+        (reports, trainer.parameters().values().to_vec(), moments)
+    });
+    for (reports, weights, _) in &results[1..] {
+        assert!((reports, weights) == (&results[0].0, &results[0].1), "ranks came to differ");
+    }
+    results.into_iter().next().unwrap()
+}
+
+#[test]
+fn one_two_and_four_ranks_give_the_same_bits_with_moments_whole_or_shared_out() {
+    for (how, shares) in [(Accumulation::Mean, 8), (Accumulation::SumOfMeans, 4)] {
+        let alone = train(1, shares, false, how);
+        assert!(alone.0[2].loss.cross_entropy < alone.0[0].loss.cross_entropy, "nothing was learnt");
+        for (ranks, sharded) in [(1, true), (2, false), (2, true), (4, false), (4, true)] {
+            assert!(train(ranks, shares, sharded, how) == alone, "{how:?}, {ranks} ranks, {shares} shares, {sharded}");
+        }
+    }
+}
+
+#[test]
+fn shares_change_rounding_and_nothing_else() {
+    let (reports, weights, _) = train(1, 1, false, Accumulation::Mean);
+    let (in_shares, other, _) = train(1, 8, false, Accumulation::Mean);
+    assert!(weights != other, "shares had no part in it");
+    for (a, b) in reports.iter().zip(&in_shares) {
+        assert!((a.gradient_norm / b.gradient_norm - 1.0).abs() < 1e-5, "{} and {}", a.gradient_norm, b.gradient_norm);
+        assert!((a.loss.cross_entropy / b.loss.cross_entropy - 1.0).abs() < 1e-5);
+    }
+}
+
+const STEPS: u64 = 9;
+
+struct Run {
+    folder: tempfile::TempDir,
+}
+
+impl Run {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for book in 0..3 {
+            let lines = (0..12).map(|i| format!("In book {book} the fox met {} geese on day {i}.\n\n", i * 7 % 11));
+            fs::write(folder.path().join(format!("book{book}.txt")), lines.collect::<String>()).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn recipe(&self, sets: &[&str]) -> Recipe {
+        let root = self.folder.path().display();
+        let tokenizer = golden("tokenizer_small/tokenizer.model");
+        let text = format!(
+            r#"
+output = "{root}/out"
+model = {{ layers = 2, dim = 64, head_dim = 16, gqa_groups = 2, ffn_divisor = 16 }}
+tokenizer = {{ path = "{}" }}
+data = {{ sources = [{{ path = "{root}/book*.txt" }}], shuffle_buffer = 8 }}
+train = {{ sequence_length = 16, batch_size = 2, accumulation = 4, shares = 4, steps = {STEPS} }}
+schedule = {{ max_lr = 1e-2, warmup_steps = 3 }}
+"#,
+            tokenizer.display()
+        );
+        let path = self.folder.path().join("recipe.toml");
+        fs::write(&path, text).unwrap();
+        Recipe::load(&path, &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn last(&self) -> PathBuf {
+        self.folder.path().join(format!("out/checkpoints/step-{STEPS:08}"))
+    }
+}
+
+/// Runs on `ranks` ranks until `step` was made, where rank `asked` is told to stop.
+fn run_until(recipe: &Recipe, ranks: usize, asked: usize, step: u64) -> Outcome {
+    let stops: Vec<AtomicBool> = (0..ranks).map(|_| AtomicBool::new(false)).collect();
+    let mut outcomes = on_each(ranks, |rank| {
+        let own = &stops[rank.rank()];
+        let mut watch = |event: Event| {
+            if let Event::Step(entry) = event
+                && entry.step == step
+            {
+                stops[asked].store(true, Ordering::Relaxed);
+            }
+        };
+        pretrain_on(Arc::new(rank), recipe, Threads::new(1), own, &mut watch).unwrap()
+    });
+    assert!(outcomes[1..].iter().all(Option::is_none), "only rank 0 reports");
+    outcomes.remove(0).unwrap()
+}
+
+fn contents(checkpoint: &Path, name: &str) -> Vec<u8> {
+    fs::read(checkpoint.join(name)).unwrap()
+}
+
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks_to_the_bit() {
+    let whole = Run::new();
+    assert!(run_until(&whole.recipe(&[]), 1, 0, u64::MAX).finished);
+
+    let parts = Run::new();
+    let shared_out = parts.recipe(&["train.sharding=optimizer"]);
+    // The rank that was asked stops all of them; another than the first takes part until the next update is made.
+    assert_eq!(run_until(&shared_out, 2, 1, 2).step, 3);
+    assert_eq!(run_until(&shared_out, 1, 0, 5).step, 5);
+    assert_eq!(run_until(&parts.recipe(&[]), 2, 0, 7).step, 7);
+    assert!(run_until(&shared_out, 4, 0, u64::MAX).finished);
+    for name in ["model.safetensors", "optimizer.safetensors"] {
+        assert!(contents(&whole.last(), name) == contents(&parts.last(), name), "{name} differs");
+    }
+}
+
+#[test]
+fn ranks_that_cannot_share_the_work_are_told_why() {
+    let run = Run::new();
+    let message = |ranks: usize, sets: &[&str]| {
+        let recipe = run.recipe(sets);
+        let mut results = on_each(ranks, |rank| {
+            pretrain_on(Arc::new(rank), &recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
+        });
+        results.remove(0).unwrap_err().to_string()
+    };
+    let found = message(3, &[]);
+    assert!(found.contains("3 ranks cannot share the 4 micro-batches"), "{found}");
+    let found = message(1, &["train.accumulation=6", "train.shares=6"]);
+    assert!(found.contains("in 6 shares"), "{found}");
+}
+
+#[test]
+fn a_rank_that_fails_ends_the_run_and_the_checkpoints_stand() {
+    let run = Run::new();
+    assert_eq!(run_until(&run.recipe(&[]), 2, 0, 4).step, 4);
+    let (good, bad) = (run.recipe(&[]), run.recipe(&["tokenizer.path=nowhere"]));
+    let results = on_each(2, |rank| {
+        let recipe = if rank.rank() == 1 { &bad } else { &good };
+        pretrain_on(Arc::new(rank), recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
+    });
+    assert!(matches!(results[0], Err(PretrainError::Collective(_))), "{:?}", results[0]);
+    assert!(run_until(&good, 2, 0, u64::MAX).finished);
+}
