@@ -10,14 +10,14 @@
 //! What a step has to do at least ([`Work`]) over what the machine does at best ([`Limits`]) gives the limit of a rate.
 //!
 //! ```
-//! use openelm::ModelConfig;
+//! use openelm::{CacheType, ModelConfig};
 //! use openelm_bench::{WeightFormat, Work};
 //!
 //! let config = ModelConfig::openelm_270m();
 //! let format: WeightFormat = "q4_0".parse()?;
 //! let encoding = |spec: &_| Some(format.encoding_of(spec, config.layers.len()));
 //! // A token reads all weights once: 4.5 bits each in Q4_0, 6.6 in the embedding table.
-//! assert_eq!(Work::of_tokens(&config, encoding, 1, 0).bytes / 1_000_000, 163);
+//! assert_eq!(Work::of_tokens(&config, encoding, 1, 0, CacheType::F32).bytes / 1_000_000, 163);
 //! # Ok::<(), String>(())
 //! ```
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use openelm::kernels::Threads;
-use openelm::{CacheType, Footprint, Model, ModelConfig, Session};
+use openelm::{CacheType, Footprint, Model, ModelConfig, Session, TensorSpec};
 
 use crate::limits::Limits;
 use crate::peer::{Peer, PeerTest};
@@ -27,6 +27,8 @@ pub struct Options {
     pub tokens: usize,
     /// Tokens in the cache when decoding is measured a second time; `None` means as many as the context leaves.
     pub fill: Option<usize>,
+    /// How keys and values are stored.
+    pub cache: CacheType,
     /// Rounds of each measurement; the median counts.
     pub rounds: usize,
     /// Folder for the models that are made for the benchmark.
@@ -82,7 +84,7 @@ pub fn run(
         run
     };
     let runs = measured.into_iter().map(finish).collect();
-    Ok(Report { rounds: options.rounds, limits, runs })
+    Ok(Report { rounds: options.rounds, cache: options.cache.to_string(), limits, runs })
 }
 
 /// Refuses a model that `available` bytes do not hold; a peer holds one of its own at the same time.
@@ -91,7 +93,7 @@ fn check_memory(source: &Source<'_>, options: &Options, with_peer: bool, availab
     let tokens = options.fill(&config).saturating_add(options.tokens);
     let tokens = options.prompts.iter().copied().fold(tokens, usize::max);
     let available = if with_peer { available / 2 } else { available };
-    let checked = Footprint::new(&config, weights, tokens, CacheType::default()).check(available);
+    let checked = Footprint::new(&config, weights, tokens, options.cache).check(available);
     checked.map_err(|source| BenchError::Memory { with_peer, source })
 }
 
@@ -135,7 +137,8 @@ fn measure(
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Run, Vec<Rate>), BenchError> {
     let layout = (subject.open)()?;
-    let work = |tokens, cached| Work::of_tokens(&layout.config, |spec| layout.encoding(&spec.name), tokens, cached);
+    let encoding = |spec: &TensorSpec| layout.encoding(&spec.name);
+    let work = |tokens, cached| Work::of_tokens(&layout.config, encoding, tokens, cached, options.cache);
     let peak_is_known = Resident::forget_peak();
 
     progress("loading");
@@ -144,7 +147,8 @@ fn measure(
     drop(Session::new(&model, threads.clone(), 1));
     let load_seconds = begin.elapsed().as_secs_f64();
 
-    let mut bench = Bench { model: &model, threads, rounds: options.rounds, peer: None, private: 0 };
+    let Options { cache, rounds, .. } = *options;
+    let mut bench = Bench { model: &model, threads, cache, rounds, peer: None, private: 0 };
     bench.peer = peer.map(|(peer, (file, _))| (peer, file.as_path()));
     let mut rates = Vec::new();
     for &tokens in &options.prompts {
@@ -190,6 +194,7 @@ fn measure(
 struct Bench<'a> {
     model: &'a Model,
     threads: &'a Threads,
+    cache: CacheType,
     rounds: usize,
     peer: Option<(&'a Peer, &'a Path)>,
     /// The most private memory seen.
@@ -200,11 +205,11 @@ impl Bench<'_> {
     /// The rate of a prompt in a session that has seen one like it, and the median seconds of a new session.
     fn prefill(&mut self, tokens: usize) -> Result<(Medians, Option<f64>), BenchError> {
         let ids = ids(tokens, self.model.config().vocab_size);
-        let (model, threads, mut private) = (self.model, self.threads, self.private);
+        let (model, threads, cache, mut private) = (self.model, self.threads, self.cache, self.private);
         let mut first_token = Vec::new();
         let ours = || {
             let begin = Instant::now();
-            let mut session = Session::new(model, threads.clone(), tokens);
+            let mut session = Session::new(model, threads.clone(), tokens).with_cache(cache);
             black_box(session.append(&ids)?);
             first_token.push(begin.elapsed().as_secs_f64());
             session.truncate(0);
@@ -224,7 +229,8 @@ impl Bench<'_> {
         let vocabulary = self.model.config().vocab_size;
         let before = ids(cached.max(1), vocabulary);
         let ids = ids(tokens, vocabulary);
-        let mut session = Session::new(self.model, self.threads.clone(), before.len() + tokens);
+        let limit = before.len() + tokens;
+        let mut session = Session::new(self.model, self.threads.clone(), limit).with_cache(self.cache);
         session.append(&before)?;
         let mut private = self.private;
         let ours = || {
@@ -297,13 +303,14 @@ mod tests {
             prompts: vec![8],
             tokens: 4,
             fill: None,
+            cache: CacheType::default(),
             rounds: 1,
             scratch: PathBuf::from("nowhere"),
             ignore_memory: false,
         };
         let source = Source::Random(config.clone(), "f32".parse().unwrap());
         let weights = source.size().unwrap().1;
-        let needed = Footprint::new(&config, weights, config.context_length, CacheType::default()).total();
+        let needed = Footprint::new(&config, weights, config.context_length, options.cache).total();
         assert!(check_memory(&source, &options, false, needed).is_ok());
         let refused = check_memory(&source, &options, false, needed - 1).unwrap_err().to_string();
         assert!(refused.contains("2048 tokens"), "{refused}");

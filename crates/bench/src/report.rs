@@ -9,6 +9,8 @@ use crate::limits::{Bound, Limits};
 pub struct Report {
     /// Rounds whose medians the rates are.
     pub rounds: usize,
+    /// How keys and values are stored.
+    pub cache: String,
     /// The machine's limits for each number of threads.
     pub limits: Vec<Limits>,
     /// One run for each model and number of threads.

@@ -1,6 +1,6 @@
 //! What a step has to do at least: bytes to read and operations to carry out.
 
-use openelm::{Encoding, ModelConfig, TensorSpec, tensor_specs};
+use openelm::{Cache, CacheType, Encoding, ModelConfig, TensorSpec, tensor_specs};
 
 /// The least that a step asks of the machine.
 ///
@@ -17,15 +17,15 @@ pub struct Work {
 }
 
 impl Work {
-    /// `tokens` tokens behind `cached` others, with the logits of the last one; `encoding` says how a tensor is stored.
+    /// `tokens` tokens behind `cached` others, stored as `cache_type`, with the logits of the last one; `encoding` says how a tensor is stored.
     pub fn of_tokens(
         config: &ModelConfig,
         encoding: impl Fn(&TensorSpec) -> Option<Encoding>,
         tokens: usize,
         cached: usize,
+        cache_type: CacheType,
     ) -> Self {
-        let cache = (cached * config.kv_elements_per_token() * size_of::<f32>()) as u64;
-        let mut work = Self { bytes: cache, ..Self::default() };
+        let mut work = Self { bytes: Cache::bytes(config, cache_type, cached) as u64, ..Self::default() };
         for spec in tensor_specs(config) {
             let products = match (&spec.name[..], config.tied_embeddings) {
                 // The logits of one token.
@@ -49,7 +49,7 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
-    use openelm::{Cache, CacheType, Geometry, Precision};
+    use openelm::{Geometry, Precision};
 
     use super::*;
     use crate::WeightFormat;
@@ -63,10 +63,12 @@ mod tests {
     fn a_token_reads_all_weights_once_and_what_is_cached() {
         let config = ModelConfig::openelm_270m();
         for (name, precision) in [("f32", Precision::F32), ("mlx8", Precision::Int8), ("mlx4", Precision::Int4)] {
-            let empty = Work::of_tokens(&config, encoding(name, 16), 1, 0);
+            let empty = Work::of_tokens(&config, encoding(name, 16), 1, 0, CacheType::F32);
             assert_eq!(empty.bytes, config.weight_bytes(precision) as u64);
-            let filled = Work::of_tokens(&config, encoding(name, 16), 1, 1024);
-            assert_eq!(filled.bytes - empty.bytes, Cache::bytes(&config, CacheType::F32, 1024) as u64);
+            for (cache_type, size) in [(CacheType::F32, 4), (CacheType::F16, 2)] {
+                let filled = Work::of_tokens(&config, encoding(name, 16), 1, 1024, cache_type);
+                assert_eq!(filled.bytes - empty.bytes, (1024 * size * config.kv_elements_per_token()) as u64);
+            }
         }
     }
 
@@ -76,9 +78,9 @@ mod tests {
         let vectors: usize = tensor_specs(&config).iter().filter(|s| s.shape.len() == 1).map(TensorSpec::len).sum();
         let blocks = (config.parameters() - config.embedding_parameters() - vectors) as u64;
         let head = config.embedding_parameters() as u64;
-        let floats = Work::of_tokens(&config, encoding("f16", 16), 512, 0);
+        let floats = Work::of_tokens(&config, encoding("f16", 16), 512, 0, CacheType::F32);
         assert_eq!((floats.f32_operations, floats.int8_operations), (2 * (512 * blocks + head), 0));
-        let quantised = Work::of_tokens(&config, encoding("q4_k", 16), 512, 0);
+        let quantised = Work::of_tokens(&config, encoding("q4_k", 16), 512, 0, CacheType::F32);
         assert_eq!((quantised.f32_operations, quantised.int8_operations), (0, 2 * (512 * blocks + head)));
     }
 
@@ -87,7 +89,7 @@ mod tests {
         let geometry = Geometry { layers: 2, dim: 256, tied_embeddings: false, ..Geometry::default() };
         let (untied, tied) =
             (geometry.build(1000).unwrap(), Geometry { tied_embeddings: true, ..geometry }.build(1000));
-        let work = |config: &ModelConfig| Work::of_tokens(config, encoding("f32", 2), 7, 3);
+        let work = |config: &ModelConfig| Work::of_tokens(config, encoding("f32", 2), 7, 3, CacheType::Int8);
         assert_eq!(work(&untied), work(&tied.unwrap()));
     }
 }

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
-use openelm::{CacheType, Finish, GenerationOptions, SamplingOptions, Session, generate};
+use clap::Args;
+use openelm::{Finish, GenerationOptions, SamplingOptions, Session, generate};
 use serde_json::json;
 
-use super::{ArithmeticOptions, MemoryOptions, ThreadOptions};
+use super::{ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
 use crate::model::ModelOptions;
 
 /// Continue a text.
@@ -70,23 +70,6 @@ pub struct Arguments {
     threads: ThreadOptions,
     #[command(flatten)]
     memory: MemoryOptions,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum CacheOption {
-    F32,
-    F16,
-    Int8,
-}
-
-impl From<CacheOption> for CacheType {
-    fn from(option: CacheOption) -> Self {
-        match option {
-            CacheOption::F32 => Self::F32,
-            CacheOption::F16 => Self::F16,
-            CacheOption::Int8 => Self::Int8,
-        }
-    }
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {

@@ -81,6 +81,24 @@ fn refusal(error: &dyn std::error::Error) -> anyhow::Error {
     anyhow!("{error} (--ignore-memory begins all the same)")
 }
 
+/// How keys and values are stored.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum CacheOption {
+    F32,
+    F16,
+    Int8,
+}
+
+impl From<CacheOption> for CacheType {
+    fn from(option: CacheOption) -> Self {
+        match option {
+            CacheOption::F32 => Self::F32,
+            CacheOption::F16 => Self::F16,
+            CacheOption::Int8 => Self::Int8,
+        }
+    }
+}
+
 /// The floats that weights are written in.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum DTypeArgument {

@@ -22,6 +22,16 @@ pub enum CacheType {
     Int8,
 }
 
+impl std::fmt::Display for CacheType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            CacheType::F32 => "f32",
+            CacheType::F16 => "f16",
+            CacheType::Int8 => "int8",
+        })
+    }
+}
+
 /// Keys (normalised and rotated) and values of one sequence in one layer. It grows by blocks of 64 tokens and never moves
 /// what it holds.
 #[derive(Debug, Clone)]

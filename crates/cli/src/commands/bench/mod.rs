@@ -12,7 +12,7 @@ use openelm::ModelConfig;
 use openelm_bench::{BenchError, Options, Peer, Source, WeightFormat};
 use openelm_formats::{FormatError, StoredModel};
 
-use super::{MemoryOptions, refusal};
+use super::{CacheOption, MemoryOptions, refusal};
 use crate::model::{BUILTIN, locate, open_located};
 
 /// Measure speed, the machine's limits, and the share of them that a model reaches.
@@ -39,6 +39,9 @@ pub struct Arguments {
     /// Tokens in the cache when decoding is measured again [default: what the model's context leaves]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     fill: Option<u32>,
+    /// How keys and values are stored
+    #[arg(long, value_enum, default_value_t = CacheOption::F32)]
+    cache: CacheOption,
     /// Rounds of each measurement, whose median counts
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
@@ -67,6 +70,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         prompts: wide(&arguments.prompts),
         tokens: arguments.tokens as usize,
         fill: arguments.fill.map(|n| n as usize),
+        cache: arguments.cache.into(),
         rounds: arguments.rounds.into(),
         scratch: scratch.path().to_owned(),
         ignore_memory: arguments.memory.ignore_memory,

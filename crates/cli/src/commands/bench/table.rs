@@ -49,7 +49,10 @@ pub fn render(report: &Report) -> String {
             rates.add_row(row);
         }
     }
-    format!("{limits}\n\n{models}\n\n{rates}\n\nmedians of {} rounds\n{LEGEND}", report.rounds)
+    format!(
+        "{limits}\n\n{models}\n\n{rates}\n\nmedians of {} rounds, keys and values in {}\n{LEGEND}",
+        report.rounds, report.cache
+    )
 }
 
 fn table(headers: &[&str]) -> Table {
@@ -148,7 +151,7 @@ mod tests {
             private_memory_bytes: None,
             measurements: vec![prefill, decode],
         };
-        let report = Report { rounds: 3, limits: vec![limits], runs: vec![run] };
+        let report = Report { rounds: 3, cache: "f16".to_owned(), limits: vec![limits], runs: vec![run] };
         insta::assert_snapshot!(render(&report));
         let mut alone = report;
         alone.runs[0].peer_weights = None;
