@@ -65,12 +65,14 @@ pub(crate) struct Reduction {
 impl Reduction {
     pub fn new(parameters: &Parameters, distribution: Distribution) -> Self {
         let Distribution { ranks, shares, sharded } = distribution;
+        let tree = shares.is_multiple_of(ranks.ranks()) && (shares / ranks.ranks()).is_power_of_two();
+        assert!(tree, "{shares} shares for {} ranks", ranks.ranks());
         let mut buckets = Vec::new();
         for segment in parameters.segments() {
             let starts = segment.clone().step_by(BUCKET);
             buckets.extend(starts.map(|start| start..(start + BUCKET).min(segment.end)));
         }
-        let levels = (shares / ranks.ranks()).max(1).ilog2() as usize;
+        let levels = (shares / ranks.ranks()).ilog2() as usize;
         let waiting = (0..levels).map(|_| vec![0.0; parameters.values().len()]).collect();
         Self { sharded: sharded && ranks.ranks() > 1, ranks, waiting, buckets }
     }
@@ -117,7 +119,6 @@ impl Reduction {
 
     /// Fills `gradients` from this rank's `micro_batches` and those of all others; gives the loss of each micro-batch of
     /// the update, in order. If the moments are sharded, only what this rank answers for is filled.
-    #[expect(clippy::too_many_arguments, reason = "the parts of a trainer, which are borrowed in different ways")]
     pub fn gradients(
         &mut self,
         network: &mut Network,
@@ -140,7 +141,9 @@ impl Reduction {
         let mut sums = Vec::with_capacity(3 * micro_batches.len());
         let mut note =
             |loss: LossSums| sums.extend([loss.cross_entropy, loss.squared_log_partition, loss.valid as f64]);
-        for (i, share) in micro_batches.chunks(micro_batches.len().div_ceil(shares).max(1)).enumerate() {
+        let even = !micro_batches.is_empty() && micro_batches.len().is_multiple_of(shares);
+        assert!(even, "{} micro-batches for {shares} shares", micro_batches.len());
+        for (i, share) in micro_batches.chunks(micro_batches.len() / shares).enumerate() {
             gradients.values_mut().fill(0.0);
             let Some((last, before)) = share.split_last() else { continue };
             for batch in before {
@@ -154,14 +157,9 @@ impl Reduction {
             }
         }
         let sums = self.ranks.gather(&sums)?;
-        let [] = sums.as_chunks::<3>().1 else { unreachable!("three numbers for each micro-batch") };
-        let sums = sums.as_chunks().0.iter();
+        let sums = sums.chunks_exact(3);
         Ok(sums
-            .map(|&[cross_entropy, squared_log_partition, valid]| LossSums {
-                cross_entropy,
-                squared_log_partition,
-                valid: valid as usize,
-            })
+            .map(|sum| LossSums { cross_entropy: sum[0], squared_log_partition: sum[1], valid: sum[2] as usize })
             .collect())
     }
 
@@ -175,7 +173,6 @@ impl Reduction {
     }
 
     /// The rank's last micro-batch: what is complete is reduced while the layers below are still at work.
-    #[expect(clippy::too_many_arguments, reason = "as above")]
     fn last(
         &self,
         network: &mut Network,

@@ -178,6 +178,9 @@ impl Trainer {
     ///
     /// # Errors
     /// If another rank is gone; this trainer is of no use then.
+    ///
+    /// # Panics
+    /// If there is no micro-batch, or their number is no multiple of this rank's shares.
     pub fn step(&mut self, micro_batches: &[Batch], learning_rate: f32) -> Result<StepReport, CollectiveError> {
         self.step_if(micro_batches, learning_rate, |_| true)
     }
@@ -232,7 +235,8 @@ impl Trainer {
         self.network.loss(&self.parameters, batch, self.loss)
     }
 
-    /// The gradients of the last step, before clipping; where the moments are shared out, only this rank's part.
+    /// The gradients of the last step, before clipping. Where the moments are shared out this rank has its part of them, and
+    /// all of them if the update was refused.
     pub fn gradients(&self) -> &Parameters {
         &self.gradients
     }

@@ -113,6 +113,11 @@ fn every_choice_of_a_recipe_is_in_the_sum() {
     assert_eq!(footprint(&["log.sample_every=9"]).samples, plain.weights);
     let waiting = footprint(&["checkpoint.background=false"]);
     assert_eq!(plain.snapshot - waiting.snapshot, 3 * plain.weights);
+    // Four ranks: each has a quarter of the moments, and two shares with one level of sums; the first gathers all moments.
+    let ranks = recipe(&["train.sharding=optimizer", "train.accumulation=8", "train.shares=8"]);
+    let ranks = TrainingFootprint::new(&config, &ranks, 4);
+    assert_eq!((ranks.moments, ranks.gradients), (plain.moments / 4, 2 * plain.gradients));
+    assert_eq!(ranks.snapshot, plain.snapshot);
     let huge = footprint(&["train.batch_size=1000000000000000"]);
     let message = huge.check(4 << 30).unwrap_err().to_string();
     assert!(message.contains("only 4.0 GiB are available; take a smaller train.batch_size"), "{message}");

@@ -177,6 +177,23 @@ fn a_run_goes_on_with_another_number_of_ranks_to_the_bit() {
 }
 
 #[test]
+fn an_update_that_is_refused_ends_all_ranks_and_is_kept_as_by_one() {
+    let kept = |ranks: usize| {
+        let run = Run::new();
+        let sets =
+            ["schedule.max_lr=1e30", "schedule.warmup_steps=0", "train.sharding=optimizer", "checkpoint.every=1"];
+        let recipe = run.recipe(&sets);
+        let results = on_each(ranks, |rank| {
+            pretrain_on(Arc::new(rank), &recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
+        });
+        let Err(PretrainError::Diverged { folder, .. }) = &results[0] else { panic!("{:?}", results[0]) };
+        assert!(results[1..].iter().all(|result| matches!(result, Err(PretrainError::Collective(_)))));
+        fs::read_to_string(folder.join("batch.json")).unwrap()
+    };
+    assert_eq!(kept(1), kept(2));
+}
+
+#[test]
 fn ranks_that_cannot_share_the_work_are_told_why() {
     let run = Run::new();
     let message = |ranks: usize, sets: &[&str]| {

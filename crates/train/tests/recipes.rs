@@ -5,8 +5,11 @@
 use openelm_testing::{golden, json};
 use openelm_train::Recipe;
 
-/// Parameters with 32,000 pieces, highest learning rate, and rates at single updates as CoreNet sets them.
-const RUNS: [(&str, &str, usize, f64, &[(u64, f64)]); 4] = [
+/// Name of the recipe and of the model, parameters with 32,000 pieces, highest learning rate, and rates at single updates as
+/// CoreNet sets them.
+type Run = (&'static str, &'static str, usize, f64, &'static [(u64, f64)]);
+
+const RUNS: [Run; 4] = [
     (
         "270m",
         "OpenELM-270M",
