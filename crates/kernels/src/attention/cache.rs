@@ -239,7 +239,9 @@ impl Stored for i8 {
     fn narrow(to: &mut [Self], x: &[f32]) -> f32 {
         let largest = x.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         let factor = if largest > 0.0 { 127.0 / largest } else { 0.0 };
-        to.iter_mut().zip(x).for_each(|(to, x)| *to = (x * factor).round_ties_even() as i8);
+        for (to, x) in to.iter_mut().zip(x) {
+            *to = (x * factor).round_ties_even() as i8;
+        }
         largest / 127.0
     }
 

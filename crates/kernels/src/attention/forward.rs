@@ -114,7 +114,11 @@ fn run<S: Source>(
                 let mut running = Running::view(running, rows);
                 simd::dispatch(
                     #[inline(always)]
-                    || rest.chunks_exact_mut(length).for_each(|other| running.merge(&Running::view(other, rows))),
+                    || {
+                        for other in rest.chunks_exact_mut(length) {
+                            running.merge(&Running::view(other, rows));
+                        }
+                    },
                 );
                 output.finish(&place(head), &running);
             }

@@ -80,7 +80,9 @@ impl<'a> Running<'a> {
             let factor = exp(self.maxima[row] - maximum);
             let width = self.sums.len() / self.maxima.len();
             self.totals[row] *= factor;
-            self.sums[row * width..][..width].iter_mut().for_each(|x| *x *= factor);
+            for x in &mut self.sums[row * width..][..width] {
+                *x *= factor;
+            }
         }
         self.maxima[row] = maximum;
     }
@@ -99,7 +101,10 @@ impl<'a> Running<'a> {
             let factor = exp(other.maxima[row] - self.maxima[row]);
             self.totals[row] += factor * other.totals[row];
             let (sums, others) = (&mut self.sums[row * width..][..width], &other.sums[row * width..][..width]);
-            sums.iter_mut().zip(others).for_each(|(sum, &x)| *sum = factor.mul_add(x, *sum));
+            // A loop, as around this: a closure may be compiled apart, for processors without fused multiply-adds.
+            for (sum, &x) in sums.iter_mut().zip(others) {
+                *sum = factor.mul_add(x, *sum);
+            }
         }
     }
 
