@@ -88,9 +88,9 @@ fn multiply_tile<L: Lanes, const ADD: bool, const R: usize, const V: usize>(
             }
         }
     }
-    for r in 0..R {
-        for v in 0..V {
-            out[r * vectors + vector + v] = lanes.to_array(sums[r][v]);
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            out[r * vectors + vector + v] = lanes.to_array(sum);
         }
     }
 }
