@@ -124,7 +124,8 @@ fn training<'t>(config: &ModelConfig, batch: usize, threads: &'t Threads) -> imp
     let parameters = initialise(config, 1);
     let mut trainer = Trainer::new(config.clone(), parameters, threads.clone(), loss, optimizer, Accumulation::Mean);
     let vocabulary = config.vocab_size as u32;
-    let row = move |row: usize| (0..=TIME).map(|i| (row * 7919 + i * 104_729) as u32 % vocabulary).collect();
+    let row =
+        move |row: usize| (0..=TIME).map(|i| (row * 7919 + i * 104_729) as u32 % vocabulary).collect::<Vec<u32>>();
     let batch = Batch::from_rows(&(0..batch).map(row).map(Row::from).collect::<Vec<_>>());
     move || {
         const STEPS: usize = 3;

@@ -342,11 +342,11 @@ fn the_data_of_corenet_is_padded_and_padding_is_not_learnt() {
     let (step, counts) = (outcome.step, outcome.counts[0]);
     assert_eq!((step, counts.documents), (2, 12), "a row for each book");
     let log = fs::read_to_string(books.out("log.jsonl")).unwrap();
-    let steps = log.lines().filter_map(|line| match serde_json::from_str(line).unwrap() {
+    let mut steps = log.lines().filter_map(|line| match serde_json::from_str(line).unwrap() {
         Entry::Step(entry) => Some(entry),
         _ => None,
     });
-    let last = steps.last().unwrap();
+    let last = steps.next_back().unwrap();
     // Of a row all ids but the first are targets.
     assert_eq!(last.tokens, counts.tokens - counts.documents);
 }

@@ -81,16 +81,16 @@ fn multiply_tile<L: Lanes, const ADD: bool, const R: usize, const V: usize>(
     }
     for (k, b) in b.chunks_exact(vectors).enumerate() {
         let b: [_; V] = std::array::from_fn(|v| lanes.load(&b[vector + v]));
-        for r in 0..R {
+        for (r, sums) in sums.iter_mut().enumerate() {
             let a = lanes.splat(a.data[(first + r) * a.row_stride + k * a.column_stride]);
-            for v in 0..V {
-                sums[r][v] = lanes.mul_add(a, b[v], sums[r][v]);
+            for (sum, &b) in sums.iter_mut().zip(&b) {
+                *sum = lanes.mul_add(a, b, *sum);
             }
         }
     }
-    for r in 0..R {
-        for v in 0..V {
-            out[r * vectors + vector + v] = lanes.to_array(sums[r][v]);
+    for (r, sums) in sums.into_iter().enumerate() {
+        for (v, sum) in sums.into_iter().enumerate() {
+            out[r * vectors + vector + v] = lanes.to_array(sum);
         }
     }
 }
