@@ -330,10 +330,13 @@ fn a_file_that_cannot_be_read_ends_the_run_with_its_state_saved() {
 #[test]
 fn the_data_of_corenet_is_padded_and_padding_is_not_learnt() {
     let books = Run::new();
-    let sets = ["data.parity=corenet", "train.sequence_length=600", "train.steps=2", "schedule.warmup_steps=1"];
-    let mut recipe = books.recipe(&sets);
-    // The fourth book fills no row of 600 tokens.
-    recipe.validation = Default::default();
+    let recipe = books.recipe(&[
+        "data.parity=corenet",
+        "validation.parity=corenet",
+        "train.sequence_length=600",
+        "train.steps=2",
+        "schedule.warmup_steps=1",
+    ]);
     let outcome = run(&recipe);
     let outcome = outcome.unwrap();
     let config = fs::read_to_string(outcome.checkpoint.join("config.json")).unwrap();

@@ -41,6 +41,7 @@ pub(super) struct Pipeline {
 struct Queue {
     tickets: Receiver<Ticket>,
     batch: std::vec::IntoIter<Result<Encoded, DataError>>,
+    ended: bool,
 }
 
 impl Pipeline {
@@ -57,22 +58,25 @@ impl Pipeline {
             let (tickets, queue) = sync_channel(2 * workers);
             let (reader, jobs) = (Reader::new(lane.clone(), position), jobs.clone());
             spawn("read", move || read(reader, &jobs, &tickets))?;
-            Ok(Queue { tickets: queue, batch: Vec::new().into_iter() })
+            Ok(Queue { tickets: queue, batch: Vec::new().into_iter(), ended: false })
         });
         Ok(Self { lanes: lanes.collect::<Result<_, DataError>>()? })
     }
 
-    /// The next document of a lane, or `None` at its end.
+    /// The next document of a lane, or `None` at its end and whenever asked again.
     pub fn next(&mut self, lane: usize) -> Result<Option<Encoded>, DataError> {
         let lost = |_| DataError::Worker { reason: "a thread that reads it ended in the middle".to_owned() };
-        let Queue { tickets, batch } = &mut self.lanes[lane];
+        let Queue { tickets, batch, ended } = &mut self.lanes[lane];
         loop {
             if let Some(encoded) = batch.next() {
                 return encoded.map(Some);
             }
+            if *ended {
+                return Ok(None);
+            }
             match tickets.recv().map_err(lost)? {
                 Ticket::Batch(reply) => *batch = reply.recv().map_err(lost)?.into_iter(),
-                Ticket::End => return Ok(None),
+                Ticket::End => *ended = true,
             }
         }
     }

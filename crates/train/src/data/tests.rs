@@ -133,6 +133,8 @@ fn one_pass_predicts_every_id_once_and_in_order() {
     assert!(all.len() - targets.len() <= 17, "only an incomplete row is left out");
     let counts = stream.counts()[0];
     assert_eq!((counts.documents, counts.tokens), (27, all.len() as u64));
+    // As a validation does whose last batch is short.
+    assert_eq!(stream.take(3).unwrap(), [], "an ended stream stays at its end");
 }
 
 #[test]
