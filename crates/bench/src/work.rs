@@ -17,7 +17,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// `tokens` tokens behind `cached` others, stored as `cache_type`, with the logits of the last one; `encoding` says how a tensor is stored.
+    /// `tokens` tokens behind `cached` others, stored as `cache_type`, with the logits of the last one; `encoding` says how a
+    /// tensor is stored.
     pub fn of_tokens(
         config: &ModelConfig,
         encoding: impl Fn(&TensorSpec) -> Option<Encoding>,
@@ -25,7 +26,7 @@ impl Work {
         cached: usize,
         cache_type: CacheType,
     ) -> Self {
-        let mut work = Self { bytes: Cache::bytes(config, cache_type, cached) as u64, ..Self::default() };
+        let mut work = Self { bytes: cached_bytes(config, cache_type, cached), ..Self::default() };
         for spec in tensor_specs(config) {
             let products = match (&spec.name[..], config.tied_embeddings) {
                 // The logits of one token.
@@ -47,6 +48,12 @@ impl Work {
     }
 }
 
+/// Bytes of the keys and values of `tokens` tokens alone, without the rest of the last block that a cache keeps.
+fn cached_bytes(config: &ModelConfig, cache_type: CacheType, tokens: usize) -> u64 {
+    const MANY: usize = 1 << 10;
+    (Cache::bytes(config, cache_type, MANY) as u64 * tokens as u64).div_ceil(MANY as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use openelm::{Geometry, Precision};
@@ -66,8 +73,8 @@ mod tests {
             let empty = Work::of_tokens(&config, encoding(name, 16), 1, 0, CacheType::F32);
             assert_eq!(empty.bytes, config.weight_bytes(precision) as u64);
             for (cache_type, size) in [(CacheType::F32, 4), (CacheType::F16, 2)] {
-                let filled = Work::of_tokens(&config, encoding(name, 16), 1, 1024, cache_type);
-                assert_eq!(filled.bytes - empty.bytes, (1024 * size * config.kv_elements_per_token()) as u64);
+                let filled = Work::of_tokens(&config, encoding(name, 16), 1, 1000, cache_type);
+                assert_eq!(filled.bytes - empty.bytes, (1000 * size * config.kv_elements_per_token()) as u64);
             }
         }
     }

@@ -10,11 +10,14 @@ impl CacheLine {
     pub(crate) const BYTES: usize = size_of::<CacheLine>();
 }
 
-/// The first `length` elements of `buffer`, which grows as needed; they hold what was there before, or zeros.
+/// The first `length` elements of `buffer`, which grows as needed, to that size and without a copy; they hold what a call
+/// left there, or zeros.
 pub(crate) fn reserve<T: bytemuck::Pod>(buffer: &mut Vec<CacheLine>, length: usize) -> &mut [T] {
     let lines = (length * size_of::<T>()).div_ceil(CacheLine::BYTES);
     if buffer.len() < lines {
-        buffer.resize(lines, bytemuck::Zeroable::zeroed());
+        // The old memory goes before the new comes.
+        *buffer = Vec::new();
+        *buffer = vec![bytemuck::Zeroable::zeroed(); lines];
     }
     &mut bytemuck::cast_slice_mut(buffer)[..length]
 }

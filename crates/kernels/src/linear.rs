@@ -27,7 +27,7 @@ pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>
     if rows <= STREAMED_ROWS {
         return streamed(threads, out, x, weight, inputs, accumulate);
     }
-    let (a, b) = (View::rows(Matrix::F32(x), inputs), View::rows(weight, inputs).transposed());
+    let (a, b) = (View::rows(x, inputs), View::rows(weight, inputs).transposed());
     gemm(threads, out, outputs, Product { m: rows, n: outputs, k: inputs, a, b, accumulate });
 }
 
@@ -63,6 +63,9 @@ fn streamed(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, i
 /// The derivative by the input: `dx[n, i] (+)= sum over o of dout[n, o] weight[o, i]`; adds if `accumulate`.
 ///
 /// `dout` is `[N, outputs]`, `weight` `[outputs, inputs]`, `dx` `[N, inputs]`.
+///
+/// # Panics
+/// If `weight` is quantised.
 pub fn backward_input(
     threads: &Threads,
     dx: &mut [f32],
@@ -73,7 +76,9 @@ pub fn backward_input(
 ) {
     let (rows, outputs) = (dx.len() / inputs, weight.len() / inputs);
     assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
-    let (a, b) = (View::rows(Matrix::F32(dout), outputs), View::rows(weight, inputs));
+    let is_float = matches!(weight, Matrix::F32(_) | Matrix::F16(_) | Matrix::BF16(_));
+    assert!(is_float, "columns of quantised weights cannot be read alone");
+    let (a, b) = (View::rows(dout, outputs), View::rows(weight, inputs));
     gemm(threads, dx, inputs, Product { m: rows, n: inputs, k: outputs, a, b, accumulate });
 }
 
@@ -83,7 +88,7 @@ pub fn backward_input(
 pub fn backward_weight(threads: &Threads, dweight: &mut [f32], dout: &[f32], x: &[f32], inputs: usize) {
     let (rows, outputs) = (x.len() / inputs, dweight.len() / inputs);
     assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
-    let (a, b) = (View::rows(Matrix::F32(dout), outputs).transposed(), View::rows(Matrix::F32(x), inputs));
+    let (a, b) = (View::rows(dout, outputs).transposed(), View::rows(Matrix::F32(x), inputs));
     gemm(threads, dweight, inputs, Product { m: outputs, n: inputs, k: rows, a, b, accumulate: true });
 }
 

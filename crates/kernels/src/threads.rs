@@ -53,6 +53,12 @@ impl Threads {
         self.pool.as_ref().map_or(1, |pool| pool.workers.len() + 1)
     }
 
+    /// Most bytes that operations keep between calls on `count` threads, but for what grows with their arguments: panels of
+    /// weights on the calling thread, rows and blocks on each.
+    pub const fn workspace(count: usize) -> usize {
+        (10 << 20) + count * (1 << 20)
+    }
+
     /// Calls `task(i)` once for each `i` in `0..tasks`, on any thread and in any order, and returns when all are done.
     ///
     /// # Panics

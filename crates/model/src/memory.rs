@@ -9,6 +9,7 @@
 //! assert!(refused.to_string().contains("8.0 GiB are available"));
 //! ```
 
+use openelm_kernels::Threads;
 use openelm_kernels::attention::CacheType;
 
 use crate::cache::Cache;
@@ -43,9 +44,6 @@ pub struct MemoryError {
     pub available: u64,
 }
 
-/// Packed panels of weights, blocks of attention and the like, on all threads.
-const WORKSPACE: u64 = 16 << 20;
-
 impl Footprint {
     /// The footprint of a model whose weights take `weights` bytes, with a sequence of `tokens` tokens whose keys and values
     /// are stored as `cache_type`.
@@ -65,7 +63,7 @@ impl Footprint {
             tokens: wide(tokens),
             weights: wide(weights),
             cache: wide(Cache::bytes(config, cache_type, tokens)),
-            buffers: size(floats.saturating_add(rotations), size_of::<f32>()).saturating_add(WORKSPACE),
+            buffers: size(floats.saturating_add(rotations), size_of::<f32>()).saturating_add(workspace()),
         }
     }
 
@@ -117,6 +115,11 @@ mod system {
     }
 }
 
+/// Bytes that the operations keep, on as many threads as the machine runs.
+fn workspace() -> u64 {
+    Threads::workspace(std::thread::available_parallelism().map_or(1, usize::from)) as u64
+}
+
 /// Bytes as a person reads them: `1.5 GiB`.
 pub struct Bytes(pub u64);
 
@@ -146,7 +149,7 @@ mod tests {
         assert_eq!(cache(CacheType::Int8), numbers + 4 * numbers / 64);
         // The last layer: 20 query and 5 key/value heads of 64, a network of 5120; 256 rows, 64 rows of logits.
         let row = 1920 + 2 * 1280 + 320 + 3 * 5120 + 4 * 1280;
-        assert_eq!(footprint.buffers, 4 * (256 * row + 64 * 32_000 + 2048 * 64) + WORKSPACE);
+        assert_eq!(footprint.buffers, 4 * (256 * row + 64 * 32_000 + 2048 * 64) + workspace());
         assert_eq!(footprint.total(), footprint.weights + footprint.cache + footprint.buffers);
     }
 

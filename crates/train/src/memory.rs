@@ -1,14 +1,14 @@
 //! What a training run takes in memory, reckoned from the recipe before its first step.
 
+use openelm::block::Span;
 use openelm::{Bytes, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
+
+use openelm_kernels::{Threads, attention};
 
 use crate::Recipe;
 use crate::network::LOSS_ROWS;
 use crate::pretrain::PretrainError;
 use crate::recipe::Sharding;
-
-/// Packed panels of the matrix products, blocks of attention and the like, on all threads.
-const WORKSPACE: u64 = 8 << 20;
 
 /// What is kept how in a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -113,7 +113,8 @@ impl TrainingFootprint {
             layers,
             streams: floats((config.layers.len() + 1) * config.model_dim),
             logits: loss_rows * 4 * wide(config.vocab_size),
-            scratch: (floats(scratch) + loss_rows * 4 * wide(config.model_dim)).saturating_add(WORKSPACE),
+            scratch: (floats(scratch) + loss_rows * 4 * wide(config.model_dim))
+                .saturating_add(workspace(config, train.sequence_length)),
             snapshot: 2 * largest + snapshot,
             samples: if log.sample_every > 0 { weights } else { 0 },
             data: buffered.saturating_mul(2),
@@ -159,6 +160,14 @@ impl TrainingFootprint {
 fn levels(recipe: &Recipe, ranks: usize) -> usize {
     let shares = recipe.train.shares.unwrap_or(ranks) / ranks.max(1);
     shares.max(1).ilog2() as usize
+}
+
+/// Bytes that the operations keep, on as many threads as the machine runs.
+fn workspace(config: &ModelConfig, time: usize) -> u64 {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let span = Span { sequences: 1, time, past: 0 };
+    let attention = config.layers.iter().map(|layer| attention::backward_scratch(span.attention(config, layer)));
+    wide(Threads::workspace(threads)) + wide(threads) * wide(attention.max().unwrap_or(0))
 }
 
 /// Elements of [`openelm::block::Activations`] per row.

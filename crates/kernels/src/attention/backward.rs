@@ -28,13 +28,13 @@ pub struct Gradients<'a> {
     pub v: &'a mut [f32],
 }
 
-/// What a task needs; `rows` are those of all queries of all heads of its group, and rows end with zeros up to
-/// `padded(head_dim)`.
+/// What a task needs; rows are those of the queries of all heads of its group, and end with zeros up to `padded(head_dim)`.
 #[derive(Default)]
 struct Scratch {
-    /// Scaled queries, `[rows, padded]`; likewise the derivatives by the output and by the queries.
+    /// Scaled queries of [`ROWS`] rows, `[rows, padded]`; likewise the derivatives by the output.
     queries: Vec<f32>,
     dout: Vec<f32>,
+    /// The derivatives by the queries of all rows, `[rows, padded]`.
     dqueries: Vec<f32>,
     /// `rowsum(dO O)` and the logarithm of the softmax's denominator of each row.
     corrections: Vec<f32>,
@@ -50,6 +50,12 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Bytes that each thread keeps for [`backward`], but for some blocks of fixed size.
+pub fn backward_scratch(shape: Shape) -> usize {
+    // The derivatives by the queries, and two numbers more of each row.
+    shape.queries * shape.group() * (padded(shape.head_dim) + 2) * size_of::<f32>()
 }
 
 /// Writes the derivatives of [`super::forward`] by `q`, `k` and `v`, for `shape.keys == shape.queries`.
@@ -71,6 +77,7 @@ pub fn backward(
     let Shape { sequences, queries: time, head_dim: d, kv_heads, .. } = shape;
     assert_eq!(shape.keys, time, "a backward pass knows no cached keys");
     assert_eq!(gradients.q.len(), q.len(), "dq does not fit q");
+    assert!(starts.is_none_or(|starts| starts.len() == sequences * time), "starts do not fit {shape:?}");
     assert_eq!(gradients.k.len(), sequences * time * kv_heads * d, "dk does not fit {shape:?}");
     assert_eq!(gradients.v.len(), gradients.k.len(), "dv does not fit dk");
     let (dq, dk, dv) = (Chunks::new(gradients.q, 1), Chunks::new(gradients.k, 1), Chunks::new(gradients.v, 1));
@@ -97,13 +104,22 @@ impl Place {
         (self.sequence * self.shape.queries + time) * self.shape.query_dim() + self.head * width
     }
 
-    /// Copies the rows of the group from `[.., query_dim]` as `[rows, padded]`, multiplied by `factor`.
-    fn gather(&self, target: &mut Vec<f32>, source: &[f32], factor: f32) {
+    /// Where `[.., query_dim]` holds a row of the group.
+    #[inline(always)]
+    fn row(&self, row: usize) -> Range<usize> {
         let (d, group) = (self.shape.head_dim, self.shape.group());
-        target.resize(self.shape.queries * group * padded(d), 0.0);
-        for (row, target) in target.chunks_exact_mut(padded(d)).enumerate() {
+        let start = self.query(row / group) + row % group * d;
+        start..start + d
+    }
+
+    /// Copies the `rows` of the group from `[.., query_dim]` as `[rows, padded]`, multiplied by `factor`.
+    #[inline(always)]
+    fn gather(&self, target: &mut Vec<f32>, source: &[f32], rows: Range<usize>, factor: f32) {
+        let d = self.shape.head_dim;
+        target.resize(rows.len() * padded(d), 0.0);
+        for (row, target) in rows.zip(target.chunks_exact_mut(padded(d))) {
             let (target, padding) = target.split_at_mut(d);
-            let source = &source[self.query(row / group) + row % group * d..][..d];
+            let source = &source[self.row(row)];
             for (target, x) in target.iter_mut().zip(source) {
                 *target = x * factor;
             }
@@ -135,13 +151,10 @@ impl Job for Task<'_> {
         let Place { shape, sequence, head } = place;
         let Shape { queries: time, head_dim: d, kv_heads, query_heads, .. } = shape;
         let (group, width) = (shape.group(), padded(d));
-        place.gather(&mut scratch.queries, q, shape.scale());
-        place.gather(&mut scratch.dout, dout, 1.0);
         scratch.corrections.clear();
         scratch.log_sums.clear();
-        for (row, dout) in scratch.dout.chunks_exact(width).enumerate() {
-            let attended = &attended[place.query(row / group) + row % group * d..][..d];
-            scratch.corrections.push(dot(&dout[..d], attended));
+        for row in 0..time * group {
+            scratch.corrections.push(dot(&dout[place.row(row)], &attended[place.row(row)]));
             scratch.log_sums.push(log_sums[(sequence * time + row / group) * query_heads + head * group + row % group]);
         }
         scratch.dqueries.clear();
@@ -155,7 +168,7 @@ impl Job for Task<'_> {
                 let start = starts.map_or(0, |starts| starts[sequence * time + row / group] as usize);
                 start.saturating_sub(first_key).min(end)..end
             };
-            scratch.key_block(lanes, first_key * group, width, seen);
+            scratch.key_block(lanes, place, q, dout, first_key * group, seen);
             for key in 0..keys {
                 let start = ((first_row + key) * kv_heads + head) * d;
                 // SAFETY: this task alone writes the columns of its head in the rows of its sequence.
@@ -166,7 +179,7 @@ impl Job for Task<'_> {
         }
         for (row, dqueries) in scratch.dqueries.chunks_exact(width).enumerate() {
             // SAFETY: this task alone writes the columns of its group of heads in the rows of its sequence.
-            let dq = unsafe { dq.slice(place.query(row / group) + row % group * d, d) };
+            let dq = unsafe { dq.slice(place.row(row).start, d) };
             for (dq, x) in dq.iter_mut().zip(dqueries) {
                 *dq = x * shape.scale();
             }
@@ -202,7 +215,16 @@ impl Scratch {
     /// Sums the derivatives by one block of keys and values over all rows that see some of it, and its share of those by the
     /// queries; row `r`, not before `first_row`, sees the keys `seen(r)`.
     #[inline(always)]
-    fn key_block<L: Lanes>(&mut self, lanes: L, first_row: usize, width: usize, seen: impl Fn(usize) -> Range<usize>) {
+    fn key_block<L: Lanes>(
+        &mut self,
+        lanes: L,
+        place: Place,
+        q: &[f32],
+        dout: &[f32],
+        first_row: usize,
+        seen: impl Fn(usize) -> Range<usize>,
+    ) {
+        let width = padded(place.shape.head_dim);
         for sums in [&mut self.dkeys, &mut self.dvalues] {
             sums.clear();
             sums.resize(KEYS * width, 0.0);
@@ -214,8 +236,9 @@ impl Scratch {
                 break;
             }
             let rows = ROWS.min(self.corrections.len() - first);
-            let (queries, dout) = (&self.queries[first * width..][..rows * width], &self.dout[first * width..]);
-            let dout = &dout[..rows * width];
+            place.gather(&mut self.queries, q, first..first + rows, place.shape.scale());
+            place.gather(&mut self.dout, dout, first..first + rows, 1.0);
+            let (queries, dout) = (&self.queries, &self.dout);
             let (p, ds) = (&mut probabilities[..rows * KEYS], &mut dscores[..rows * KEYS]);
             multiply::<L, false>(lanes, p, Strided::rows(queries, width), &self.keys_across, KEYS);
             multiply::<L, false>(lanes, ds, Strided::rows(dout, width), &self.values_across, KEYS);

@@ -60,8 +60,20 @@ pub fn forward(
     shape: Shape,
 ) {
     assert_eq!(log_sums.len() * shape.head_dim, q.len(), "log_sums do not fit {shape:?}");
-    assert!(starts.is_none_or(|starts| starts.len() == shape.sequences * shape.queries), "starts do not fit {shape:?}");
+    if let Some(starts) = starts {
+        check_starts(starts, shape);
+    }
     run(threads, out, Some(log_sums), q, starts, shape, &Projected { k, v, shape });
+}
+
+/// A query that saw no key would have no softmax, and a start before the last one no gradient.
+fn check_starts(starts: &[u32], shape: Shape) {
+    assert_eq!(starts.len(), shape.sequences * shape.queries, "starts do not fit {shape:?}");
+    for starts in starts.chunks(shape.queries.max(1)) {
+        assert!(starts.is_sorted(), "a start lies before the one of the query before");
+        let seen = (shape.keys - shape.queries..).zip(starts).all(|(position, &start)| start as usize <= position);
+        assert!(seen, "a start lies behind its query");
+    }
 }
 
 /// `out = softmax(q k^T / sqrt(d)) v`, causal, of the last tokens in `cache`.

@@ -16,7 +16,7 @@ mod running;
 mod source;
 mod tile;
 
-pub use backward::{Gradients, backward};
+pub use backward::{Gradients, backward, backward_scratch};
 pub use cache::{CacheType, KvCache};
 pub use forward::{cached, forward};
 

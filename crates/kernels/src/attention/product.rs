@@ -1,9 +1,9 @@
 //! Products of small matrices that lie in the first caches: nothing is packed.
 
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::{Element, LANES, Lanes};
 
 /// Rows whose sums are held in registers together.
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
 
 /// A matrix seen through strides.
 #[derive(Clone, Copy)]
@@ -34,31 +34,32 @@ pub(super) fn multiply<L: Lanes, const ADD: bool>(lanes: L, out: &mut [f32], a: 
     for first in (0..rows).step_by(ROWS) {
         let out = &mut out[first * vectors..];
         if rows - first >= ROWS {
-            multiply_rows::<L, ADD, ROWS>(lanes, out, first, a, b, vectors);
+            multiply_rows::<L, f32, ADD, ROWS>(lanes, out, first, a, b, vectors);
         } else {
             for row in first..rows {
-                multiply_rows::<L, ADD, 1>(lanes, &mut out[(row - first) * vectors..], row, a, b, vectors);
+                multiply_rows::<L, f32, ADD, 1>(lanes, &mut out[(row - first) * vectors..], row, a, b, vectors);
             }
         }
     }
 }
 
+/// The `R` rows of [`multiply`] from `first` on, at the beginning of `out`; `out` and `b` have rows of `vectors` vectors.
 #[inline(always)]
-fn multiply_rows<L: Lanes, const ADD: bool, const R: usize>(
+pub(super) fn multiply_rows<L: Lanes, T: Element, const ADD: bool, const R: usize>(
     lanes: L,
     out: &mut [[f32; LANES]],
     first: usize,
     a: Strided<'_>,
-    b: &[[f32; LANES]],
+    b: &[[T; LANES]],
     vectors: usize,
 ) {
     let mut vector = 0;
     while vector < vectors {
         if L::WIDE_TILES && vectors - vector >= 4 {
-            multiply_tile::<L, ADD, R, 4>(lanes, out, first, a, b, vectors, vector);
+            multiply_tile::<L, T, ADD, R, 4>(lanes, out, first, a, b, vectors, vector);
             vector += 4;
         } else {
-            multiply_tile::<L, ADD, R, 1>(lanes, out, first, a, b, vectors, vector);
+            multiply_tile::<L, T, ADD, R, 1>(lanes, out, first, a, b, vectors, vector);
             vector += 1;
         }
     }
@@ -66,12 +67,12 @@ fn multiply_rows<L: Lanes, const ADD: bool, const R: usize>(
 
 /// `R` rows and the `V` vectors from `vector` on.
 #[inline(always)]
-fn multiply_tile<L: Lanes, const ADD: bool, const R: usize, const V: usize>(
+fn multiply_tile<L: Lanes, T: Element, const ADD: bool, const R: usize, const V: usize>(
     lanes: L,
     out: &mut [[f32; LANES]],
     first: usize,
     a: Strided<'_>,
-    b: &[[f32; LANES]],
+    b: &[[T; LANES]],
     vectors: usize,
     vector: usize,
 ) {
@@ -80,7 +81,7 @@ fn multiply_tile<L: Lanes, const ADD: bool, const R: usize, const V: usize>(
         sums = std::array::from_fn(|r| std::array::from_fn(|v| lanes.load(&out[r * vectors + vector + v])));
     }
     for (k, b) in b.chunks_exact(vectors).enumerate() {
-        let b: [_; V] = std::array::from_fn(|v| lanes.load(&b[vector + v]));
+        let b: [_; V] = std::array::from_fn(|v| T::load(lanes, &b[vector + v]));
         for (r, sums) in sums.iter_mut().enumerate() {
             let a = lanes.splat(a.data[(first + r) * a.row_stride + k * a.column_stride]);
             for (sum, &b) in sums.iter_mut().zip(&b) {

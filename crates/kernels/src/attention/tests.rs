@@ -157,14 +157,15 @@ fn large_scores_do_not_overflow() {
 #[test]
 fn derivatives_equal_finite_differences() {
     let cases = [
-        (1, 1, 1, None),
-        (5, 2, 3, None),
-        (70, 1, 2, None),
-        (130, 2, 1, None),
-        (5, 1, 2, Some(2)),
-        (200, 1, 2, Some(66)),
+        (1, 1, 1, 6, None),
+        (5, 2, 3, 6, None),
+        (70, 1, 2, 20, None),
+        (130, 2, 1, 64, None),
+        (5, 1, 2, 6, Some(2)),
+        (200, 1, 2, 6, Some(66)),
+        (150, 1, 4, 6, Some(7)),
     ];
-    for (time, kv_heads, group, document) in cases {
+    for (time, kv_heads, group, d, document) in cases {
         // Documents of `document` tokens, the first of the second sequence shorter.
         let starts = document.map(|document| {
             let start = |s: usize, t: usize| ((t + s) / document * document).saturating_sub(s) as u32;
@@ -172,18 +173,18 @@ fn derivatives_equal_finite_differences() {
         });
         let starts = starts.as_deref();
         let shape =
-            Shape { sequences: 2, queries: time, keys: time, query_heads: kv_heads * group, kv_heads, head_dim: 6 };
+            Shape { sequences: 2, queries: time, keys: time, query_heads: kv_heads * group, kv_heads, head_dim: d };
         let q = values(2 * time * shape.query_dim(), 0.1);
-        let k = values(2 * time * kv_heads * 6, 0.2);
+        let k = values(2 * time * kv_heads * d, 0.2);
         // Values live in wider rows, as in the output of the projection.
-        let v_wide = values(2 * time * (kv_heads * 6 + 3), 0.3);
-        let v: Vec<f32> = v_wide.chunks(kv_heads * 6 + 3).flat_map(|row| &row[..kv_heads * 6]).copied().collect();
-        let v_rows = Rows { data: &v_wide, stride: kv_heads * 6 + 3 };
+        let v_wide = values(2 * time * (kv_heads * d + 3), 0.3);
+        let v: Vec<f32> = v_wide.chunks(kv_heads * d + 3).flat_map(|row| &row[..kv_heads * d]).copied().collect();
+        let v_rows = Rows { data: &v_wide, stride: kv_heads * d + 3 };
         let dout = values(q.len(), 0.4);
 
         let run = |count| {
             let threads = Threads::new(count);
-            let (mut out, mut log_sums) = (vec![0.0; q.len()], vec![0.0; q.len() / 6]);
+            let (mut out, mut log_sums) = (vec![0.0; q.len()], vec![0.0; q.len() / d]);
             forward(&threads, &mut out, &mut log_sums, &q, rows(&k, shape), v_rows, starts, shape);
             let (mut dq, mut dk, mut dv) = (vec![f32::NAN; q.len()], vec![f32::NAN; k.len()], vec![f32::NAN; k.len()]);
             let gradients = Gradients { q: &mut dq, k: &mut dk, v: &mut dv };

@@ -8,13 +8,12 @@
 
 use std::ops::Range;
 
+use super::product::{ROWS, Strided, multiply_rows};
 use super::running::Running;
 use super::{KEYS, padded};
 use crate::cache_line::{CacheLine, reserve};
 use crate::lanes::{Element, LANES, Lanes};
 
-/// Rows whose sums are held in registers together.
-const ROWS: usize = 4;
 /// Vectors in a row of scores.
 const KEY_VECTORS: usize = KEYS / LANES;
 
@@ -83,95 +82,34 @@ impl<'a, T: Element> Tile<'a, T> {
         seen: &impl Fn(usize) -> Range<usize>,
     ) {
         let d = self.keys.len() / KEYS;
-        let q = std::array::from_fn(|r| &q[(first + r) * d..][..d]);
         let mut scores = [[0.0; KEYS]; R];
-        if L::WIDE_TILES {
-            self.score::<L, R, KEY_VECTORS>(lanes, q, &mut scores, 0);
-        } else {
-            (0..KEY_VECTORS).for_each(|vector| self.score::<L, R, 1>(lanes, q, &mut scores, vector));
+        let lines = scores.as_flattened_mut().as_chunks_mut().0;
+        let keys = self.keys.as_chunks().0;
+        multiply_rows::<L, T, false, R>(lanes, lines, first, Strided::rows(q, d), keys, KEY_VECTORS);
+        if let Some([scales, _]) = self.scales {
+            scale_rows(&mut scores, scales);
         }
         for (r, scores) in scores.iter_mut().enumerate() {
             running.soften(first + r, scores, seen(first + r));
         }
         if let Some([_, scales]) = self.scales {
-            for scores in &mut scores {
-                scores.iter_mut().zip(scales).for_each(|(p, scale)| *p *= scale);
-            }
+            scale_rows(&mut scores, scales);
         }
         let keys = (first..first + R).map(|row| seen(row).end).max().unwrap_or(0);
         let sums = running.sums(first).as_chunks_mut::<LANES>().0;
-        let width = padded(d) / LANES;
-        let mut vector = 0;
-        while vector < width {
-            if L::WIDE_TILES && width - vector >= 4 {
-                self.mix::<L, R, 4>(lanes, &scores, keys, sums, vector);
-                vector += 4;
-            } else {
-                self.mix::<L, R, 1>(lanes, &scores, keys, sums, vector);
-                vector += 1;
-            }
-        }
+        let width = padded(d);
+        let values = self.values[..keys * width].as_chunks().0;
+        let weights = Strided::rows(scores.as_flattened(), KEYS);
+        multiply_rows::<L, T, true, R>(lanes, sums, 0, weights, values, width / LANES);
     }
+}
 
-    /// The scores of `V` vectors of keys from `vector` on.
-    #[inline(always)]
-    fn score<L: Lanes, const R: usize, const V: usize>(
-        self,
-        lanes: L,
-        q: [&[f32]; R],
-        scores: &mut [[f32; KEYS]; R],
-        vector: usize,
-    ) {
-        let mut sums = [[lanes.splat(0.0); V]; R];
-        let keys = self.keys.as_chunks::<LANES>().0.as_chunks::<KEY_VECTORS>().0;
-        for (i, keys) in keys.iter().enumerate() {
-            let keys: [_; V] = std::array::from_fn(|v| T::load(lanes, &keys[vector + v]));
-            for r in 0..R {
-                let q = lanes.splat(q[r][i]);
-                for v in 0..V {
-                    sums[r][v] = lanes.mul_add(q, keys[v], sums[r][v]);
-                }
-            }
-        }
-        for r in 0..R {
-            let scores = scores[r].as_chunks_mut::<LANES>().0;
-            for v in 0..V {
-                let mut sum = sums[r][v];
-                if let Some([scales, _]) = self.scales {
-                    sum = lanes.mul(sum, lanes.load(&scales.as_chunks().0[vector + v]));
-                }
-                scores[vector + v] = lanes.to_array(sum);
-            }
-        }
-    }
-
-    /// Adds the values of the first `keys` positions, weighed by `p`, to `V` vectors of each of the `R` rows of `sums`.
-    #[inline(always)]
-    fn mix<L: Lanes, const R: usize, const V: usize>(
-        self,
-        lanes: L,
-        p: &[[f32; KEYS]; R],
-        keys: usize,
-        sums: &mut [[f32; LANES]],
-        vector: usize,
-    ) {
-        let values = self.values.as_chunks::<LANES>().0;
-        let width = values.len() / KEYS;
-        let mut mixed: [[_; V]; R] =
-            std::array::from_fn(|r| std::array::from_fn(|v| lanes.load(&sums[r * width + vector + v])));
-        for (key, values) in values.chunks_exact(width).take(keys).enumerate() {
-            let values: [_; V] = std::array::from_fn(|v| T::load(lanes, &values[vector + v]));
-            for r in 0..R {
-                let p = lanes.splat(p[r][key]);
-                for v in 0..V {
-                    mixed[r][v] = lanes.mul_add(p, values[v], mixed[r][v]);
-                }
-            }
-        }
-        for r in 0..R {
-            for v in 0..V {
-                sums[r * width + vector + v] = lanes.to_array(mixed[r][v]);
-            }
+/// Multiplies what belongs to each key by its scale.
+#[inline(always)]
+fn scale_rows(rows: &mut [[f32; KEYS]], scales: &[f32; KEYS]) {
+    for row in rows {
+        for (x, scale) in row.iter_mut().zip(scales) {
+            *x *= scale;
         }
     }
 }

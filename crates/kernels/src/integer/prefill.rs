@@ -5,12 +5,15 @@
 
 use std::cell::RefCell;
 
+use bytemuck::Zeroable;
+
 use super::activations::{Activations, Record};
 use super::decode::write;
 use super::lanes::{InstructionSet, IntegerLanes, Job, LANES};
 use super::layout::{Numbers, QUAD_BYTES, QUADS, Scales};
 use super::packed::{Packed, Reader, read};
 use crate::Threads;
+use crate::cache_line::CacheLine;
 use crate::threads::Chunks;
 
 /// Rows of activations in a tile beside two panels: their sums and products take 24 of 32 registers.
@@ -19,7 +22,7 @@ pub(super) const ROWS: usize = 6;
 pub(super) const FEW_ROWS: usize = 3;
 /// Panels of a task.
 const PANELS: usize = 2;
-/// Rows of activations in a task: enough that unpacking the weights does not show.
+/// Most rows of activations in a task: enough that unpacking the weights does not show.
 const TASK_ROWS: usize = 192;
 
 /// Unpacked panels.
@@ -32,10 +35,6 @@ struct Unpacked {
     /// `[panels][steps][16]`.
     minima: Vec<f32>,
 }
-
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct CacheLine([u8; QUAD_BYTES]);
 
 thread_local! {
     static UNPACKED: RefCell<Unpacked> = RefCell::default();
@@ -52,14 +51,16 @@ pub(super) fn run<const T: usize>(
 ) {
     let out = Chunks::new(out, 1);
     let panels = weight.rows().div_ceil(LANES);
-    let blocks = x.rows().div_ceil(TASK_ROWS);
+    let blocks = x.rows().div_ceil(TASK_ROWS).max(1);
+    let block_rows = x.rows().div_ceil(blocks).next_multiple_of(T);
     threads.run(panels.div_ceil(PANELS) * blocks, |task| {
         let first_panel = task / blocks * PANELS;
         let panels = PANELS.min(panels - first_panel);
-        let rows = task % blocks * TASK_ROWS..x.rows().min((task % blocks + 1) * TASK_ROWS);
+        let first_row = x.rows().min(task % blocks * block_rows);
+        let rows = first_row..x.rows().min(first_row + block_rows);
         UNPACKED.with_borrow_mut(|unpacked| {
             let steps = weight.steps();
-            unpacked.numbers.resize(PANELS * steps * QUADS, CacheLine([0; QUAD_BYTES]));
+            unpacked.numbers.resize(PANELS * steps * QUADS, CacheLine::zeroed());
             unpacked.scales.resize(PANELS * steps * weight.parts() * LANES, 0.0);
             unpacked.minima.resize(PANELS * steps * LANES, 0.0);
             set.run(Unpack { weight, panels: first_panel..first_panel + panels, unpacked });
@@ -104,7 +105,7 @@ impl Reader for Unpack<'_> {
                     unsafe {
                         let quads = N::load::<L>(header.add(scales.header() + step * N::BYTES));
                         for (quad, line) in quads.into_iter().zip(&mut numbers[step * QUADS..][..QUADS]) {
-                            L::store_bytes(line.0.as_mut_ptr(), quad);
+                            L::store_bytes(bytemuck::bytes_of_mut(line).as_mut_ptr(), quad);
                         }
                         for part in 0..S::PARTS {
                             let target = &mut floats[(step * S::PARTS + part) * LANES..][..LANES];

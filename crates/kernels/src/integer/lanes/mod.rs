@@ -1,7 +1,7 @@
 //! The vectors of the integer kernels: sixteen lanes, one per weight row, on every instruction set.
 //!
-//! Kernels are written once over [`IntegerLanes`] and compiled for each implementation: a [`Job`] is run inside a function that may
-//! use what the processor has. Every operation gives the same bits on all of them.
+//! Kernels are written once over [`IntegerLanes`] and compiled for each implementation: a [`Job`] is run inside a function
+//! that may use what the processor has. Every operation gives the same bits on all of them.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -13,7 +13,7 @@ mod scalar;
 
 use std::sync::OnceLock;
 
-/// IntegerLanes of a vector: weight rows side by side.
+/// Lanes of a vector: weight rows side by side.
 pub(super) const LANES: usize = 16;
 
 /// Sixteen lanes of floats, of 32-bit integers, or of four bytes each.

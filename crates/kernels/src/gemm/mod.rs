@@ -12,6 +12,10 @@
 //! Packing reads any strides and widens weights of fewer bits. Every element of C is summed in the same order whatever the
 //! number of threads: slices one after the other, and one fused multiply-add after the other within a slice.
 
+mod panels;
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::ops::Range;
 
@@ -21,11 +25,14 @@ use crate::Threads;
 use crate::cache_line::{CacheLine, reserve};
 use crate::matrix::Matrix;
 use crate::threads::Chunks;
+use panels::Panels;
 
 /// Length of a slice of the inner dimension: a tile's rows of A then take less than half of the L1 cache.
 const DEPTH: usize = 256;
 /// Most columns of C in a task: a slice of their panels of B stays in the L2 cache.
 const TASK_COLUMNS: usize = 512;
+/// Fewest columns of C in a task, where there are few rows.
+const NARROW_COLUMNS: usize = 128;
 /// Most tiles of C, one above the other, in a task.
 const TASK_TILES: usize = 10;
 /// Tasks that a product is cut into, if it is large enough: enough for the threads to end together.
@@ -33,19 +40,19 @@ const TASKS: usize = 24;
 /// Elements of B packed at a time.
 const PACKED: usize = 1 << 21;
 
-/// A matrix `[rows, columns]` seen through strides, one of which is 1.
+/// A matrix `[rows, columns]` of elements `D`, seen through strides, one of which is 1.
 #[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
-    data: Matrix<'a>,
+pub(crate) struct View<D> {
+    data: D,
     /// Distance of neighbouring rows.
     row_stride: usize,
     /// Distance of neighbouring columns.
     column_stride: usize,
 }
 
-impl<'a> View<'a> {
+impl<D> View<D> {
     /// Rows of `stride` elements, of which the first columns are used.
-    pub(crate) fn rows(data: Matrix<'a>, stride: usize) -> Self {
+    pub(crate) fn rows(data: D, stride: usize) -> Self {
         Self { data, row_stride: stride, column_stride: 1 }
     }
 
@@ -59,8 +66,9 @@ pub(crate) struct Product<'a> {
     pub m: usize,
     pub n: usize,
     pub k: usize,
-    pub a: View<'a>,
-    pub b: View<'a>,
+    pub a: View<&'a [f32]>,
+    /// Quantised weights only as the transposed of their rows: they are read by whole blocks.
+    pub b: View<Matrix<'a>>,
     /// Whether to add to `out` instead of overwriting it.
     pub accumulate: bool,
 }
@@ -78,7 +86,9 @@ pub(crate) fn gemm(threads: &Threads, out: &mut [f32], stride: usize, product: P
         return;
     }
     assert!(product.n <= stride && (product.m - 1) * stride + product.n <= out.len(), "output too short");
-    PANELS.with_borrow_mut(|panels| pulp::Arch::new().dispatch(Gemm { threads, out, stride, product, panels }));
+    PANELS.with_borrow_mut(|panels| {
+        pulp::Arch::new().dispatch(Gemm { threads, out, stride, product, panels, packed: PACKED });
+    });
 }
 
 struct Gemm<'a> {
@@ -87,6 +97,8 @@ struct Gemm<'a> {
     stride: usize,
     product: Product<'a>,
     panels: &'a mut Vec<CacheLine>,
+    /// Elements of B packed at a time.
+    packed: usize,
 }
 
 impl WithSimd for Gemm<'_> {
@@ -107,7 +119,7 @@ impl WithSimd for Gemm<'_> {
 impl Gemm<'_> {
     #[inline(always)]
     fn blocked<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S) {
-        let Self { threads, out, stride, product, panels } = self;
+        let Self { threads, out, stride, product, panels, packed } = self;
         let Product { m, n, k, a, b, accumulate } = product;
         if k == 0 && !accumulate {
             out.chunks_mut(stride).take(m).for_each(|row| row[..n].fill(0.0));
@@ -116,11 +128,13 @@ impl Gemm<'_> {
         let width = VECTORS * S::F32_LANES;
         let tiles = m.div_ceil(ROWS);
         // Whole columns of B if possible: a block of C then stays in the caches until it is finished.
-        let packed_columns = (PACKED / k.max(1) / TASK_COLUMNS * TASK_COLUMNS).max(TASK_COLUMNS).min(n);
-        let packed_depth = (PACKED / packed_columns / DEPTH * DEPTH).max(DEPTH);
+        let packed_columns = (packed / k.max(1) / TASK_COLUMNS * TASK_COLUMNS).max(TASK_COLUMNS).min(n);
+        let packed_depth = (packed / packed_columns / DEPTH * DEPTH).max(DEPTH);
         for first_column in (0..n).step_by(packed_columns) {
             let columns = first_column..n.min(first_column + packed_columns);
-            let tasks_across = columns.len().div_ceil(TASK_COLUMNS);
+            // Few rows are cut into more tasks across.
+            let narrow = (TASKS / tiles).min(columns.len() / NARROW_COLUMNS);
+            let tasks_across = columns.len().div_ceil(TASK_COLUMNS).max(narrow);
             let task_columns = columns.len().div_ceil(tasks_across).next_multiple_of(width);
             // A function of the shape alone, as everything that decides how sums are formed.
             let task_tiles = (tiles * tasks_across).div_ceil(TASKS).clamp(1, TASK_TILES);
@@ -146,55 +160,6 @@ impl Gemm<'_> {
     }
 }
 
-/// A part of B, cut into slices of the inner dimension and these into panels `[slice length][width]`, with zeros beyond the
-/// last column.
-struct Panels<'a> {
-    data: &'a [f32],
-    width: usize,
-    /// The part of the inner dimension.
-    depth: Range<usize>,
-    /// The part of the columns.
-    columns: Range<usize>,
-}
-
-impl<'a> Panels<'a> {
-    fn pack(
-        threads: &Threads,
-        buffer: &'a mut Vec<CacheLine>,
-        b: View<'_>,
-        columns: Range<usize>,
-        depth: Range<usize>,
-        width: usize,
-    ) -> Self {
-        let across = columns.len().div_ceil(width);
-        let data: &mut [f32] = reserve(buffer, across * width * depth.len());
-        let chunks = Chunks::new(data, 1);
-        // Small groups, so that the threads share the work evenly and the counter is not fought over.
-        const GROUP: usize = 4;
-        let groups = across.div_ceil(GROUP);
-        threads.run(groups * depth.len().div_ceil(DEPTH), |task| {
-            let slice = slice(&depth, task / groups);
-            let before = (slice.start - depth.start) * across * width;
-            for panel in task % groups * GROUP..across.min((task % groups + 1) * GROUP) {
-                let length = slice.len() * width;
-                // SAFETY: each panel of each slice belongs to one task, and each task is run once.
-                let target = unsafe { chunks.slice(before + panel * length, length) };
-                let first = columns.start + panel * width;
-                pack(target, b, first..columns.end.min(first + width), width, slice.clone());
-            }
-        });
-        Self { data, width, depth, columns }
-    }
-
-    /// The panel that begins with `column` (counted from the part's first) in a slice that begins `before` the part's.
-    #[inline(always)]
-    fn panel(&self, slice: &Range<usize>, column: usize) -> &'a [f32] {
-        let across = self.columns.len().div_ceil(self.width);
-        let start = (slice.start - self.depth.start) * across * self.width + column * slice.len();
-        &self.data[start..][..slice.len() * self.width]
-    }
-}
-
 /// The slice `i` of a part of the inner dimension.
 #[inline(always)]
 fn slice(depth: &Range<usize>, i: usize) -> Range<usize> {
@@ -202,66 +167,11 @@ fn slice(depth: &Range<usize>, i: usize) -> Range<usize> {
     start..depth.end.min(start + DEPTH)
 }
 
-/// Packs `columns` of rows `depth` as `[depth][width]`, with zeros beyond the last column.
-#[inline(always)]
-fn pack(target: &mut [f32], view: View<'_>, columns: Range<usize>, width: usize, depth: Range<usize>) {
-    let mut buffer = [0.0; DEPTH];
-    let count = columns.len();
-    if view.column_stride == 1 {
-        match (width, count) {
-            (16, 16) => return pack_whole::<16>(target, view, columns.start, depth),
-            (32, 32) => return pack_whole::<32>(target, view, columns.start, depth),
-            _ => {}
-        }
-        for (row, target) in depth.zip(target.chunks_exact_mut(width)) {
-            let source = view.data.widened(row * view.row_stride + columns.start, count, &mut buffer);
-            target[..count].copy_from_slice(source);
-            target[count..].fill(0.0);
-        }
-    } else {
-        // By squares, so that lines are read and written whole while they are in the cache.
-        const SQUARE: usize = 16;
-        let mut buffers = [[0.0; DEPTH]; SQUARE];
-        for first in (0..width).step_by(SQUARE) {
-            let mut sources: [&[f32]; SQUARE] = [&[0.0; DEPTH]; SQUARE];
-            let columns = (columns.start + first..columns.end).zip(&mut sources);
-            for ((column, source), buffer) in columns.zip(&mut buffers) {
-                *source = view.data.widened(column * view.column_stride + depth.start, depth.len(), buffer);
-            }
-            for (k, target) in target.chunks_mut(SQUARE * width).enumerate() {
-                let mut square = [[0.0; SQUARE]; SQUARE];
-                for (row, source) in square.iter_mut().zip(&sources) {
-                    match source[k * SQUARE..depth.len()].first_chunk() {
-                        Some(source) => *row = *source,
-                        None => row[..depth.len() - k * SQUARE].copy_from_slice(&source[k * SQUARE..depth.len()]),
-                    }
-                }
-                for (k, target) in target.chunks_exact_mut(width).enumerate() {
-                    for (target, row) in target[first..].iter_mut().zip(&square) {
-                        *target = row[k];
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Packs `WIDTH` columns from `first` on of rows `depth`: copies of a known length are no calls.
-#[inline(always)]
-fn pack_whole<const WIDTH: usize>(target: &mut [f32], view: View<'_>, first: usize, depth: Range<usize>) {
-    let mut buffer = [0.0; WIDTH];
-    for (row, target) in depth.zip(target.as_chunks_mut::<WIDTH>().0) {
-        if let Some(source) = view.data.widened(row * view.row_stride + first, WIDTH, &mut buffer).as_array() {
-            *target = *source;
-        }
-    }
-}
-
 /// The tiles of `rows` x `columns` of C.
 struct Block<'a, const ROWS: usize, const VECTORS: usize> {
     out: &'a Chunks<f32>,
     stride: usize,
-    a: View<'a>,
+    a: View<&'a [f32]>,
     panels: &'a Panels<'a>,
     rows: Range<usize>,
     /// Counted from the first column of the panels.
@@ -301,15 +211,13 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Task<'_, ROWS, VECTOR
 #[inline(always)]
 fn lay_rows<const ROWS: usize>(
     tiles: &mut [[[f32; DEPTH]; ROWS]],
-    a: View<'_>,
+    a: View<&[f32]>,
     rows: Range<usize>,
     slice: Range<usize>,
 ) {
-    let mut buffer = [0.0; DEPTH];
     for (row, target) in (rows.start..).zip(tiles.as_flattened_mut()) {
         if row < rows.end {
-            let source = a.data.widened(row * a.row_stride + slice.start, slice.len(), &mut buffer);
-            target[..slice.len()].copy_from_slice(source);
+            target[..slice.len()].copy_from_slice(&a.data[row * a.row_stride + slice.start..][..slice.len()]);
         } else {
             target.fill(0.0);
         }
@@ -321,14 +229,12 @@ fn lay_rows<const ROWS: usize>(
 #[inline(always)]
 fn lay_columns<const ROWS: usize>(
     tiles: &mut [[[f32; DEPTH]; ROWS]],
-    a: View<'_>,
+    a: View<&[f32]>,
     rows: Range<usize>,
     slice: Range<usize>,
 ) {
-    // A task's rows, at most.
-    let mut buffer = [0.0; 256];
     for (k, depth) in slice.enumerate() {
-        let source = a.data.widened(depth * a.column_stride + rows.start, rows.len(), &mut buffer);
+        let source = &a.data[depth * a.column_stride + rows.start..][..rows.len()];
         let (whole, rest) = source.as_chunks::<ROWS>();
         for (tile, source) in tiles.iter_mut().zip(whole) {
             tile.as_flattened_mut()[k * ROWS..][..ROWS].copy_from_slice(source);
