@@ -144,7 +144,7 @@ impl Reduction {
         let even = !micro_batches.is_empty() && micro_batches.len().is_multiple_of(shares);
         assert!(even, "{} micro-batches for {shares} shares", micro_batches.len());
         for (i, share) in micro_batches.chunks(micro_batches.len() / shares).enumerate() {
-            gradients.values_mut().fill(0.0);
+            threads.for_each_chunk(gradients.values_mut(), BUCKET, |_, gradients| gradients.fill(0.0));
             let Some((last, before)) = share.split_last() else { continue };
             for batch in before {
                 note(network.gradients(parameters, gradients, batch, loss, scale(batch), &mut |_, _| ()));

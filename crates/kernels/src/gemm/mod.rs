@@ -300,8 +300,16 @@ fn tile<S: Simd, const ROWS: usize, const VECTORS: usize, const BY_ROWS: bool>(
     let (b, _) = S::as_simd_f32s(b);
     let b = b.as_chunks::<VECTORS>().0;
     let columns = a.as_flattened().as_chunks::<ROWS>().0;
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    for k in 0..b.len().min(DEPTH) {
+    let Some(first) = b.first() else { return [[simd.splat_f32s(0.0); VECTORS]; ROWS] };
+    // The first products are where the sums begin: zeros would be written to memory and read back.
+    let mut sums = [*first; ROWS];
+    for i in 0..ROWS {
+        let a = simd.splat_f32s(if BY_ROWS { a[i][0] } else { columns[0][i] });
+        for j in 0..VECTORS {
+            sums[i][j] = simd.mul_f32s(a, first[j]);
+        }
+    }
+    for k in 1..b.len().min(DEPTH) {
         for i in 0..ROWS {
             let a = simd.splat_f32s(if BY_ROWS { a[i][k] } else { columns[k][i] });
             for j in 0..VECTORS {
