@@ -33,9 +33,9 @@ impl Duplicates {
                 }
                 Ok(())
             };
-            match (search(), on_error) {
-                (Err(e), OnError::Stop) => return Err(e),
-                (Ok(()), _) | (Err(_), OnError::Skip) => {}
+            match search() {
+                Err(e) if on_error == OnError::Stop || !e.is_damage() => return Err(e),
+                Ok(()) | Err(_) => {}
             }
         }
         Ok(Self { files })
