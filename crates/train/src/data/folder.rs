@@ -26,6 +26,8 @@ impl Place for Folder {
                 marks.push(mark(&path, &metadata));
             }
         }
+        // The pattern's own order has folders before files below `**`.
+        marks.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(marks)
     }
 
