@@ -27,7 +27,11 @@ pub fn bucket(request: &Request, name: &str, objects: &BTreeMap<String, Vec<u8>>
 fn listing(query: &str, objects: &BTreeMap<String, Vec<u8>>) -> String {
     let parameter = |name: &str| {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.filter(|(key, _)| *key == name).map(|(_, value)| decoded(value)).next().unwrap_or_default()
+        pairs
+            .filter(|(key, _)| *key == name)
+            .map(|(_, value)| decoded(&value.replace('+', " ")))
+            .next()
+            .unwrap_or_default()
     };
     let (prefix, token) = (parameter("prefix"), parameter("continuation-token"));
     let mut rest = objects.iter().filter(|(key, _)| key.starts_with(&prefix) && **key >= token).peekable();

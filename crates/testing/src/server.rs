@@ -124,9 +124,11 @@ pub fn file(request: &Request, content: &[u8], tag: &str) -> Vec<Step> {
     let etag = format!("\"{tag}\"");
     let state = [("ETag", etag.as_str()), ("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")];
     let same = request.header("if-range").is_none_or(|wanted| wanted == etag);
-    let range = request.header("range").filter(|_| same).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let range =
+        request.header("range").filter(|_| same).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
     let number = |text: &str| text.parse().unwrap_or(usize::MAX);
-    let mut steps = match range.map(|(start, last)| (number(start), number(last).min(content.len().saturating_sub(1)))) {
+    let mut steps = match range.map(|(start, last)| (number(start), number(last).min(content.len().saturating_sub(1))))
+    {
         None => reply(200, &state, content),
         Some((start, last)) if (start..content.len()).contains(&last) => {
             let range = format!("bytes {start}-{last}/{}", content.len());

@@ -16,11 +16,11 @@ pub(super) struct Folder;
 impl Place for Folder {
     fn find(&self, pattern: &str) -> Result<Vec<Mark>, DataError> {
         let matches = glob::glob(pattern);
-        let matches =
-            matches.map_err(|e| DataError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() })?;
+        let matches = matches.map_err(|e| DataError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() })?;
         let mut marks = Vec::new();
         for path in matches {
-            let path = path.map_err(|e| DataError::File { path: e.path().to_owned(), reason: e.error().to_string() })?;
+            let path =
+                path.map_err(|e| DataError::File { path: e.path().to_owned(), reason: e.error().to_string() })?;
             let metadata = path.metadata().map_err(wrong(&path))?;
             if metadata.is_file() {
                 marks.push(mark(&path, &metadata));

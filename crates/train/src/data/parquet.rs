@@ -44,7 +44,8 @@ impl Column {
     fn open(content: &Content, name: &str) -> Result<Self, DataError> {
         let path = content.path();
         let wrong = |reason: String| DataError::File { path: path.to_owned(), reason };
-        let file = SerializedFileReader::new(content.clone()).map_err(|e| wrong(format!("not a sound Parquet file: {e}")))?;
+        let file =
+            SerializedFileReader::new(content.clone()).map_err(|e| wrong(format!("not a sound Parquet file: {e}")))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let columns = schema.columns();
         let Some(index) = columns.iter().position(|column| column.path().parts() == [name]) else {

@@ -88,7 +88,8 @@ impl Store {
         // A star does not match a slash, as in a folder.
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::default() };
         let key = self.key(folder)?;
-        let objects = self.client.list(Some(&key)).map_ok(|object| (format!("{}{}", self.root, object.location), object));
+        let objects =
+            self.client.list(Some(&key)).map_ok(|object| (format!("{}{}", self.root, object.location), object));
         let matching = objects.try_filter(|(url, _)| std::future::ready(matcher.matches_with(url, options)));
         let marks = matching.map_ok(|(url, object)| mark(&url, &object)).try_collect::<Vec<Mark>>();
         let mut marks = self
@@ -104,7 +105,8 @@ impl Place for Store {
     fn find(&self, pattern: &str) -> Result<Vec<Mark>, DataError> {
         if let Some(wild) = pattern.find(['*', '?', '[']) {
             if !self.is_bucket {
-                let reason = "a web server does not list its files; name one, or use {file_id}, without * ? [".to_owned();
+                let reason =
+                    "a web server does not list its files; name one, or use {file_id}, without * ? [".to_owned();
                 return Err(DataError::Pattern { pattern: pattern.to_owned(), reason });
             }
             let folder = pattern[..wild].rfind('/').map_or(0, |slash| slash + 1);
