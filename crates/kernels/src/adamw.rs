@@ -1,8 +1,7 @@
 //! AdamW (Loshchilov and Hutter 2019), in the arithmetic of `torch.optim.AdamW`.
 
-use half::bf16;
-
 use crate::Threads;
+use crate::precision::Stored;
 use crate::simd::dispatch;
 
 /// Elements in a task.
@@ -23,48 +22,13 @@ pub struct AdamW {
     pub weight_decay: f32,
 }
 
-/// A moment as it is kept between steps.
-pub trait Moment: Copy + Default + Send + Sync {
-    /// The number in `f32`.
-    fn widen(self) -> f32;
-    /// The nearest number that can be kept.
-    fn round(x: f32) -> Self;
-}
-
-impl Moment for f32 {
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        self
-    }
-
-    #[inline(always)]
-    fn round(x: f32) -> Self {
-        x
-    }
-}
-
-/// Half the memory; a step moves the moments by 5 % and more of the new gradient, far above the rounding of 0.4 %.
-impl Moment for bf16 {
-    #[inline(always)]
-    fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
-    }
-
-    /// Ties go to even; unlike `bf16::from_f32` without a branch for NaN, which no moment is.
-    #[inline(always)]
-    fn round(x: f32) -> Self {
-        let bits = x.to_bits();
-        bf16::from_bits((bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16)
-    }
-}
-
 /// Updates `weights` and both moments from `gradients`, each multiplied by `gradient_scale`; `step` counts from 1.
 ///
 /// ```text
 /// w *= 1 - lr wd    m += (1 - b1)(g - m)    v = b2 v + (1 - b2) g^2
 /// w -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 /// ```
-pub fn step<M: Moment>(
+pub fn step<M: Stored>(
     threads: &Threads,
     weights: &mut [f32],
     gradients: &[f32],
@@ -105,11 +69,13 @@ pub fn step<M: Moment>(
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
     use crate::check::values;
 
     /// The weights after ten steps.
-    fn run<M: Moment>(threads: usize, count: usize) -> Vec<f32> {
+    fn run<M: Stored>(threads: usize, count: usize) -> Vec<f32> {
         let threads = Threads::new(threads);
         let (mut w, mut m, mut v) = (values(count, 0.1), vec![M::default(); count], vec![M::default(); count]);
         for t in 1..=10 {
@@ -137,14 +103,6 @@ mod tests {
             assert!((f64::from(found[i]) - w).abs() < 1e-6, "weight {i}: {} instead of {w}", found[i]);
             // Ten steps of at most 0.01, each with moments that are right to some thousandths.
             assert!((f64::from(rounded[i]) - w).abs() < 1e-3, "weight {i}: {} instead of {w}", rounded[i]);
-        }
-    }
-
-    #[test]
-    fn moments_are_rounded_to_the_nearest() {
-        for x in values(1000, 0.3) {
-            assert_eq!(<bf16 as Moment>::round(x), bf16::from_f32(x));
-            assert_eq!(bf16::from_f32(x).widen(), bf16::from_f32(x).to_f32());
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::Matrix;
 use crate::Threads;
 use crate::gemm::{Product, View, gemm};
+use crate::input::Input;
 use crate::integer;
 use crate::simd::{dispatch, dot};
 use crate::streamed;
@@ -22,13 +23,32 @@ pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>
     assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
     assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
     if let Matrix::Packed(weight) = weight {
-        return integer::product(threads, out, x, weight, accumulate);
+        return integer::product(threads, out, Input::Rows { x, inputs }, weight, accumulate);
     }
     if rows <= STREAMED_ROWS {
         return streamed(threads, out, x, weight, inputs, accumulate);
     }
     let (a, b) = (View::rows(x, inputs), View::rows(weight, inputs).transposed());
     gemm(threads, out, outputs, Product { m: rows, n: outputs, k: inputs, a, b, accumulate });
+}
+
+/// [`forward`] of an input that is computed on the way: row by row as it is rounded where the weights are packed, otherwise
+/// in `buffer`. The results are the same to the bit as with the operation before it done apart.
+pub fn forward_fused(
+    threads: &Threads,
+    out: &mut [f32],
+    input: Input<'_>,
+    buffer: &mut Vec<f32>,
+    weight: Matrix<'_>,
+    accumulate: bool,
+) {
+    match weight {
+        Matrix::Packed(weight) => integer::product(threads, out, input, weight, accumulate),
+        _ => {
+            let (_, inputs) = input.shape();
+            forward(threads, out, input.rows(threads, buffer), weight, inputs, accumulate);
+        }
+    }
 }
 
 /// Reads the weights once, in order; quantised ones are widened row by row.

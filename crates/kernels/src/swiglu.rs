@@ -46,7 +46,7 @@ fn erf(x: f32) -> f32 {
 ///
 /// `out` is `[N, inner]`; `hidden` is `[N, 2 * inner]`, gate then up, or `[N, inner]` without a gate.
 pub fn forward(threads: &Threads, out: &mut [f32], hidden: &[f32], activation: Activation, gated: bool, inner: usize) {
-    let width = if gated { 2 * inner } else { inner };
+    let width = hidden_dim(gated, inner);
     assert_eq!(out.len() / inner * width, hidden.len(), "hidden does not fit out");
     threads.for_each_chunk(out, inner * TASK_ROWS, |task, out| {
         let hidden = &hidden[task * TASK_ROWS * width..];
@@ -54,17 +54,28 @@ pub fn forward(threads: &Threads, out: &mut [f32], hidden: &[f32], activation: A
             #[inline(always)]
             || {
                 for (out, hidden) in out.chunks_exact_mut(inner).zip(hidden.chunks_exact(width)) {
-                    let (gate, up) = hidden.split_at(inner);
-                    match (activation, gated) {
-                        (Activation::Swish, true) => row::<true>(out, gate, up, |x| Activation::Swish.at(x).0),
-                        (Activation::Gelu, true) => row::<true>(out, gate, up, |x| Activation::Gelu.at(x).0),
-                        (Activation::Swish, false) => row::<false>(out, gate, gate, |x| Activation::Swish.at(x).0),
-                        (Activation::Gelu, false) => row::<false>(out, gate, gate, |x| Activation::Gelu.at(x).0),
-                    }
+                    gate(out, hidden, activation, gated);
                 }
             },
         );
     });
+}
+
+/// Length of a row of what [`forward`] reads.
+pub(crate) fn hidden_dim(gated: bool, inner: usize) -> usize {
+    if gated { 2 * inner } else { inner }
+}
+
+/// One row of [`forward`].
+#[inline(always)]
+pub(crate) fn gate(out: &mut [f32], hidden: &[f32], activation: Activation, gated: bool) {
+    let (gate, up) = hidden.split_at(out.len());
+    match (activation, gated) {
+        (Activation::Swish, true) => row::<true>(out, gate, up, |x| Activation::Swish.at(x).0),
+        (Activation::Gelu, true) => row::<true>(out, gate, up, |x| Activation::Gelu.at(x).0),
+        (Activation::Swish, false) => row::<false>(out, gate, gate, |x| Activation::Swish.at(x).0),
+        (Activation::Gelu, false) => row::<false>(out, gate, gate, |x| Activation::Gelu.at(x).0),
+    }
 }
 
 #[inline(always)]
@@ -86,7 +97,7 @@ pub fn backward(
     gated: bool,
     inner: usize,
 ) {
-    let width = if gated { 2 * inner } else { inner };
+    let width = hidden_dim(gated, inner);
     assert_eq!(dhidden.len(), hidden.len(), "dhidden does not fit hidden");
     assert_eq!(dout.len() / inner * width, hidden.len(), "dout does not fit hidden");
     assert_eq!(out.len(), dout.len(), "out does not fit dout");

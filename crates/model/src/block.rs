@@ -10,7 +10,7 @@
 use openelm_kernels::attention::{self, KvCache, Rows, Shape};
 use openelm_kernels::qk_norm_rope::{self, Heads, Positions};
 use openelm_kernels::rope::RopeTable;
-use openelm_kernels::{Threads, linear, rms_norm, swiglu};
+use openelm_kernels::{Input, Threads, linear};
 
 use crate::config::{LayerConfig, ModelConfig, NORM_EPS};
 use crate::weights::LayerWeights;
@@ -36,7 +36,7 @@ pub struct Activations {
     pub hidden: Vec<f32>,
 }
 
-/// Buffers that no backward pass needs.
+/// Buffers that no backward pass needs; packed weights need none.
 #[derive(Default)]
 pub struct Scratch {
     /// Output of a norm, `[N, dim]`.
@@ -125,14 +125,13 @@ pub fn forward(
     memory: Memory<'_>,
 ) {
     let Pass { threads, config, rope, span, document_starts } = *pass;
-    let (rows, dim) = (span.rows(), config.model_dim);
+    let rows = span.rows();
     let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
     let qkv_dim = config.qkv_dim(layer);
 
-    fit(&mut scratch.normed, rows * dim);
-    rms_norm::forward(threads, &mut scratch.normed, x, weights.attn_norm, NORM_EPS);
     fit(&mut kept.qkv, rows * qkv_dim);
-    linear::forward(threads, &mut kept.qkv, &scratch.normed, weights.qkv_proj, dim, false);
+    let normed = Input::Normed { x, weight: weights.attn_norm, eps: NORM_EPS };
+    linear::forward_fused(threads, &mut kept.qkv, normed, &mut scratch.normed, weights.qkv_proj, false);
     fit(&mut kept.q, rows * query_dim);
     fit(&mut kept.attended, rows * query_dim);
     let heads = heads(config, layer);
@@ -158,11 +157,11 @@ pub fn forward(
     kept.mid.extend_from_slice(x);
     linear::forward(threads, &mut kept.mid, &kept.attended, weights.out_proj, query_dim, true);
 
-    rms_norm::forward(threads, &mut scratch.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
     fit(&mut kept.hidden, rows * config.ffn_hidden_dim(layer));
-    linear::forward(threads, &mut kept.hidden, &scratch.normed, weights.proj_1, dim, false);
-    fit(&mut scratch.gated, rows * layer.ffn_dim);
-    swiglu::forward(threads, &mut scratch.gated, &kept.hidden, config.activation, config.ffn_glu, layer.ffn_dim);
+    let normed = Input::Normed { x: &kept.mid, weight: weights.ffn_norm, eps: NORM_EPS };
+    linear::forward_fused(threads, &mut kept.hidden, normed, &mut scratch.normed, weights.proj_1, false);
     out.copy_from_slice(&kept.mid);
-    linear::forward(threads, out, &scratch.gated, weights.proj_2, layer.ffn_dim, true);
+    let (hidden, activation, gated, inner) = (&kept.hidden, config.activation, config.ffn_glu, layer.ffn_dim);
+    let gated = Input::Gated { hidden, activation, gated, inner };
+    linear::forward_fused(threads, out, gated, &mut scratch.gated, weights.proj_2, true);
 }

@@ -2,7 +2,7 @@
 
 use openelm_kernels::attention::CacheType;
 use openelm_kernels::rope::RopeTable;
-use openelm_kernels::{Threads, embedding, linear, rms_norm};
+use openelm_kernels::{Input, Threads, embedding, linear};
 
 use crate::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
 use crate::cache::Cache;
@@ -178,10 +178,9 @@ impl<'m> Session<'m> {
     fn project(&mut self) {
         let config = self.model.config();
         let x = &self.stream[0];
-        fit(&mut self.scratch.normed, x.len());
-        rms_norm::forward(&self.threads, &mut self.scratch.normed, x, self.weights.norm, NORM_EPS);
         fit(&mut self.logits, x.len() / config.model_dim * config.vocab_size);
-        let normed = &self.scratch.normed;
-        linear::forward(&self.threads, &mut self.logits, normed, self.weights.head, config.model_dim, false);
+        let normed = Input::Normed { x, weight: self.weights.norm, eps: NORM_EPS };
+        let (logits, buffer) = (&mut self.logits, &mut self.scratch.normed);
+        linear::forward_fused(&self.threads, logits, normed, buffer, self.weights.head, false);
     }
 }

@@ -18,6 +18,7 @@ mod parameters;
 pub mod pretrain;
 mod recipe;
 mod reduction;
+mod rounded;
 mod schedule;
 mod tokenizer_training;
 pub mod train_log;

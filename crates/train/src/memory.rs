@@ -15,6 +15,8 @@ use crate::recipe::Sharding;
 pub struct Keeping {
     /// Whether a block's activations are computed again in its backward pass instead of kept from its forward pass.
     pub recompute: bool,
+    /// Whether what the forward pass keeps for the backward pass is kept in bf16 instead of f32.
+    pub bf16_activations: bool,
     /// Whether the optimiser's moments are kept in bf16 instead of f32.
     pub bf16_moments: bool,
 }
@@ -28,7 +30,7 @@ pub struct TrainingFootprint {
     pub gradients: u64,
     /// First and second moments.
     pub moments: u64,
-    /// What each layer's forward pass keeps for its backward pass.
+    /// What each layer's forward pass keeps for its backward pass; where that is rounded, also the one layer that is whole.
     pub layers: Vec<u64>,
     /// The residual stream between the layers.
     pub streams: u64,
@@ -79,10 +81,17 @@ impl TrainingFootprint {
         let parameters = wide(config.parameters());
         let floats = |per_row: usize| rows.saturating_mul(4 * wide(per_row));
         let widest = |size: &dyn Fn(&LayerConfig) -> usize| config.layers.iter().map(size).max().unwrap_or(0);
-        let layers = config.layers.iter().map(|layer| floats(kept_per_row(config, layer)));
-        let layers = match keeping.recompute {
-            true => layers.max().into_iter().collect(),
-            false => layers.collect(),
+        let layers: Vec<u64> = config.layers.iter().map(|layer| floats(kept_per_row(config, layer))).collect();
+        let mut streams = floats((config.layers.len() + 1) * config.model_dim);
+        // One layer's activations, and two of the streams, are whole at a time.
+        let whole = layers.iter().max().copied().unwrap_or(0);
+        if keeping.bf16_activations {
+            streams = floats(config.layers.len() * config.model_dim) / 2 + 2 * floats(config.model_dim);
+        }
+        let layers = match (keeping.recompute, keeping.bf16_activations) {
+            (true, _) => vec![whole],
+            (false, true) => layers.iter().map(|bytes| bytes / 2).chain([whole]).collect(),
+            (false, false) => layers,
         };
         // Derivatives mirror a layer's activations; beside them the normed stream twice, and the derivative by the stream.
         let query = |layer: &LayerConfig| layer.query_heads * config.head_dim;
@@ -111,7 +120,7 @@ impl TrainingFootprint {
             gradients: weights * (1 + wide(levels(recipe, ranks))),
             moments: if sharded { moments.div_ceil(wide(ranks)) } else { moments },
             layers,
-            streams: floats((config.layers.len() + 1) * config.model_dim),
+            streams,
             logits: loss_rows * 4 * wide(config.vocab_size),
             scratch: (floats(scratch) + loss_rows * 4 * wide(config.model_dim))
                 .saturating_add(workspace(config, train.sequence_length)),

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use half::bf16;
 use openelm_kernels::Threads;
-use openelm_kernels::adamw::{self, AdamW, Moment};
+use openelm_kernels::adamw::{self, AdamW};
+use openelm_kernels::precision::Stored;
 
 /// First and second moments, one of each for each weight.
 pub(crate) enum Moments {
@@ -64,7 +65,7 @@ impl Moments {
     }
 }
 
-fn fill<M: Moment>(moments: &mut [Vec<M>; 2], start: usize, values: [&[f32]; 2]) {
+fn fill<M: Stored>(moments: &mut [Vec<M>; 2], start: usize, values: [&[f32]; 2]) {
     for (moments, values) in moments.iter_mut().zip(values) {
         for (moment, &value) in moments[start..].iter_mut().zip(values) {
             *moment = M::round(value);

@@ -8,7 +8,9 @@ use openelm_kernels::{Threads, embedding, linear, rms_norm};
 
 use crate::backward::{Derivatives, backward};
 use crate::data::Batch;
+use crate::memory::Keeping;
 use crate::parameters::{Gradients, Parameters};
+use crate::rounded::Rounded;
 
 /// Rows whose logits are in memory at a time.
 pub(crate) const LOSS_ROWS: usize = 256;
@@ -22,15 +24,25 @@ pub struct LossOptions {
     pub z_weight: f32,
 }
 
+/// Which buffers a block uses: the streams of its input and its output, and its activations.
+struct Place {
+    from: usize,
+    to: usize,
+    kept: usize,
+}
+
 /// Buffers for passes over batches; they are kept from step to step.
 pub struct Network {
     config: ModelConfig,
     threads: Threads,
     rope: RopeTable,
-    /// The residual stream before each block and behind the last, `[N, dim]` each.
+    /// The residual stream before each block and behind the last, `[N, dim]` each; where it is kept rounded, the first two
+    /// serve all.
     streams: Vec<Vec<f32>>,
-    /// Of each layer; where blocks are computed again, the first one serves all.
+    /// Of each layer; where blocks are computed again or kept rounded, the first one serves all.
     kept: Vec<Activations>,
+    /// Of each layer; empty where nothing is rounded.
+    rounded: Vec<Rounded>,
     recompute: bool,
     scratch: Scratch,
     derivatives: Derivatives,
@@ -47,6 +59,7 @@ impl Network {
             rope: RopeTable::new(config.head_dim, config.rope_theta),
             streams: vec![Vec::new(); layers + 1],
             kept: (0..layers).map(|_| Activations::default()).collect(),
+            rounded: Vec::new(),
             recompute: false,
             scratch: Scratch::default(),
             derivatives: Derivatives::default(),
@@ -57,12 +70,11 @@ impl Network {
         }
     }
 
-    /// Whether the forward pass keeps the inputs of the blocks alone, and the backward pass computes the rest again: a third
-    /// more arithmetic for the memory of all layers' activations but one's (Chen et al. 2016). The results are the same to
-    /// the bit.
+    /// The same network, which keeps between its forward and its backward pass what `keeping` says.
     #[must_use]
-    pub fn recompute(self, recompute: bool) -> Self {
-        Self { recompute, ..self }
+    pub fn keeping(self, keeping: Keeping) -> Self {
+        let rounded = if keeping.bf16_activations { self.config.layers.len() } else { 0 };
+        Self { rounded: (0..rounded).map(|_| Rounded::default()).collect(), recompute: keeping.recompute, ..self }
     }
 
     /// Sums of the losses of `batch`, without a backward pass.
@@ -108,22 +120,27 @@ impl Network {
         };
         ready(gradients.tail.start, gradients.tail.values);
         for ((i, layer), mut segment) in config.layers.iter().enumerate().zip(gradients.layers).rev() {
-            let slot = if self.recompute { 0 } else { i };
+            let Place { from, to, kept } = self.place(i, true);
+            if let Some(rounded) = self.rounded.get(i) {
+                rounded.input(&self.threads, &mut self.streams[from]);
+            }
             // The last block's activations are still there.
             if self.recompute && i + 1 < config.layers.len() {
-                let (inputs, outputs) = self.streams.split_at_mut(i + 1);
                 // What the block after this one began with is not needed any more.
-                let (x, out) = (&inputs[i], &mut outputs[0]);
-                let (kept, scratch) = (&mut self.kept[slot], &mut self.scratch);
-                block::forward(&pass, layer, &weights.layers[i], x, out, kept, scratch, Memory::Backward);
+                let mut out = std::mem::take(&mut self.streams[to]);
+                let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
+                block::forward(&pass, layer, &weights.layers[i], x, &mut out, kept, scratch, Memory::Backward);
+                self.streams[to] = out;
+            } else if let (false, Some(rounded)) = (self.recompute, self.rounded.get(i)) {
+                rounded.activations(&self.threads, &mut self.kept[kept]);
             }
             backward(
                 &pass,
                 layer,
                 &weights.layers[i],
                 &mut segment.layer(config.qk_norm),
-                &self.streams[i],
-                &self.kept[slot],
+                &self.streams[from],
+                &self.kept[kept],
                 &mut self.stream,
                 &mut self.scratch,
                 &mut self.derivatives,
@@ -134,6 +151,16 @@ impl Network {
         embedding::backward(&self.threads, table.values, &batch.inputs, &self.stream, dim, options.ignore);
         ready(table.start, table.values);
         sums
+    }
+
+    /// The buffers of the block `layer`, in a pass that a backward pass follows if `keep`.
+    fn place(&self, layer: usize, keep: bool) -> Place {
+        let (from, to) = match keep && self.rounded.is_empty() {
+            true => (layer, layer + 1),
+            false => (layer % 2, (layer + 1) % 2),
+        };
+        let kept = if keep && self.rounded.is_empty() && !self.recompute { layer } else { 0 };
+        Place { from, to, kept }
     }
 
     /// Runs all blocks and the last norm, whose output is left in `scratch.normed`.
@@ -150,29 +177,23 @@ impl Network {
         };
         fit(&mut self.streams[0], span.rows() * dim);
         embedding::forward(&self.threads, &mut self.streams[0], &batch.inputs, weights.embedding, dim);
-        let mut last = 0;
         for (i, (layer, weights)) in self.config.layers.iter().zip(&weights.layers).enumerate() {
-            // Without a backward pass two streams and one set of activations are enough.
-            let (from, to) = if keep { (i, i + 1) } else { (i % 2, (i + 1) % 2) };
-            let slot = if keep && !self.recompute { i } else { 0 };
+            let Place { from, to, kept } = self.place(i, keep);
             let mut out = std::mem::take(&mut self.streams[to]);
             fit(&mut out, span.rows() * dim);
-            let x = &self.streams[from];
-            block::forward(
-                &pass,
-                layer,
-                weights,
-                x,
-                &mut out,
-                &mut self.kept[slot],
-                &mut self.scratch,
-                Memory::Backward,
-            );
+            let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
+            block::forward(&pass, layer, weights, x, &mut out, kept, scratch, Memory::Backward);
+            if let (true, Some(rounded)) = (keep, self.rounded.get_mut(i)) {
+                rounded.keep_input(&self.threads, x);
+                if !self.recompute {
+                    rounded.keep(&self.threads, kept);
+                }
+            }
             self.streams[to] = out;
-            last = to;
         }
         fit(&mut self.scratch.normed, span.rows() * dim);
-        rms_norm::forward(&self.threads, &mut self.scratch.normed, &self.streams[last], weights.norm, NORM_EPS);
+        let last = &self.streams[self.place(self.config.layers.len(), keep).from];
+        rms_norm::forward(&self.threads, &mut self.scratch.normed, last, weights.norm, NORM_EPS);
     }
 
     /// Output projection and loss, chunk by chunk, forward and backward; the derivative by the last residual stream is
@@ -204,7 +225,7 @@ impl Network {
         });
         self.stream.clear();
         self.stream.resize(batch.inputs.len() * dim, 0.0);
-        let last = &self.streams[self.config.layers.len()];
+        let last = &self.streams[self.place(self.config.layers.len(), true).from];
         rms_norm::backward(
             &self.threads,
             &mut self.stream,

@@ -170,6 +170,9 @@ pub struct TrainRecipe {
     /// What the backward pass computes again instead of keeping it: `none`, or each `block`.
     #[serde(default)]
     pub recompute: RecomputeRecipe,
+    /// Precision in which the forward pass keeps activations for the backward pass.
+    #[serde(default)]
+    pub activations: Precision,
 }
 
 /// What the backward pass computes again.
@@ -226,13 +229,13 @@ pub struct OptimizerRecipe {
     /// Weight of the z-loss.
     pub z_loss: f32,
     /// Precision in which the moments are kept between steps.
-    pub moments: MomentsRecipe,
+    pub moments: Precision,
 }
 
-/// Precision of the moments.
+/// The precision in which something is kept; all is computed in single precision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum MomentsRecipe {
+pub enum Precision {
     /// Single precision.
     #[default]
     F32,
@@ -242,15 +245,7 @@ pub enum MomentsRecipe {
 
 impl Default for OptimizerRecipe {
     fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weight_decay: 0.1,
-            clip: 1.0,
-            z_loss: 1e-4,
-            moments: MomentsRecipe::F32,
-        }
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0, z_loss: 1e-4, moments: Precision::F32 }
     }
 }
 
@@ -410,7 +405,8 @@ impl Recipe {
     pub fn keeping(&self) -> Keeping {
         Keeping {
             recompute: self.train.recompute == RecomputeRecipe::Block,
-            bf16_moments: self.optimizer.moments == MomentsRecipe::BF16,
+            bf16_activations: self.train.activations == Precision::BF16,
+            bf16_moments: self.optimizer.moments == Precision::BF16,
         }
     }
 

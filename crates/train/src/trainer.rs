@@ -118,7 +118,7 @@ impl Trainer {
     /// The same trainer, keeping in memory what `keeping` says, with moments of zero.
     #[must_use]
     pub fn keeping(self, keeping: Keeping) -> Self {
-        let mut trainer = Self { network: self.network.recompute(keeping.recompute), keeping, ..self };
+        let mut trainer = Self { network: self.network.keeping(keeping), keeping, ..self };
         trainer.reset_moments();
         trainer
     }

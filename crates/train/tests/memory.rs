@@ -128,6 +128,9 @@ fn every_choice_of_a_recipe_is_in_the_sum() {
     assert_eq!(items, plain.total());
     let recompute = footprint(&["train.recompute=block"]);
     assert_eq!(recompute.layers, [*plain.layers.iter().max().unwrap()]);
+    let rounded = footprint(&["train.activations=bf16"]);
+    assert_eq!(rounded.layers.iter().sum::<u64>(), plain.layers.iter().sum::<u64>() / 2 + recompute.layers[0]);
+    assert_eq!(rounded.streams, 4 * 2 * 1024 * 512 + 2 * 4 * 1024 * 512);
     assert_eq!(footprint(&["optimizer.moments=bf16"]).moments, plain.weights);
     assert_eq!(footprint(&["data.shuffle_buffer=100"]).data, 2 * 100 * 257 * 4);
     assert_eq!(footprint(&["log.sample_every=9"]).samples, plain.weights);

@@ -41,6 +41,24 @@ fn blocks_computed_again_give_the_same_bits() {
 }
 
 #[test]
+fn activations_in_bf16_give_nearly_the_same_gradients() {
+    let gradients = |keeping| {
+        let mut trainer = trainer(keeping);
+        let report = trainer.step(&[batch(1)], 1e-2).unwrap();
+        (report.loss, trainer.gradients().values().to_vec())
+    };
+    let (loss, exact) = gradients(Keeping::default());
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+    for recompute in [false, true] {
+        let (rounded_loss, rounded) = gradients(Keeping { recompute, bf16_activations: true, ..Keeping::default() });
+        assert_eq!(rounded_loss, loss, "the forward pass is the same");
+        let difference = norm(&mut exact.iter().zip(&rounded).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied());
+        // Each activation is right to 2^-9.
+        assert!(difference > 0.0 && difference < 4.0 / 512.0, "recompute {recompute}: {difference} of the gradient");
+    }
+}
+
+#[test]
 fn separate_documents_in_a_row_teach_what_rows_of_their_own_teach() {
     // Two documents of equal length in each row, and the same four documents as rows. Rotary positions are relative: where
     // a document begins is of no consequence.

@@ -5,17 +5,25 @@
 //!
 //! ```text
 //! record, in words of 32 bits      (T rows, the last tile filled up with zeros; P scales of the weights per step)
-//!   8 T   rounded values, four bytes a word, row by row
+//!   8 T   rounded values, four bytes a word, row by row; or, in pairs, two words of a row, the same two of the next, and so on
 //!   P T   corrections: where the sum of products begins, so that it ends as if the weights' zero were 0
 //!     T   scales (f32): what the rounded values are multiplied with
 //!     T   sums (f32): of the rounded values, times the scale; the weights' minima are multiplied with them
 //! ```
 
+use std::cell::RefCell;
+use std::ops::Range;
+
 use super::lanes::LANES;
 use super::layout::STEP;
 use super::packed::Packed;
-use crate::Threads;
 use crate::simd::dispatch;
+use crate::{Input, Threads};
+
+thread_local! {
+    /// A row that is computed on the way.
+    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Words of a row's rounded values in a record.
 const NUMBERS: usize = STEP / 4;
@@ -30,6 +38,15 @@ impl<const ROWS: usize, const PARTS: usize> Record<ROWS, PARTS> {
     pub const WORDS: usize = Self::SUMS + ROWS;
 }
 
+/// How rows go together.
+#[derive(Clone, Copy)]
+pub(super) struct Grouping {
+    /// Rows of a tile; even if they are in pairs.
+    pub rows: usize,
+    /// Whether the values of two rows alternate: see [`Tile::Paired`](super::lanes::Tile).
+    pub paired: bool,
+}
+
 /// Rows of activations in tiles.
 #[derive(Default)]
 pub(super) struct Activations {
@@ -40,22 +57,24 @@ pub(super) struct Activations {
 }
 
 impl Activations {
-    /// Rounds `x`, `[rows, columns]`, for products with `weight` in tiles of `rows_of_tile`. `offset` is what a kernel takes
-    /// from the weights' numbers.
-    pub fn quantise(&mut self, threads: &Threads, x: &[f32], weight: &Packed, rows_of_tile: usize, offset: i32) {
-        let (columns, parts) = (weight.columns(), weight.parts());
-        self.rows = x.len() / columns;
+    /// Rounds `input` for products with `weight`. `offset` is what a kernel takes from the weights' numbers.
+    pub fn quantise(&mut self, threads: &Threads, input: Input<'_>, weight: &Packed, tile: Grouping, offset: i32) {
+        let Grouping { rows: rows_of_tile, paired } = tile;
+        let parts = weight.parts();
+        (self.rows, _) = input.shape();
         let record = (NUMBERS + parts + 2) * rows_of_tile;
         self.tile = record * weight.steps();
         self.words.resize(self.rows.div_ceil(rows_of_tile) * self.tile, 0);
-        let rounding = Rounding { rows_of_tile, parts, factor: offset - weight.zero };
+        let rounding = Rounding { rows_of_tile, paired, parts, factor: offset - weight.zero };
         let tile = |index: usize, words: &mut [i32]| {
             let first = index * rows_of_tile;
-            let count = rows_of_tile.min(self.rows - first);
-            dispatch(
-                #[inline(always)]
-                || rounding.tile(&x[first * columns..][..count * columns], columns, words, record),
-            );
+            let rows = first..self.rows.min(first + rows_of_tile);
+            ROW.with_borrow_mut(|buffer| {
+                dispatch(
+                    #[inline(always)]
+                    || rounding.tile(input, rows, buffer, words, record),
+                );
+            });
         };
         if self.words.len() == self.tile {
             // Sharing one row out among threads would cost more than the row.
@@ -77,6 +96,7 @@ impl Activations {
 #[derive(Clone, Copy)]
 struct Rounding {
     rows_of_tile: usize,
+    paired: bool,
     parts: usize,
     /// The sum of the rounded values times this is the correction.
     factor: i32,
@@ -85,21 +105,29 @@ struct Rounding {
 impl Rounding {
     /// Writes the records of a tile; rows and columns that are not there become zeros.
     #[inline(always)]
-    fn tile(self, x: &[f32], columns: usize, words: &mut [i32], record: usize) {
-        let Self { rows_of_tile, parts, factor } = self;
+    fn tile(self, input: Input<'_>, rows: Range<usize>, buffer: &mut Vec<f32>, words: &mut [i32], record: usize) {
+        let Self { rows_of_tile, paired, parts, factor } = self;
         let corrections = NUMBERS * rows_of_tile;
         let scales = corrections + parts * rows_of_tile;
-        if x.len() < rows_of_tile * columns {
+        if rows.len() < rows_of_tile {
             words.fill(0);
         }
-        for (row, x) in x.chunks_exact(columns).enumerate() {
-            let (whole, rest) = x.as_chunks::<STEP>();
+        for (row, index) in rows.enumerate() {
+            let (whole, rest) = input.row(index, buffer).as_chunks::<STEP>();
             let mut last = [0.0; STEP];
             last[..rest.len()].copy_from_slice(rest);
             let steps = whole.iter().chain(std::iter::once(&last)).chain(std::iter::repeat(&[0.0; STEP]));
             for (x, record) in steps.zip(words.chunks_exact_mut(record)) {
-                let numbers = &mut record[NUMBERS * row..][..NUMBERS];
-                let (scale, sums) = round_step(x, bytemuck::cast_slice_mut(numbers));
+                let mut numbers = [0; NUMBERS];
+                let (scale, sums) = round_step(x, bytemuck::cast_slice_mut(&mut numbers));
+                if paired {
+                    let pair = record[row / 2 * 2 * NUMBERS..].as_chunks_mut::<4>().0;
+                    for (words, numbers) in pair.iter_mut().zip(numbers.as_chunks::<2>().0) {
+                        words[row % 2 * 2..][..2].copy_from_slice(numbers);
+                    }
+                } else {
+                    record[NUMBERS * row..][..NUMBERS].copy_from_slice(&numbers);
+                }
                 record[scales + row] = scale.to_bits() as i32;
                 record[scales + rows_of_tile + row] = (scale * (sums[0] + sums[1]) as f32).to_bits() as i32;
                 match parts {

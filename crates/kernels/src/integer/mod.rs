@@ -20,39 +20,50 @@ mod prefill;
 
 use std::cell::RefCell;
 
-use self::activations::Activations;
-use self::lanes::InstructionSet;
+use self::activations::{Activations, Grouping};
+use self::lanes::{InstructionSet, Tile};
 pub use self::packed::Packed;
-use crate::Threads;
+use crate::{Input, Threads};
 
 thread_local! {
     /// Quantised activations, kept between calls.
     static ACTIVATIONS: RefCell<Activations> = RefCell::default();
 }
 
-/// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`, with `x` rounded to 8 bits in groups of 32 columns.
-pub(crate) fn product(threads: &Threads, out: &mut [f32], x: &[f32], weight: &Packed, accumulate: bool) {
-    product_with(InstructionSet::best(), threads, out, x, weight, accumulate);
+/// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]` of an input `x` that is rounded to 8 bits in groups of 32 columns.
+pub(crate) fn product(threads: &Threads, out: &mut [f32], input: Input<'_>, weight: &Packed, accumulate: bool) {
+    product_with(InstructionSet::best(), threads, out, input, weight, accumulate);
 }
 
-fn product_with(set: InstructionSet, threads: &Threads, out: &mut [f32], x: &[f32], weight: &Packed, accumulate: bool) {
-    let rows = x.len() / weight.columns();
-    assert_eq!(x.len(), rows * weight.columns(), "x is not [N, {}]", weight.columns());
+fn product_with(
+    set: InstructionSet,
+    threads: &Threads,
+    out: &mut [f32],
+    input: Input<'_>,
+    weight: &Packed,
+    accumulate: bool,
+) {
+    let (rows, inputs) = input.shape();
+    assert_eq!(inputs, weight.columns(), "x is not [N, {}]", weight.columns());
     assert_eq!(out.len(), rows * weight.rows(), "out is not [{rows}, {}]", weight.rows());
-    let (offset, many_registers) = set.traits();
+    let (offset, tile) = set.traits();
     let offset = if weight.is_small() { 0 } else { offset };
-    ACTIVATIONS.with_borrow_mut(|activations| match (rows, many_registers) {
+    ACTIVATIONS.with_borrow_mut(|activations| match (rows, tile) {
         (1, _) => {
-            activations.quantise(threads, x, weight, 1, offset);
+            activations.quantise(threads, input, weight, Grouping { rows: 1, paired: false }, offset);
             decode::run(set, threads, out, activations, weight, accumulate);
         }
-        (_, true) => {
-            activations.quantise(threads, x, weight, prefill::ROWS, offset);
-            prefill::run::<{ prefill::ROWS }>(set, threads, out, activations, weight, accumulate);
+        (_, Tile::Wide) => {
+            activations.quantise(threads, input, weight, Grouping { rows: 6, paired: false }, offset);
+            prefill::run::<6>(set, threads, out, activations, weight, accumulate);
         }
-        (_, false) => {
-            activations.quantise(threads, x, weight, prefill::FEW_ROWS, offset);
-            prefill::run::<{ prefill::FEW_ROWS }>(set, threads, out, activations, weight, accumulate);
+        (_, Tile::Narrow) => {
+            activations.quantise(threads, input, weight, Grouping { rows: 3, paired: false }, offset);
+            prefill::run::<3>(set, threads, out, activations, weight, accumulate);
+        }
+        (_, Tile::Paired) => {
+            activations.quantise(threads, input, weight, Grouping { rows: 4, paired: true }, offset);
+            prefill::run::<4>(set, threads, out, activations, weight, accumulate);
         }
     });
 }

@@ -9,17 +9,13 @@ use bytemuck::Zeroable;
 
 use super::activations::{Activations, Record};
 use super::decode::write;
-use super::lanes::{InstructionSet, IntegerLanes, Job, LANES};
+use super::lanes::{InstructionSet, IntegerLanes, Job, LANES, Tile};
 use super::layout::{Numbers, QUAD_BYTES, QUADS, Scales};
 use super::packed::{Packed, Reader, read};
 use crate::Threads;
 use crate::cache_line::CacheLine;
 use crate::threads::Chunks;
 
-/// Rows of activations in a tile beside two panels: their sums and products take 24 of 32 registers.
-pub(super) const ROWS: usize = 6;
-/// Rows of activations in a tile beside one panel, where there are fewer registers or wider vectors.
-pub(super) const FEW_ROWS: usize = 3;
 /// Panels of a task.
 const PANELS: usize = 2;
 /// Most rows of activations in a task: enough that unpacking the weights does not show.
@@ -103,7 +99,7 @@ impl Reader for Unpack<'_> {
                     // SAFETY: sources lie within the block; a step has `QUADS` lines, `PARTS` vectors of scales and one of
                     // minima in the targets.
                     unsafe {
-                        let quads = N::load::<L>(header.add(scales.header() + step * N::BYTES));
+                        let quads = L::interleave(N::load::<L>(header.add(scales.header() + step * N::BYTES)));
                         for (quad, line) in quads.into_iter().zip(&mut numbers[step * QUADS..][..QUADS]) {
                             L::store_bytes(bytemuck::bytes_of_mut(line).as_mut_ptr(), quad);
                         }
@@ -159,7 +155,7 @@ impl<const T: usize> Tiles<'_, T> {
             let records = self.x.tile(tile);
             // SAFETY: as the caller says.
             unsafe {
-                if L::MANY_REGISTERS && self.panels == 2 {
+                if L::TILE == Tile::Wide && self.panels == 2 {
                     self.write::<L, 2>(0, tile, self.tile::<L, SMALL, PARTS, MINIMA, 2>(0, records));
                 } else {
                     for panel in 0..self.panels {
@@ -196,26 +192,10 @@ impl<const T: usize> Tiles<'_, T> {
                 let factors = record.add(Record::<T, PARTS>::SCALES).cast::<f32>();
                 let totals = record.add(Record::<T, PARTS>::SUMS).cast::<f32>();
                 for part in 0..PARTS {
-                    let mut products = [[L::splat_integer(0); T]; P];
-                    for t in 0..T {
-                        let correction = L::splat_integer(corrections.add(t * PARTS + part).read());
-                        for products in &mut products {
-                            products[t] = correction;
-                        }
-                    }
-                    for quad in part * QUADS / PARTS..(part + 1) * QUADS / PARTS {
-                        let at = (step * QUADS + quad) * QUAD_BYTES;
-                        let mut w = [L::load_bytes(numbers[0].add(at)); P];
-                        for p in 1..P {
-                            w[p] = L::load_bytes(numbers[p].add(at));
-                        }
-                        for t in 0..T {
-                            let a = L::splat_quad(record.add(t * QUADS + quad).cast());
-                            for p in 0..P {
-                                products[p][t] = L::dot::<SMALL>(products[p][t], w[p], a);
-                            }
-                        }
-                    }
+                    let sums_before = std::array::from_fn(|t| corrections.add(t * PARTS + part).read());
+                    let here = numbers.map(|numbers| numbers.add(step * QUADS * QUAD_BYTES));
+                    let quads = part * QUADS / PARTS..(part + 1) * QUADS / PARTS;
+                    let products = L::products::<SMALL, T, P>(here, record.cast(), sums_before, quads);
                     for p in 0..P {
                         let scale = L::load(scales[p].add((step * PARTS + part) * LANES));
                         for t in 0..T {

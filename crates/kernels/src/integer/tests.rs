@@ -4,6 +4,7 @@ use super::*;
 use crate::Matrix;
 use crate::check::values;
 use crate::quant::{Affine, AffineFormat, BlockFormat, Blocks, Scales, quantise_affine};
+use crate::swiglu::Activation;
 
 /// A quantised matrix of some format and the bytes it lies in.
 struct Quantised {
@@ -69,7 +70,8 @@ fn rounded(x: &[f32]) -> Vec<f64> {
 
 fn run(set: InstructionSet, threads: usize, x: &[f32], packed: &Packed, before: f32) -> Vec<f32> {
     let mut out = vec![before; x.len() / packed.columns() * packed.rows()];
-    product_with(set, &Threads::new(threads), &mut out, x, packed, before != 0.0);
+    let input = Input::Rows { x, inputs: packed.columns() };
+    product_with(set, &Threads::new(threads), &mut out, input, packed, before != 0.0);
     out
 }
 
@@ -144,6 +146,28 @@ fn extremes_do_not_overflow() {
                     "{format:?} on {set:?}: {found} instead of {expected}"
                 );
             }
+        }
+    }
+}
+
+#[test]
+fn inputs_computed_on_the_way_give_the_bits_of_those_computed_before() {
+    let threads = Threads::new(2);
+    let (inner, outputs) = (96, 20);
+    let quantised = Quantised::new(Format::Blocks(BlockFormat::Q4_0), &values(outputs * inner, 0.2));
+    let packed = Packed::new(&threads, quantised.matrix(), inner).unwrap();
+    for rows in [1, 7] {
+        let (x, weight, hidden) = (values(rows * inner, 0.3), values(inner, 0.4), values(rows * 2 * inner, 0.5));
+        let activation = Activation::Swish;
+        let normed = Input::Normed { x: &x, weight: &weight, eps: 1e-6 };
+        let gated = Input::Gated { hidden: &hidden, activation, gated: true, inner };
+        for input in [normed, gated] {
+            let (mut fused, mut apart) = (vec![0.0; rows * outputs], vec![0.0; rows * outputs]);
+            product(&threads, &mut fused, input, &packed, false);
+            let mut buffer = Vec::new();
+            let before = Input::Rows { x: input.rows(&threads, &mut buffer), inputs: inner };
+            product(&threads, &mut apart, before, &packed, false);
+            assert_eq!(fused, apart, "{rows} rows");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{IntegerLanes, Job};
+use super::{IntegerLanes, Job, Tile};
 
 pub(super) struct Avx2<const VNNI: bool>;
 
@@ -45,7 +45,7 @@ impl<const VNNI: bool> IntegerLanes for Avx2<VNNI> {
     type Floats = [__m256; 2];
     type Integers = [__m256i; 2];
     type Bytes = [__m256i; 2];
-    const MANY_REGISTERS: bool = false;
+    const TILE: Tile = Tile::Narrow;
     const OFFSET: i32 = if VNNI { 0 } else { 128 };
 
     #[inline(always)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{IntegerLanes, Job};
+use super::{IntegerLanes, Job, Tile};
 
 pub(super) struct Avx512;
 
@@ -19,7 +19,7 @@ impl IntegerLanes for Avx512 {
     type Floats = __m512;
     type Integers = __m512i;
     type Bytes = __m512i;
-    const MANY_REGISTERS: bool = true;
+    const TILE: Tile = Tile::Wide;
     const OFFSET: i32 = 0;
 
     #[inline(always)]

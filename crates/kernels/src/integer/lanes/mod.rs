@@ -11,25 +11,41 @@ mod avx512;
 mod neon;
 mod scalar;
 
+use std::ops::Range;
 use std::sync::OnceLock;
+
+use super::layout::{QUAD_BYTES, QUADS};
 
 /// Lanes of a vector: weight rows side by side.
 pub(super) const LANES: usize = 16;
+
+/// The panels and rows of activations whose products are held in registers, and the order of their numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tile {
+    /// Two panels beside six rows, as there are registers for 24 sums and products.
+    Wide,
+    /// A panel beside three rows, where there are fewer registers or vectors take several of them.
+    Narrow,
+    /// A panel beside four rows. Numbers lie in pairs of quads of pairs of rows, so that eight columns of two rows are together;
+    /// weights and activations alike.
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "only NEON has products of pairs"))]
+    Paired,
+}
 
 /// Sixteen lanes of floats, of 32-bit integers, or of four bytes each.
 ///
 /// # Safety
 /// All functions need the instruction set of the implementation; those that take a pointer read or write what they name
 /// there, unaligned.
-pub(super) trait IntegerLanes {
+pub(super) trait IntegerLanes: Sized {
     /// Sixteen `f32`.
     type Floats: Copy;
     /// Sixteen `i32`.
     type Integers: Copy;
     /// Sixteen times four bytes.
     type Bytes: Copy;
-    /// Whether there are registers for a tile of 2 x 6 vectors, or for one of 1 x 3.
-    const MANY_REGISTERS: bool;
+    /// The tiles of products with many rows of activations.
+    const TILE: Tile;
     /// What is taken from numbers of 8 bits before they are multiplied: 128 where both factors must be signed.
     const OFFSET: i32;
 
@@ -66,11 +82,65 @@ pub(super) trait IntegerLanes {
     /// `sum + w0 a0 + w1 a1 + w2 a2 + w3 a3` in each lane, exactly. `SMALL`: all numbers `w` are below 64; otherwise they come
     /// from [`IntegerLanes::load_numbers`]. Activations are above -128.
     unsafe fn dot<const SMALL: bool>(sum: Self::Integers, w: Self::Bytes, a: Self::Bytes) -> Self::Integers;
+    /// The products of `P` panels with `T` rows of activations over some quads of a step, row by row added to `sums`. Numbers and
+    /// activations are those of a step; where tiles are [`Tile::Paired`], [`IntegerLanes::interleave`] has laid out the numbers.
+    #[inline(always)]
+    unsafe fn products<const SMALL: bool, const T: usize, const P: usize>(
+        numbers: [*const u8; P],
+        activations: *const i8,
+        sums: [i32; T],
+        quads: Range<usize>,
+    ) -> [[Self::Integers; T]; P] {
+        // SAFETY: as the caller says.
+        unsafe { products_by_quads::<Self, SMALL, T, P>(numbers, activations, sums, quads) }
+    }
+    /// The numbers of a step as [`IntegerLanes::products`] wants them.
+    #[inline(always)]
+    unsafe fn interleave(quads: [Self::Bytes; QUADS]) -> [Self::Bytes; QUADS] {
+        quads
+    }
     unsafe fn to_floats(x: Self::Integers) -> Self::Floats;
     unsafe fn add(x: Self::Floats, y: Self::Floats) -> Self::Floats;
     unsafe fn mul(x: Self::Floats, y: Self::Floats) -> Self::Floats;
     /// `x y + z`, rounded once.
     unsafe fn mul_add(x: Self::Floats, y: Self::Floats, z: Self::Floats) -> Self::Floats;
+}
+
+/// [`IntegerLanes::products`] by [`IntegerLanes::dot`], a quad after the other.
+///
+/// # Safety
+/// As of the functions of [`IntegerLanes`].
+#[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "an index runs over several arrays of registers")]
+unsafe fn products_by_quads<L: IntegerLanes, const SMALL: bool, const T: usize, const P: usize>(
+    numbers: [*const u8; P],
+    activations: *const i8,
+    sums: [i32; T],
+    quads: Range<usize>,
+) -> [[L::Integers; T]; P] {
+    // SAFETY: the quads are those of the step that the pointers lead to.
+    unsafe {
+        let mut products = [[L::splat_integer(0); T]; P];
+        for t in 0..T {
+            let sum = L::splat_integer(sums[t]);
+            for products in &mut products {
+                products[t] = sum;
+            }
+        }
+        for quad in quads {
+            let mut w = [L::load_bytes(numbers[0].add(quad * QUAD_BYTES)); P];
+            for p in 1..P {
+                w[p] = L::load_bytes(numbers[p].add(quad * QUAD_BYTES));
+            }
+            for t in 0..T {
+                let a = L::splat_quad(activations.add(4 * (t * QUADS + quad)));
+                for p in 0..P {
+                    products[p][t] = L::dot::<SMALL>(products[p][t], w[p], a);
+                }
+            }
+        }
+        products
+    }
 }
 
 /// Work to be compiled for each instruction set.
@@ -89,6 +159,8 @@ pub(super) enum InstructionSet {
     AvxVnni,
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "aarch64")]
+    NeonMatrix,
     #[cfg(target_arch = "aarch64")]
     NeonDot,
     Scalar,
@@ -115,6 +187,9 @@ impl InstructionSet {
         }
         #[cfg(target_arch = "aarch64")]
         if std::arch::is_aarch64_feature_detected!("dotprod") {
+            if std::arch::is_aarch64_feature_detected!("i8mm") {
+                found.push(Self::NeonMatrix);
+            }
             found.push(Self::NeonDot);
         }
         found.push(Self::Scalar);
@@ -127,10 +202,10 @@ impl InstructionSet {
         *BEST.get_or_init(|| Self::available()[0])
     }
 
-    /// [`IntegerLanes::OFFSET`] and [`IntegerLanes::MANY_REGISTERS`].
-    pub(super) fn traits(self) -> (i32, bool) {
-        fn of<L: IntegerLanes>() -> (i32, bool) {
-            (L::OFFSET, L::MANY_REGISTERS)
+    /// [`IntegerLanes::OFFSET`] and [`IntegerLanes::TILE`].
+    pub(super) fn traits(self) -> (i32, Tile) {
+        fn of<L: IntegerLanes>() -> (i32, Tile) {
+            (L::OFFSET, L::TILE)
         }
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -140,7 +215,9 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => of::<avx2::Avx2<false>>(),
             #[cfg(target_arch = "aarch64")]
-            Self::NeonDot => of::<neon::NeonDot>(),
+            Self::NeonMatrix => of::<neon::Neon<true>>(),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => of::<neon::Neon<false>>(),
             Self::Scalar => of::<scalar::Scalar>(),
         }
     }
@@ -158,6 +235,8 @@ impl InstructionSet {
                 Self::AvxVnni => avx2::run_vnni(job),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx2 => avx2::run(job),
+                #[cfg(target_arch = "aarch64")]
+                Self::NeonMatrix => neon::run_matrix(job),
                 #[cfg(target_arch = "aarch64")]
                 Self::NeonDot => neon::run(job),
                 Self::Scalar => job.run::<scalar::Scalar>(),

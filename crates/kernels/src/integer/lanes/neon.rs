@@ -1,18 +1,30 @@
-//! NEON with the dot product extension: four registers are a vector.
+//! NEON with the dot product extension: four registers are a vector. With the extension for matrices of bytes (`smmla`), the
+//! products of many rows are formed from pairs of weight rows and pairs of rows of activations.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::ops::Range;
 
-use super::{IntegerLanes, Job};
+use super::{IntegerLanes, Job, Tile, products_by_quads};
+use crate::integer::layout::{QUAD_BYTES, QUADS};
 
-pub(super) struct NeonDot;
+/// `MATRIX`: with `smmla`.
+pub(super) struct Neon<const MATRIX: bool>;
 
 /// # Safety
 /// The processor has the features named.
 #[target_feature(enable = "neon,dotprod,fp16")]
 pub(super) unsafe fn run(job: impl Job) {
-    // SAFETY: the features are those of `NeonDot`.
-    unsafe { job.run::<NeonDot>() }
+    // SAFETY: the features are those of `Neon<false>`.
+    unsafe { job.run::<Neon<false>>() }
+}
+
+/// # Safety
+/// The processor has the features named.
+#[target_feature(enable = "neon,dotprod,fp16,i8mm")]
+pub(super) unsafe fn run_matrix(job: impl Job) {
+    // SAFETY: the features are those of `Neon<true>`.
+    unsafe { job.run::<Neon<true>>() }
 }
 
 /// `f` of the four quarters.
@@ -42,11 +54,11 @@ macro_rules! all {
     };
 }
 
-impl IntegerLanes for NeonDot {
+impl<const MATRIX: bool> IntegerLanes for Neon<MATRIX> {
     type Floats = [float32x4_t; 4];
     type Integers = [int32x4_t; 4];
     type Bytes = [uint8x16_t; 4];
-    const MANY_REGISTERS: bool = false;
+    const TILE: Tile = if MATRIX { Tile::Paired } else { Tile::Narrow };
     const OFFSET: i32 = 128;
 
     #[inline(always)]
@@ -168,6 +180,60 @@ impl IntegerLanes for NeonDot {
     }
 
     #[inline(always)]
+    unsafe fn products<const SMALL: bool, const T: usize, const P: usize>(
+        numbers: [*const u8; P],
+        activations: *const i8,
+        sums: [i32; T],
+        quads: Range<usize>,
+    ) -> [[[int32x4_t; 4]; T]; P] {
+        // SAFETY: the quads are those of the step that the pointers lead to.
+        unsafe {
+            if !MATRIX {
+                return products_by_quads::<Self, SMALL, T, P>(numbers, activations, sums, quads);
+            }
+            let mut products = [[Self::splat_integer(0); T]; P];
+            for p in 0..P {
+                for quarter in 0..4 {
+                    for pair in 0..T / 2 {
+                        let start = [sums[2 * pair], sums[2 * pair + 1]];
+                        let start = vcombine_s32(vld1_s32(start.as_ptr()), vld1_s32(start.as_ptr()));
+                        // Rows 0 and 1, and rows 2 and 3 of the quarter, each beside both rows of activations.
+                        let (mut low, mut high) = (start, start);
+                        for quad in quads.clone().step_by(2) {
+                            let w = numbers[p].add(quad * QUAD_BYTES + 16 * quarter);
+                            let a = vld1q_u8(activations.add(8 * (pair * QUADS + quad)).cast());
+                            low = matrix_product(low, vld1q_u8(w), a);
+                            high = matrix_product(high, vld1q_u8(w.add(QUAD_BYTES)), a);
+                        }
+                        products[p][2 * pair][quarter] = vuzp1q_s32(low, high);
+                        products[p][2 * pair + 1][quarter] = vuzp2q_s32(low, high);
+                    }
+                }
+            }
+            products
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn interleave(quads: [[uint8x16_t; 4]; QUADS]) -> [[uint8x16_t; 4]; QUADS] {
+        if !MATRIX {
+            return quads;
+        }
+        let mut paired = quads;
+        for (paired, quads) in paired.chunks_exact_mut(2).zip(quads.chunks_exact(2)) {
+            for quarter in 0..4 {
+                // SAFETY: as above.
+                unsafe {
+                    let [a, b] = [quads[0], quads[1]].map(|quad| vreinterpretq_u32_u8(quad[quarter]));
+                    paired[0][quarter] = vreinterpretq_u8_u32(vzip1q_u32(a, b));
+                    paired[1][quarter] = vreinterpretq_u8_u32(vzip2q_u32(a, b));
+                }
+            }
+        }
+        paired
+    }
+
+    #[inline(always)]
     unsafe fn to_floats(x: [int32x4_t; 4]) -> [float32x4_t; 4] {
         all!(|I| vcvtq_f32_s32(x[I]))
     }
@@ -186,4 +252,24 @@ impl IntegerLanes for NeonDot {
     unsafe fn mul_add(x: [float32x4_t; 4], y: [float32x4_t; 4], z: [float32x4_t; 4]) -> [float32x4_t; 4] {
         all!(|I| vfmaq_f32(z[I], x[I], y[I]))
     }
+}
+
+/// `sum` plus the four products of two rows `w` with two rows `a`, each of eight signed columns: `w0 a0, w0 a1, w1 a0, w1 a1`.
+///
+/// # Safety
+/// The processor has the extension for matrices of bytes.
+#[inline(always)]
+unsafe fn matrix_product(sum: int32x4_t, w: uint8x16_t, a: uint8x16_t) -> int32x4_t {
+    let mut sum = sum;
+    // The intrinsic is not stable. SAFETY: the instruction reads and writes registers alone.
+    unsafe {
+        asm!(
+            "smmla {sum:v}.4s, {w:v}.16b, {a:v}.16b",
+            sum = inout(vreg) sum,
+            w = in(vreg) w,
+            a = in(vreg) a,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
 }

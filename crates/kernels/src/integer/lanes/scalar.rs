@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{IntegerLanes, LANES};
+use super::{IntegerLanes, LANES, Tile};
 
 pub(super) struct Scalar;
 
@@ -17,7 +17,7 @@ impl IntegerLanes for Scalar {
     type Floats = [f32; LANES];
     type Integers = [i32; LANES];
     type Bytes = [u8; 4 * LANES];
-    const MANY_REGISTERS: bool = false;
+    const TILE: Tile = Tile::Narrow;
     const OFFSET: i32 = 0;
 
     #[inline]
