@@ -257,6 +257,7 @@ fn a_store_that_vanishes_stops_the_run_with_its_state_saved() {
     let (error, saved) = run(&parts);
     let message = error.unwrap_err().to_string();
     assert!(message.contains(&server.url()) && message.contains("/book"), "{message}");
+    assert!(message.contains("the same command goes on"), "{message}");
     assert_eq!(saved, 1, "the state was not saved: {message}");
     left.store(usize::MAX, Ordering::SeqCst);
     let resumed = run(&parts).0.unwrap();

@@ -201,7 +201,9 @@ impl Object {
                 }
                 let Err(broken) = part else { continue };
                 if heard.elapsed() >= self.store.patience {
-                    return Err(self.wrong(&broken));
+                    let (reason, seconds) = (reason(&broken), self.store.patience.as_secs());
+                    let hint = "the same command goes on when the store answers again";
+                    return Err(self.wrong(format!("{reason}; asked for {seconds} s (data.retry_seconds), {hint}")));
                 }
                 tokio::time::sleep(pause).await;
                 pause = PAUSES[1].min(2 * pause);
@@ -213,15 +215,18 @@ impl Object {
 
     /// Appends what comes of `range` to `bytes`. The inner error is one that may pass.
     async fn part(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<object_store::Result<()>, DataError> {
+        let length = (range.end - range.start) as usize;
         let options = GetOptions { range: Some(range.into()), ..GetOptions::default() };
         let answer = match self.store.client.get_opts(&self.key, options).await {
             Err(e @ object_store::Error::Generic { .. }) => return Ok(Err(e)),
-            answer => answer.map_err(|e| self.wrong(&e))?,
+            answer => answer.map_err(|e| self.wrong(reason(&e)))?,
         };
         mark(&self.mark.path.to_string_lossy(), &answer.meta).check(&self.mark)?;
         let before = bytes.len();
         let mut body = answer.into_stream();
-        while let Some(part) = body.next().await {
+        while bytes.len() < before + length
+            && let Some(part) = body.next().await
+        {
             match part {
                 Ok(part) => bytes.extend_from_slice(&part),
                 Err(e) => return Ok(Err(e)),
@@ -231,7 +236,7 @@ impl Object {
         Ok(if bytes.len() > before { Ok(()) } else { Err(nothing()) })
     }
 
-    fn wrong(&self, error: &object_store::Error) -> DataError {
-        DataError::Store { url: self.mark.path.display().to_string(), reason: reason(error) }
+    fn wrong(&self, reason: String) -> DataError {
+        DataError::Store { url: self.mark.path.display().to_string(), reason }
     }
 }
