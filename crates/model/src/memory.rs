@@ -14,7 +14,7 @@ use openelm_kernels::attention::CacheType;
 
 use crate::cache::Cache;
 use crate::config::ModelConfig;
-use crate::session::{CHUNK, LOGITS_CHUNK};
+use crate::session::{LOGITS_CHUNK, chunk};
 
 /// What it takes to run one sequence, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Footprint {
         });
         // Besides: the stream before and after a block and after attention, and its norm.
         let row = activations.max().unwrap_or(0) + 4 * config.model_dim;
-        let rows = tokens.min(CHUNK);
+        let rows = tokens.min(chunk(config, weights));
         let floats = wide(rows * row + rows.min(LOGITS_CHUNK) * config.vocab_size);
         let rotations = size(wide(tokens), config.head_dim);
         Self {

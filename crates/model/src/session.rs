@@ -6,12 +6,17 @@ use openelm_kernels::{Input, Threads, embedding, linear};
 
 use crate::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
 use crate::cache::Cache;
-use crate::config::NORM_EPS;
+use crate::config::{ModelConfig, NORM_EPS};
 use crate::model::Model;
 use crate::weights::Weights;
 
-/// Tokens of a prompt that pass through the blocks together; bounds the memory for activations.
-pub(crate) const CHUNK: usize = 256;
+/// Tokens of a prompt that pass through the blocks together, which bounds the memory for activations: more of them share the
+/// packing of weights in floats, fewer keep the buffers small beside quantised weights.
+pub(crate) fn chunk(config: &ModelConfig, weight_bytes: usize) -> usize {
+    let quantised = weight_bytes < 2 * config.parameters();
+    if quantised { 256 } else { 512 }
+}
+
 /// The same where the logits of all positions are asked for, which would be large with a large vocabulary.
 pub(crate) const LOGITS_CHUNK: usize = 64;
 
@@ -63,6 +68,7 @@ pub struct Session<'m> {
     weights: Weights<'m>,
     threads: Threads,
     limit: usize,
+    chunk: usize,
     cache: Cache,
     rope: RopeTable,
     kept: Activations,
@@ -82,6 +88,7 @@ impl<'m> Session<'m> {
             weights: model.weights(),
             threads,
             limit,
+            chunk: chunk(config, model.weight_bytes()),
             cache: Cache::new(config, CacheType::default()),
             rope: RopeTable::new(config.head_dim, config.rope_theta),
             kept: Activations::default(),
@@ -113,7 +120,7 @@ impl<'m> Session<'m> {
     /// See [`SessionError`]; the session is then as it was.
     pub fn append(&mut self, ids: &[u32]) -> Result<&[f32], SessionError> {
         self.check(ids)?;
-        for chunk in ids.chunks(CHUNK) {
+        for chunk in ids.chunks(self.chunk) {
             self.blocks(chunk);
         }
         let dim = self.model.config().model_dim;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{DEPTH, View, slice};
 use crate::Threads;
 use crate::cache_line::{CacheLine, reserve};
+use crate::lanes::{self, Element, Job, LANES, Lanes};
 use crate::matrix::Matrix;
 use crate::simd::dispatch;
 use crate::threads::Chunks;
@@ -32,22 +33,23 @@ impl<'a> Panels<'a> {
         let across = columns.len().div_ceil(width);
         let data: &mut [f32] = reserve(buffer, across * width * depth.len());
         let chunks = Chunks::new(data, 1);
-        // Small groups, so that the threads share the work evenly and the counter is not fought over.
-        const GROUP: usize = 4;
-        let groups = across.div_ceil(GROUP);
-        threads.run(groups * depth.len().div_ceil(DEPTH), |task| {
-            let slice = slice(&depth, task / groups);
-            let before = (slice.start - depth.start) * across * width;
-            for panel in task % groups * GROUP..across.min((task % groups + 1) * GROUP) {
+        threads.run(across, |panel| {
+            let first = columns.start + panel * width;
+            let here = first..columns.end.min(first + width);
+            // Slices one after the other, so that memory is read on where the one before ended.
+            for i in 0..depth.len().div_ceil(DEPTH) {
+                let slice = slice(&depth, i);
+                let before = (slice.start - depth.start) * across * width;
                 let length = slice.len() * width;
                 // SAFETY: each panel of each slice belongs to one task, and each task is run once.
                 let target = unsafe { chunks.slice(before + panel * length, length) };
-                let first = columns.start + panel * width;
-                let here = first..columns.end.min(first + width);
-                dispatch(
-                    #[inline(always)]
-                    || pack(target, b, here, width, slice.clone()),
-                );
+                match b.column_stride {
+                    1 => dispatch(
+                        #[inline(always)]
+                        || copy(target, b, here.clone(), width, slice),
+                    ),
+                    _ => transpose(target, b, here.clone(), width, slice),
+                }
             }
         });
         Self { data, width, depth, columns }
@@ -62,43 +64,81 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Packs `columns` of rows `depth` as `[depth][width]`, with zeros beyond the last column.
+/// Packs `columns` of rows `depth`, which are contiguous, as `[depth][width]`, with zeros beyond the last column.
 #[inline(always)]
-fn pack(target: &mut [f32], view: View<Matrix<'_>>, columns: Range<usize>, width: usize, depth: Range<usize>) {
+fn copy(target: &mut [f32], view: View<Matrix<'_>>, columns: Range<usize>, width: usize, depth: Range<usize>) {
     let mut buffer = [0.0; DEPTH];
     let count = columns.len();
-    if view.column_stride == 1 {
-        match (width, count) {
-            (16, 16) => return pack_whole::<16>(target, view, columns.start, depth),
-            (32, 32) => return pack_whole::<32>(target, view, columns.start, depth),
-            _ => {}
-        }
-        for (row, target) in depth.zip(target.chunks_exact_mut(width)) {
-            let source = view.data.widened(row * view.row_stride + columns.start, count, &mut buffer);
-            target[..count].copy_from_slice(source);
-            target[count..].fill(0.0);
-        }
-    } else {
-        // By squares, so that lines are read and written whole while they are in the cache.
-        const SQUARE: usize = 16;
-        let mut buffers = [[0.0; DEPTH]; SQUARE];
-        for first in (0..width).step_by(SQUARE) {
-            let mut sources: [&[f32]; SQUARE] = [&[0.0; DEPTH]; SQUARE];
-            let columns = (columns.start + first..columns.end).zip(&mut sources);
-            for ((column, source), buffer) in columns.zip(&mut buffers) {
-                *source = view.data.widened(column * view.column_stride + depth.start, depth.len(), buffer);
+    match (width, count) {
+        (16, 16) => return copy_whole::<16>(target, view, columns.start, depth),
+        (32, 32) => return copy_whole::<32>(target, view, columns.start, depth),
+        _ => {}
+    }
+    for (row, target) in depth.zip(target.chunks_exact_mut(width)) {
+        let source = view.data.widened(row * view.row_stride + columns.start, count, &mut buffer);
+        target[..count].copy_from_slice(source);
+        target[count..].fill(0.0);
+    }
+}
+
+/// Packs `columns`, of which each is contiguous, of rows `depth` as `[depth][width]`, with zeros beyond the last column.
+fn transpose(target: &mut [f32], view: View<Matrix<'_>>, columns: Range<usize>, width: usize, depth: Range<usize>) {
+    let stride = view.column_stride;
+    match view.data {
+        Matrix::F32(data) => lanes::dispatch(Transpose { target, data, stride, columns, width, depth }),
+        Matrix::F16(data) => lanes::dispatch(Transpose { target, data, stride, columns, width, depth }),
+        Matrix::BF16(data) => lanes::dispatch(Transpose { target, data, stride, columns, width, depth }),
+        Matrix::Blocks(_) | Matrix::Affine(_) | Matrix::Packed(_) => {
+            let mut widened = vec![0.0; columns.len() * DEPTH];
+            for (column, widened) in columns.clone().zip(widened.chunks_exact_mut(DEPTH)) {
+                let source = view.data.widened(column * stride + depth.start, depth.len(), widened);
+                debug_assert_eq!(source.len(), depth.len());
             }
-            for (k, target) in target.chunks_mut(SQUARE * width).enumerate() {
-                let mut square = [[0.0; SQUARE]; SQUARE];
-                for (row, source) in square.iter_mut().zip(&sources) {
-                    match source[k * SQUARE..depth.len()].first_chunk() {
-                        Some(source) => *row = *source,
-                        None => row[..depth.len() - k * SQUARE].copy_from_slice(&source[k * SQUARE..depth.len()]),
-                    }
+            let (columns, depth) = (0..columns.len(), 0..depth.len());
+            lanes::dispatch(Transpose { target, data: &widened, stride: DEPTH, columns, width, depth });
+        }
+    }
+}
+
+struct Transpose<'a, E> {
+    target: &'a mut [f32],
+    data: &'a [E],
+    /// Distance of neighbouring columns.
+    stride: usize,
+    columns: Range<usize>,
+    width: usize,
+    depth: Range<usize>,
+}
+
+impl<E: Element> Job for Transpose<'_, E> {
+    type Output = ();
+
+    /// By squares, whose rows are lines of the cache, read and written once.
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { target, data, stride, columns, width, depth } = self;
+        for first in (0..width).step_by(LANES) {
+            let columns = columns.end.min(columns.start + first)..columns.end.min(columns.start + first + LANES);
+            for k in (0..depth.len()).step_by(LANES) {
+                let length = LANES.min(depth.len() - k);
+                let mut square = [lanes.splat(0.0); LANES];
+                for (row, column) in square.iter_mut().zip(columns.clone()) {
+                    let source = &data[column * stride + depth.start + k..][..length];
+                    *row = match source.as_array() {
+                        Some(source) => E::load(lanes, source),
+                        None => {
+                            let mut padded = [E::zeroed(); LANES];
+                            padded[..length].copy_from_slice(source);
+                            E::load(lanes, &padded)
+                        }
+                    };
                 }
-                for (k, target) in target.chunks_exact_mut(width).enumerate() {
-                    for (target, row) in target[first..].iter_mut().zip(&square) {
-                        *target = row[k];
+                let square = lanes.transpose(square);
+                for (target, row) in target[k * width..].chunks_exact_mut(width).zip(square).take(length) {
+                    let row = lanes.to_array(row);
+                    match target[first..].first_chunk_mut() {
+                        Some(target) => *target = row,
+                        None => target[first..].copy_from_slice(&row[..width - first]),
                     }
                 }
             }
@@ -108,7 +148,7 @@ fn pack(target: &mut [f32], view: View<Matrix<'_>>, columns: Range<usize>, width
 
 /// Packs `WIDTH` columns from `first` on of rows `depth`: copies of a known length are no calls.
 #[inline(always)]
-fn pack_whole<const WIDTH: usize>(target: &mut [f32], view: View<Matrix<'_>>, first: usize, depth: Range<usize>) {
+fn copy_whole<const WIDTH: usize>(target: &mut [f32], view: View<Matrix<'_>>, first: usize, depth: Range<usize>) {
     let mut buffer = [0.0; WIDTH];
     for (row, target) in depth.zip(target.as_chunks_mut::<WIDTH>().0) {
         if let Some(source) = view.data.widened(row * view.row_stride + first, WIDTH, &mut buffer).as_array() {

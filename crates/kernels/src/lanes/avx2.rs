@@ -88,4 +88,51 @@ impl Lanes for Avx2 {
         let fma = self.0.fma;
         [fma._mm256_fmadd_ps(x[0], y[0], z[0]), fma._mm256_fmadd_ps(x[1], y[1], z[1])]
     }
+
+    #[inline(always)]
+    fn transpose(self, rows: [[__m256; 2]; LANES]) -> [[__m256; 2]; LANES] {
+        let mut columns = rows;
+        for i in 0..2 {
+            for j in 0..2 {
+                let mut block = [rows[0][0]; 8];
+                for row in 0..8 {
+                    block[row] = rows[8 * i + row][j];
+                }
+                let block = self.transpose_block(block);
+                for column in 0..8 {
+                    columns[8 * j + column][i] = block[column];
+                }
+            }
+        }
+        columns
+    }
+}
+
+impl Avx2 {
+    /// The columns of eight rows of eight.
+    #[inline(always)]
+    fn transpose_block(self, rows: [__m256; 8]) -> [__m256; 8] {
+        let avx = self.0.avx;
+        // First in halves of registers: half h of `quads[g][c]` is column 4 h + c of the rows 4 g to 4 g + 3. Loops, not closures:
+        // what is called from a closure may be compiled apart.
+        let mut quads = [[rows[0]; 4]; 2];
+        for g in 0..2 {
+            for half in 0..2 {
+                let [x, y, z, w] = [rows[4 * g], rows[4 * g + 1], rows[4 * g + 2], rows[4 * g + 3]];
+                let (a, b) = match half {
+                    0 => (avx._mm256_unpacklo_ps(x, y), avx._mm256_unpacklo_ps(z, w)),
+                    _ => (avx._mm256_unpackhi_ps(x, y), avx._mm256_unpackhi_ps(z, w)),
+                };
+                let (a, b) = (pulp::cast(a), pulp::cast(b));
+                quads[g][2 * half] = pulp::cast(avx._mm256_unpacklo_pd(a, b));
+                quads[g][2 * half + 1] = pulp::cast(avx._mm256_unpackhi_pd(a, b));
+            }
+        }
+        let mut columns = rows;
+        for c in 0..4 {
+            columns[c] = avx._mm256_permute2f128_ps::<0x20>(quads[0][c], quads[1][c]);
+            columns[4 + c] = avx._mm256_permute2f128_ps::<0x31>(quads[0][c], quads[1][c]);
+        }
+        columns
+    }
 }

@@ -1,5 +1,7 @@
 //! AVX-512: one register is a vector.
 
+use std::arch::x86_64::__m512;
+
 use half::{bf16, f16};
 use pulp::f32x16;
 use pulp::x86::V4;
@@ -68,5 +70,39 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn mul_add(self, x: f32x16, y: f32x16, z: f32x16) -> f32x16 {
         self.0.mul_add_f32x16(x, y, z)
+    }
+
+    #[inline(always)]
+    fn transpose(self, rows: [f32x16; LANES]) -> [f32x16; LANES] {
+        let avx512f = self.0.avx512f;
+        let rows: [__m512; LANES] = pulp::cast(rows);
+        // First in quarters of registers: quarter q of `quads[g][c]` is column 4 q + c of the rows 4 g to 4 g + 3. Loops, not
+        // closures: what is called from a closure may be compiled apart.
+        let mut quads = [[rows[0]; 4]; 4];
+        for g in 0..4 {
+            for half in 0..2 {
+                let [x, y, z, w] = [rows[4 * g], rows[4 * g + 1], rows[4 * g + 2], rows[4 * g + 3]];
+                let (a, b) = match half {
+                    0 => (avx512f._mm512_unpacklo_ps(x, y), avx512f._mm512_unpacklo_ps(z, w)),
+                    _ => (avx512f._mm512_unpackhi_ps(x, y), avx512f._mm512_unpackhi_ps(z, w)),
+                };
+                let (a, b) = (pulp::cast(a), pulp::cast(b));
+                quads[g][2 * half] = pulp::cast(avx512f._mm512_unpacklo_pd(a, b));
+                quads[g][2 * half + 1] = pulp::cast(avx512f._mm512_unpackhi_pd(a, b));
+            }
+        }
+        let mut columns = rows;
+        for c in 0..4 {
+            let [x, y, z, w] = [quads[0][c], quads[1][c], quads[2][c], quads[3][c]];
+            for half in 0..2 {
+                let (a, b) = match half {
+                    0 => (avx512f._mm512_shuffle_f32x4::<0x44>(x, y), avx512f._mm512_shuffle_f32x4::<0x44>(z, w)),
+                    _ => (avx512f._mm512_shuffle_f32x4::<0xee>(x, y), avx512f._mm512_shuffle_f32x4::<0xee>(z, w)),
+                };
+                columns[8 * half + c] = avx512f._mm512_shuffle_f32x4::<0x88>(a, b);
+                columns[8 * half + 4 + c] = avx512f._mm512_shuffle_f32x4::<0xdd>(a, b);
+            }
+        }
+        pulp::cast(columns)
     }
 }

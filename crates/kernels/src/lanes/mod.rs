@@ -33,6 +33,8 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn mul(self, x: Self::Vector, y: Self::Vector) -> Self::Vector;
     /// `x y + z`, rounded once.
     fn mul_add(self, x: Self::Vector, y: Self::Vector, z: Self::Vector) -> Self::Vector;
+    /// The columns of `rows`.
+    fn transpose(self, rows: [Self::Vector; LANES]) -> [Self::Vector; LANES];
 }
 
 /// A number as it is stored, which [`Lanes`] widen while they load it.
@@ -130,6 +132,28 @@ mod tests {
                     let both_nan = is_nan && f32::from_bits(*found).is_nan() && f32::from_bits(*expected).is_nan();
                     assert!(found == expected || both_nan, "{name}: {found:x} instead of {expected:x}");
                 }
+            }
+        }
+    }
+
+    #[derive(Clone)]
+    struct Transposition([[f32; LANES]; LANES]);
+
+    impl Job for Transposition {
+        type Output = [[f32; LANES]; LANES];
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> Self::Output {
+            lanes.transpose(self.0.map(|row| lanes.load(&row))).map(|column| lanes.to_array(column))
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_transposes() {
+        let rows: [[f32; LANES]; LANES] = std::array::from_fn(|i| std::array::from_fn(|j| (100 * i + j) as f32));
+        for (name, columns) in with_each(&Transposition(rows)) {
+            for (i, j) in (0..LANES).flat_map(|i| (0..LANES).map(move |j| (i, j))) {
+                assert_eq!(columns[j][i], rows[i][j], "{name}: row {i}, column {j}");
             }
         }
     }

@@ -79,4 +79,26 @@ impl Lanes for Neon {
         // SAFETY: the value in `self` is the proof of NEON.
         std::array::from_fn(|i| unsafe { vfmaq_f32(z[i], x[i], y[i]) })
     }
+
+    #[inline(always)]
+    fn transpose(self, rows: [[float32x4_t; 4]; LANES]) -> [[float32x4_t; 4]; LANES] {
+        let neon = self.0.neon;
+        let mut columns = rows;
+        for i in 0..4 {
+            for j in 0..4 {
+                let [x, y] = [rows[4 * i][j], rows[4 * i + 1][j]];
+                let [z, w] = [rows[4 * i + 2][j], rows[4 * i + 3][j]];
+                for half in 0..2 {
+                    let (a, b) = match half {
+                        0 => (neon.vtrn1q_f32(x, y), neon.vtrn1q_f32(z, w)),
+                        _ => (neon.vtrn2q_f32(x, y), neon.vtrn2q_f32(z, w)),
+                    };
+                    let (a, b) = (neon.vreinterpretq_f64_f32(a), neon.vreinterpretq_f64_f32(b));
+                    columns[4 * j + half][i] = neon.vreinterpretq_f32_f64(neon.vtrn1q_f64(a, b));
+                    columns[4 * j + 2 + half][i] = neon.vreinterpretq_f32_f64(neon.vtrn2q_f64(a, b));
+                }
+            }
+        }
+        columns
+    }
 }

@@ -60,4 +60,9 @@ impl Lanes for Scalar {
     fn mul_add(self, x: [f32; LANES], y: [f32; LANES], z: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
     }
+
+    #[inline(always)]
+    fn transpose(self, rows: [[f32; LANES]; LANES]) -> [[f32; LANES]; LANES] {
+        std::array::from_fn(|j| rows.map(|row| row[j]))
+    }
 }
