@@ -4,6 +4,7 @@
 //! Files that may not be published (other people's text, Meta's tokenizer) are looked for in a folder beside the
 //! repository, `../shared`, or where the environment variable `OPENELM_SHARED` points; without them a test skips.
 
+pub mod bucket;
 pub mod server;
 
 use std::collections::BTreeMap;

@@ -119,17 +119,20 @@ pub fn reply(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Vec<Step> {
     vec![head(status, &headers), Step::Send(body.to_owned())]
 }
 
-/// An honest answer with `content` in the state `tag`: all of it or, if asked for, from a byte on.
+/// An honest answer with `content` in the state `tag`: all of it or, if asked for, from a byte on, to another.
 pub fn file(request: &Request, content: &[u8], tag: &str) -> Vec<Step> {
     let etag = format!("\"{tag}\"");
+    let state = [("ETag", etag.as_str()), ("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")];
     let same = request.header("if-range").is_none_or(|wanted| wanted == etag);
-    let start =
-        request.header("range").filter(|_| same).and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-'));
-    let mut steps = match start.map(|start| start.parse().unwrap_or(usize::MAX)) {
-        None => reply(200, &[("ETag", &etag)], content),
-        Some(start) if start < content.len() => {
-            let range = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
-            reply(206, &[("ETag", &etag), ("Content-Range", &range)], &content[start..])
+    let range =
+        request.header("range").filter(|_| same).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let number = |text: &str| text.parse().unwrap_or(usize::MAX);
+    let mut steps = match range.map(|(start, last)| (number(start), number(last).min(content.len().saturating_sub(1))))
+    {
+        None => reply(200, &state, content),
+        Some((start, last)) if (start..content.len()).contains(&last) => {
+            let range = format!("bytes {start}-{last}/{}", content.len());
+            reply(206, &[&state[..], &[("Content-Range", &range)]].concat(), &content[start..=last])
         }
         Some(_) => reply(416, &[], b""),
     };

@@ -114,7 +114,7 @@ impl TrainingFootprint {
         };
         // A tensor is copied once more while it is encoded.
         let largest = tensor_specs(config).iter().map(|spec| 4 * wide(spec.len())).max().unwrap_or(0);
-        let buffered = wide(recipe.data.shuffle_buffer).saturating_mul(4 * wide(train.sequence_length + 1));
+        let buffered = wide(recipe.data.buffered_rows()).saturating_mul(4 * wide(train.sequence_length + 1));
         Self {
             weights,
             gradients: weights * (1 + wide(levels(recipe, ranks))),

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use openelm::kernels::Threads;
 use openelm_testing::golden;
-use openelm_train::data::Batch;
+use openelm_train::data::{Batch, CorpusConfig, RowStream, Source};
 use openelm_train::pretrain::pretrain;
 use openelm_train::{LossOptions, Recipe, Trainer, TrainingFootprint, initialise};
 use peak_alloc::PeakAlloc;
@@ -68,6 +69,25 @@ fn steps_take_what_was_reckoned() {
     assert!((taken / reckoned - 1.0).abs() < 0.1, "{taken} bytes taken, {reckoned} reckoned: {footprint:?}");
     drop(trainer);
     a_whole_run_takes_what_was_reckoned();
+    duplicates_take_what_is_documented();
+}
+
+/// docs/data.md: at most 31 bytes for each document, and nothing afterwards. This many do not fit the table of 2^18 entries
+/// any more, which is the dearest case.
+fn duplicates_take_what_is_documented() {
+    const DOCUMENTS: usize = 229_400;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("many.jsonl");
+    std::fs::write(&path, (0..DOCUMENTS).map(|i| format!("{{\"text\": \"{i}\"}}\n")).collect::<String>()).unwrap();
+    let mut config = CorpusConfig::new(vec![Source::new(path.display().to_string())]);
+    config.deduplicate = true;
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    let stream = RowStream::new(config, Arc::new(|_| Vec::new()), 9, 0, 1, false).unwrap();
+    let each = |bytes: usize| (bytes - before) as f64 / DOCUMENTS as f64;
+    let (most, after) = (each(ALLOCATOR.peak_usage()), each(ALLOCATOR.current_usage()));
+    assert!((29.0..31.5).contains(&most) && after < 0.1, "{most} bytes for each document, {after} afterwards");
+    drop(stream);
 }
 
 /// With a checkpoint written behind its back. Not a test of its own: two at once would count each other's bytes.

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use openelm::kernels::Threads;
 use openelm_testing::golden;
@@ -310,18 +311,24 @@ fn a_file_that_cannot_be_read_ends_the_run_with_its_state_saved() {
         let output = format!("output={}", books.folder.path().join(name).display());
         books.recipe(&[&output, "data.shuffle_buffer=2", "train.accumulation=1"])
     };
+    // A book that is mended from a copy gets its time back with it.
+    let write = |path: &Path, bytes: &[u8]| {
+        fs::write(path, bytes).unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    };
+    let paths = [0, 1, 2].map(|book| books.folder.path().join(format!("book{book}.txt")));
+    paths.iter().for_each(|path| write(path, &fs::read(path).unwrap()));
     let expected = contents(&run(&recipe("undisturbed")).unwrap().checkpoint);
     let mut saved = 0;
-    for book in 0..3 {
-        let path = books.folder.path().join(format!("book{book}.txt"));
-        let whole = fs::read(&path).unwrap();
+    for (book, path) in paths.iter().enumerate() {
+        let whole = fs::read(path).unwrap();
         let damaged = [&whole[..whole.len() - 1], b"\xff"].concat();
-        fs::write(&path, damaged).unwrap();
+        write(path, &damaged);
         let recipe = recipe(&format!("out{book}"));
         let message = run(&recipe).unwrap_err().to_string();
         assert!(message.contains(&format!("book{book}.txt")) && message.contains("not UTF-8"), "{message}");
         saved += usize::from(fs::read_dir(recipe.output.join("checkpoints")).unwrap().count() > 0);
-        fs::write(&path, whole).unwrap();
+        write(path, &whole);
         assert_eq!(contents(&run(&recipe).unwrap().checkpoint), expected, "book {book}");
     }
     assert_eq!(saved, 2, "all but the book that comes first");

@@ -29,6 +29,12 @@ pub struct CorpusConfig {
     /// What to do with a damaged file.
     #[serde(default)]
     pub on_error: OnError,
+    /// What to do when a run goes on and a file is not what it was.
+    #[serde(default)]
+    pub on_change: OnChange,
+    /// How long an object store that does not answer is asked again before the run stops with its state saved, in seconds.
+    #[serde(default = "default_retry_seconds")]
+    pub retry_seconds: u64,
     /// Another project's pipeline in the place of this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parity: Option<Parity>,
@@ -48,9 +54,16 @@ impl CorpusConfig {
             packing: Packing::default(),
             deduplicate: false,
             on_error: OnError::default(),
+            on_change: OnChange::default(),
+            retry_seconds: default_retry_seconds(),
             parity: None,
             workers: default_workers(),
         }
+    }
+
+    /// Rows that the shuffle buffer holds: CoreNet's pipeline has none.
+    pub(crate) fn buffered_rows(&self) -> usize {
+        if self.parity.is_some() { 0 } else { self.shuffle_buffer }
     }
 
     /// Whether the sources are mixed by weights.
@@ -96,6 +109,17 @@ pub enum OnError {
     Skip,
 }
 
+/// What to do when a run goes on and a file is not what it was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnChange {
+    /// The run is refused.
+    #[default]
+    Stop,
+    /// It goes on at the same place of the files as they are; there must be as many as before.
+    Accept,
+}
+
 /// Whose pipeline is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -108,6 +132,10 @@ fn default_workers() -> usize {
     1
 }
 
+fn default_retry_seconds() -> u64 {
+    180
+}
+
 fn default_shuffle_buffer() -> usize {
     1024
 }
@@ -116,7 +144,8 @@ fn default_shuffle_buffer() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// A file or a pattern such as `shards/*.jsonl.zst` or `books/**/*.md`; relative to the current folder. With
+    /// A file or a pattern such as `shards/*.jsonl.zst` or `books/**/*.md`; relative to the current folder. With the
+    /// feature `object-store` also a URL: `s3://bucket/shards/*.parquet`, `gs://...`, or `https://...` without a pattern. With
     /// `file_id_range` it holds `{file_id}`, or `{file_id:05d}` for five digits.
     pub path: String,
     /// The numbers that stand for `{file_id}`: from the first up to, not including, the second.

@@ -43,6 +43,14 @@ pub enum DataError {
         /// What is wrong.
         reason: String,
     },
+    /// An object store that cannot be read.
+    #[error("{url}: {reason}")]
+    Store {
+        /// The object, or the pattern.
+        url: String,
+        /// What the store, or the way to it, says.
+        reason: String,
+    },
     /// Weights that make no mix.
     #[error("the sources cannot be mixed: {reason}")]
     Weights {
@@ -55,19 +63,32 @@ pub enum DataError {
         /// What happened.
         reason: String,
     },
-    /// A source without a single document.
-    #[error("the files of the corpus, or of one of its weighted sources, hold no document; check their paths")]
-    NoDocuments,
+    /// Files without a single document.
+    #[error("{sources}: these files hold no document; check the path and text_key of this source")]
+    NoDocuments {
+        /// The paths of the sources that are read as one.
+        sources: String,
+    },
     /// A corpus without a single row to train on.
     #[error("the corpus yields no row of {tokens} tokens after filtering; bring more text or shorten sequence_length")]
     Empty {
         /// Tokens that a row needs.
         tokens: usize,
     },
-    /// Other files than those that the checkpoint was made with.
-    #[error("the corpus changed since the checkpoint was made: {change}; put it back, or start a new run")]
+    /// Other files than those that the run began with.
+    #[error(
+        "the corpus changed: {change}; put it back, go on with what is there now (data.on_change = \"accept\"), or start a \
+         new run"
+    )]
     Changed {
         /// What is different.
         change: String,
     },
+}
+
+impl DataError {
+    /// Whether it is a file that cannot be read, rather than the way to it or the corpus as a whole.
+    pub(super) fn is_damage(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Line { .. })
+    }
 }

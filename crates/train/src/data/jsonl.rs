@@ -1,18 +1,17 @@
 //! One JSON object per line.
 
-use std::path::Path;
-
 use serde_json::Value;
 
 use super::DataError;
+use super::content::Content;
 use super::lines::Lines;
 
 /// The texts under `text_key` of a file's lines; blank lines are passed over.
 pub(super) fn documents(
-    path: &Path,
+    content: &Content,
     text_key: &str,
 ) -> Result<impl Iterator<Item = Result<String, DataError>> + Send + use<>, DataError> {
-    let mut lines = Lines::open(path)?;
+    let mut lines = Lines::open(content)?;
     let text_key = text_key.to_owned();
     let mut done = false;
     Ok(std::iter::from_fn(move || {

@@ -1,15 +1,15 @@
 //! Bytes of a shard, unpacked, line by line.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::DataError;
+use super::content::Content;
 
 /// Longest line that is taken for one: a document beyond that is a sign of a damaged or mislabelled file.
 const MAX_LINE: u64 = 64 << 20;
 
-/// The lines of a plain or compressed file, with their numbers.
+/// The lines of a plain or compressed shard, with their numbers.
 pub(super) struct Lines {
     reader: Box<dyn BufRead + Send>,
     path: PathBuf,
@@ -17,10 +17,10 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Opens `path`; its last extension says whether it is compressed.
-    pub fn open(path: &Path) -> Result<Self, DataError> {
+    /// Reads `content`; the last extension of its name says whether it is compressed.
+    pub fn open(content: &Content) -> Result<Self, DataError> {
+        let path = content.path();
         let wrong = |e: std::io::Error| DataError::File { path: path.to_owned(), reason: e.to_string() };
-        let mut file = File::open(path).map_err(wrong)?;
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let expected: Option<(&str, &[u8])> = match extension {
             "gz" => Some(("gzip", b"\x1f\x8b")),
@@ -29,17 +29,17 @@ impl Lines {
         };
         if let Some((kind, magic)) = expected {
             let mut head = Vec::new();
-            (&mut file).take(magic.len() as u64).read_to_end(&mut head).map_err(wrong)?;
+            content.reader(0).take(magic.len() as u64).read_to_end(&mut head).map_err(wrong)?;
             if head != magic {
                 let reason = format!("its name says {kind}, but it does not begin as {kind} does");
                 return Err(DataError::File { path: path.to_owned(), reason });
             }
-            std::io::Seek::rewind(&mut file).map_err(wrong)?;
         }
+        let bytes = content.reader(0);
         let reader: Box<dyn BufRead + Send> = match extension {
-            "gz" => Box::new(BufReader::with_capacity(1 << 16, flate2::read::MultiGzDecoder::new(file))),
-            "zst" => Box::new(BufReader::with_capacity(1 << 16, zstd::Decoder::new(file).map_err(wrong)?)),
-            _ => Box::new(BufReader::with_capacity(1 << 16, file)),
+            "gz" => Box::new(BufReader::with_capacity(1 << 16, flate2::read::MultiGzDecoder::new(bytes))),
+            "zst" => Box::new(BufReader::with_capacity(1 << 16, zstd::Decoder::new(bytes).map_err(wrong)?)),
+            _ => Box::new(BufReader::with_capacity(1 << 16, bytes)),
         };
         Ok(Self { reader, path: path.to_owned(), line: 0 })
     }

@@ -11,11 +11,13 @@
 
 mod batch;
 mod config;
+mod content;
 mod corenet;
 mod duplicates;
 mod encoder;
 mod error;
 mod filter;
+mod folder;
 mod jsonl;
 mod lines;
 #[cfg(feature = "parquet")]
@@ -23,13 +25,15 @@ mod parquet;
 mod pipeline;
 mod reader;
 mod shards;
+#[cfg(feature = "object-store")]
+mod store;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use batch::{Batch, Row};
-pub use config::{CorpusConfig, Format, OnError, Packing, Parity, Source};
+pub use config::{CorpusConfig, Format, OnChange, OnError, Packing, Parity, Source};
 pub use encoder::{Counts, Encode};
 pub use error::DataError;
 pub use shards::{Shards, documents};

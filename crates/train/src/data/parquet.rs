@@ -1,7 +1,6 @@
 //! Apache Parquet: the text column alone, row group by row group.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -9,16 +8,17 @@ use ::parquet::data_type::{ByteArray, ByteArrayType};
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::DataError;
+use super::content::Content;
 
 /// Rows read at a time.
 const ROWS: usize = 256;
 
 /// The texts in column `text_key` of a file; rows without a text are passed over.
 pub(super) fn documents(
-    path: &Path,
+    content: &Content,
     text_key: &str,
 ) -> Result<impl Iterator<Item = Result<String, DataError>> + Send + use<>, DataError> {
-    let mut column = Column::open(path, text_key)?;
+    let mut column = Column::open(content, text_key)?;
     let mut done = false;
     Ok(std::iter::from_fn(move || {
         if done {
@@ -31,7 +31,7 @@ pub(super) fn documents(
 }
 
 struct Column {
-    file: SerializedFileReader<File>,
+    file: SerializedFileReader<Content>,
     path: PathBuf,
     index: usize,
     next_group: usize,
@@ -41,10 +41,11 @@ struct Column {
 }
 
 impl Column {
-    fn open(path: &Path, name: &str) -> Result<Self, DataError> {
+    fn open(content: &Content, name: &str) -> Result<Self, DataError> {
+        let path = content.path();
         let wrong = |reason: String| DataError::File { path: path.to_owned(), reason };
-        let file = File::open(path).map_err(|e| wrong(e.to_string()))?;
-        let file = SerializedFileReader::new(file).map_err(|e| wrong(format!("not a sound Parquet file: {e}")))?;
+        let file =
+            SerializedFileReader::new(content.clone()).map_err(|e| wrong(format!("not a sound Parquet file: {e}")))?;
         let schema = file.metadata().file_metadata().schema_descr();
         let columns = schema.columns();
         let Some(index) = columns.iter().position(|column| column.path().parts() == [name]) else {

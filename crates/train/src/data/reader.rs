@@ -35,6 +35,8 @@ pub(super) enum Order {
 /// Files that are read as one, and how.
 #[derive(Debug, Clone)]
 pub(super) struct Lane {
+    /// The paths of its sources.
+    pub name: String,
     pub shards: Arc<Shards>,
     /// Indices of the files.
     pub files: Vec<usize>,
@@ -102,7 +104,7 @@ impl Reader {
                     return Ok(None);
                 }
                 if !std::mem::take(&mut self.found) {
-                    return Err(DataError::NoDocuments);
+                    return Err(DataError::NoDocuments { sources: self.lane.name.clone() });
                 }
                 self.position = Position { epoch: self.position.epoch + 1, ..Position::default() };
                 self.order = self.lane.files_of(self.position.epoch);
@@ -115,7 +117,7 @@ impl Reader {
                     self.next_file();
                     continue;
                 }
-                Err(_) if self.lane.on_error == OnError::Skip => {
+                Err(e) if self.lane.on_error == OnError::Skip && e.is_damage() => {
                     self.next_file();
                     return Ok(Some(Document { position: self.position, file, content: Content::Damaged }));
                 }

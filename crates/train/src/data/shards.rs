@@ -1,9 +1,14 @@
 //! The files of a corpus and the documents in them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
+#[cfg(feature = "object-store")]
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use super::content::{Mark, Place};
+use super::folder::Folder;
+#[cfg(feature = "object-store")]
+use super::store::Store;
 use super::{CorpusConfig, DataError, Format, Source, jsonl, text};
 
 /// Documents of one file, in order.
@@ -17,41 +22,30 @@ pub struct Shards {
 
 #[derive(Debug, Clone)]
 struct Shard {
-    path: PathBuf,
-    bytes: u64,
+    place: Arc<dyn Place>,
+    mark: Mark,
     format: Format,
     text_key: String,
     source: usize,
 }
 
-/// What a checkpoint remembers of a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mark {
-    pub path: PathBuf,
-    pub bytes: u64,
-}
-
 impl Shards {
-    /// Finds the files of `config`.
+    /// Finds the files of `config`, in folders and, with the feature `object-store`, in stores.
     ///
     /// # Errors
-    /// If a source matches no file, or the format of one cannot be told.
+    /// If a source matches no file, a store cannot be reached, or the format of a file cannot be told.
     pub fn find(config: &CorpusConfig) -> Result<Self, DataError> {
+        let mut places = Places::new(config);
         let mut files = Vec::new();
         for (index, source) in config.sources.iter().enumerate() {
             for pattern in patterns(source)? {
-                let matches = glob::glob(&pattern)
-                    .map_err(|e| DataError::Pattern { pattern: pattern.clone(), reason: e.to_string() })?;
-                let before = files.len();
-                for path in matches {
-                    let path =
-                        path.map_err(|e| DataError::File { path: e.path().to_owned(), reason: e.error().to_string() })?;
-                    if path.is_file() {
-                        files.push(Shard::new(path, source, index)?);
-                    }
-                }
-                if files.len() == before {
+                let place = places.of(&pattern)?;
+                let marks = place.find(&pattern)?;
+                if marks.is_empty() {
                     return Err(DataError::NoFiles { pattern });
+                }
+                for mark in marks {
+                    files.push(Shard::new(place.clone(), mark, source, index)?);
                 }
             }
         }
@@ -73,11 +67,11 @@ impl Shards {
 
     /// Size of all files as they are stored, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        self.files.iter().map(|file| file.mark.bytes).sum()
     }
 
     pub(super) fn marks(&self) -> Vec<Mark> {
-        self.files.iter().map(|file| Mark { path: file.path.clone(), bytes: file.bytes }).collect()
+        self.files.iter().map(|file| file.mark.clone()).collect()
     }
 
     /// The source that each file belongs to.
@@ -87,28 +81,71 @@ impl Shards {
 
     /// Opens the file at `index`.
     pub(super) fn open(&self, index: usize) -> Result<Documents, DataError> {
-        let Shard { path, format, text_key, .. } = &self.files[index];
-        Ok(match format {
-            Format::Text => Box::new(text::documents(path)?),
-            Format::Jsonl => Box::new(jsonl::documents(path, text_key)?),
+        let Shard { place, mark, format, text_key, .. } = &self.files[index];
+        let content = place.clone().open(mark)?;
+        let documents: Result<Documents, DataError> = match format {
+            Format::Text => text::documents(&content).map(|documents| Box::new(documents) as _),
+            Format::Jsonl => jsonl::documents(&content, text_key).map(|documents| Box::new(documents) as _),
             #[cfg(feature = "parquet")]
-            Format::Parquet => Box::new(super::parquet::documents(path, text_key)?),
+            Format::Parquet => super::parquet::documents(&content, text_key).map(|documents| Box::new(documents) as _),
             #[cfg(not(feature = "parquet"))]
             Format::Parquet => {
                 let reason = "this build reads no Parquet; build with the feature \"parquet\"".to_owned();
-                return Err(DataError::File { path: path.clone(), reason });
+                Err(DataError::File { path: mark.path.clone(), reason })
             }
-        })
+        };
+        let documents = documents.map_err(|e| content.cause(e))?;
+        Ok(Box::new(documents.map(move |document| document.map_err(|e| content.cause(e)))))
     }
 }
 
 impl Shard {
-    fn new(path: PathBuf, source: &Source, index: usize) -> Result<Self, DataError> {
-        let metadata = path.metadata();
-        let metadata = metadata.map_err(|e| DataError::File { path: path.clone(), reason: e.to_string() })?;
-        let format = source.format.or_else(|| format_of(&path));
-        let format = format.ok_or_else(|| DataError::UnknownFormat { path: path.clone() })?;
-        Ok(Self { path, bytes: metadata.len(), format, text_key: source.text_key.clone(), source: index })
+    fn new(place: Arc<dyn Place>, mark: Mark, source: &Source, index: usize) -> Result<Self, DataError> {
+        let format = source.format.or_else(|| format_of(&mark.path));
+        let format = format.ok_or_else(|| DataError::UnknownFormat { path: mark.path.clone() })?;
+        Ok(Self { place, mark, format, text_key: source.text_key.clone(), source: index })
+    }
+}
+
+/// The places of a corpus, each opened once.
+struct Places {
+    folder: Arc<Folder>,
+    #[cfg(feature = "object-store")]
+    stores: Vec<Arc<Store>>,
+    #[cfg(feature = "object-store")]
+    patience: Duration,
+}
+
+impl Places {
+    #[cfg_attr(not(feature = "object-store"), expect(unused_variables, reason = "folders need no settings"))]
+    fn new(config: &CorpusConfig) -> Self {
+        Self {
+            folder: Arc::new(Folder),
+            #[cfg(feature = "object-store")]
+            stores: Vec::new(),
+            #[cfg(feature = "object-store")]
+            patience: Duration::from_secs(config.retry_seconds),
+        }
+    }
+
+    fn of(&mut self, pattern: &str) -> Result<Arc<dyn Place>, DataError> {
+        if pattern.contains("://") { Ok(self.store(pattern)?) } else { Ok(self.folder.clone()) }
+    }
+
+    #[cfg(feature = "object-store")]
+    fn store(&mut self, url: &str) -> Result<Arc<dyn Place>, DataError> {
+        if let Some(store) = self.stores.iter().find(|store| store.holds(url)) {
+            return Ok(store.clone());
+        }
+        let store = Arc::new(Store::open(url, self.patience)?);
+        self.stores.push(store.clone());
+        Ok(store)
+    }
+
+    #[cfg(not(feature = "object-store"))]
+    fn store(&mut self, url: &str) -> Result<Arc<dyn Place>, DataError> {
+        let reason = "this build reads no object stores; build with `--features object-store`".to_owned();
+        Err(DataError::Store { url: url.to_owned(), reason })
     }
 }
 

@@ -7,12 +7,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::content::Mark;
 use super::duplicates::Duplicates;
 use super::encoder::{Counts, Encode, Encoded, Encoder, Pieces};
 use super::pipeline::Pipeline;
 use super::reader::{Lane, Order, Position};
-use super::shards::Mark;
-use super::{CorpusConfig, DataError, Packing, Row, Shards, corenet};
+use super::{CorpusConfig, DataError, OnChange, Packing, Row, Shards, Source, corenet};
 
 /// The exact position in a corpus, to be kept in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,7 +72,8 @@ impl RowStream {
         };
         let duplicates = Arc::new(duplicates);
         let sources: Vec<usize> = shards.sources().collect();
-        let lane = |lane: usize, files: Vec<usize>| Lane {
+        let lane = |lane: usize, files: Vec<usize>, read: &[Source]| Lane {
+            name: read.iter().map(|source| source.path.as_str()).collect::<Vec<_>>().join(", "),
             shards: shards.clone(),
             files,
             order: match (endless, config.parity) {
@@ -86,9 +87,12 @@ impl RowStream {
         let all = 0..shards.len();
         let lanes: Vec<Lane> = match config.is_weighted()? && endless {
             true => (0..config.sources.len())
-                .map(|source| lane(source, all.clone().filter(|&file| sources[file] == source).collect()))
+                .map(|source| {
+                    let files = all.clone().filter(|&file| sources[file] == source).collect();
+                    lane(source, files, &config.sources[source..=source])
+                })
                 .collect(),
-            false => vec![lane(0, all.collect())],
+            false => vec![lane(0, all.collect(), &config.sources)],
         };
         let state = StreamState {
             files: shards.marks(),
@@ -133,14 +137,12 @@ impl RowStream {
     /// If the files are not those that the state was made with.
     pub fn restore(&mut self, state: StreamState) -> Result<(), DataError> {
         let now = &self.state.files;
-        if let Some((was, is)) = state.files.iter().zip(now).find(|(was, is)| was != is) {
-            let (was, is, bytes) = (was.path.display(), is.path.display(), (was.bytes, is.bytes));
-            let change = format!("{was} of {} bytes is now {is} of {} bytes", bytes.0, bytes.1);
-            return Err(DataError::Changed { change });
-        }
         if state.files.len() != now.len() {
             let change = format!("it had {} files and has {} now", state.files.len(), now.len());
             return Err(DataError::Changed { change });
+        }
+        if self.config.on_change == OnChange::Stop {
+            now.iter().zip(&state.files).try_for_each(|(now, known)| now.check(known))?;
         }
         let sources = (state.lanes.len(), state.counts.len());
         if sources != (self.state.lanes.len(), self.state.counts.len()) {
@@ -156,7 +158,8 @@ impl RowStream {
             let change = format!("its rows were of {} tokens and are of {} now", row.ids.len(), self.length);
             return Err(DataError::Changed { change });
         }
-        self.state = state;
+        let files = std::mem::take(&mut self.state.files);
+        self.state = StreamState { files, ..state };
         self.pipeline = None;
         Ok(())
     }
@@ -178,8 +181,7 @@ impl RowStream {
 
     /// A row from the shuffle buffer.
     fn draw(&mut self) -> Result<Option<Row>, DataError> {
-        let size = if self.config.parity.is_some() { 0 } else { self.config.shuffle_buffer };
-        while self.state.buffer.len() < size {
+        while self.state.buffer.len() < self.config.buffered_rows() {
             let Some(row) = self.next_in_order()? else { break };
             self.state.buffer.push(row);
         }

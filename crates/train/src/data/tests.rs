@@ -45,6 +45,9 @@ fn every_format_yields_its_documents() {
     let pieces = texts(&at("book.txt"), "text").unwrap();
     assert_eq!(pieces.len(), 4, "a book is cut at blank lines");
     assert_eq!(pieces.iter().map(|p| p.matches("words").count()).sum::<usize>(), 10_000);
+    let blank = " \n".repeat(10 << 10);
+    write(folder.path(), "gaps.txt", format!("{blank}one\n{blank}{blank}two\n\nthree\n{blank}"));
+    assert_eq!(texts(&at("gaps.txt"), "text").unwrap(), ["one", "two\n\nthree"], "blank lines are no end");
     write(folder.path(), "long.md", "x".repeat(3 << 20));
     assert_eq!(texts(&at("long.md"), "text").unwrap()[0].len(), 3 << 20);
 }
@@ -156,7 +159,15 @@ fn files_without_documents_end_an_endless_stream_with_an_error() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "a.jsonl", "\n\n");
     let config = corpus(&folder.path().join("a.jsonl"), "text");
-    assert!(matches!(stream(&config, 17, true).take(1), Err(DataError::NoDocuments)));
+    let message = stream(&config, 17, true).take(1).unwrap_err().to_string();
+    assert!(message.contains("a.jsonl: these files hold no document"), "{message}");
+
+    // Of weighted sources the one that is empty is named, and it alone.
+    let mut mixed = mixed(folder.path(), [Some(1.0), Some(1.0)]);
+    write(folder.path(), "long.jsonl", "\n");
+    mixed.shuffle_buffer = 4;
+    let message = stream(&mixed, 17, true).take(50).unwrap_err().to_string();
+    assert!(message.contains("long.jsonl: these files hold no document") && !message.contains("short"), "{message}");
 }
 
 proptest! {
@@ -208,10 +219,60 @@ fn a_changed_corpus_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let config = three_files(folder.path());
     let state = stream(&config, 9, true).state().clone();
+    let refused = |expected: &str| {
+        let message = stream(&config, 9, true).restore(state.clone()).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    };
     write(folder.path(), "1.jsonl", "{\"text\": \"other\"}\n");
-    assert!(stream(&config, 9, true).restore(state.clone()).unwrap_err().to_string().contains("1.jsonl"));
+    refused("1.jsonl had");
     write(folder.path(), "3.jsonl", "{\"text\": \"more\"}\n");
-    assert!(matches!(stream(&config, 9, true).restore(state).unwrap_err(), DataError::Changed { .. }));
+    refused("it had 3 files and has 4 now");
+}
+
+#[test]
+fn an_edit_that_keeps_the_size_is_noticed_and_accepted_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = three_files(folder.path());
+    let mut before = stream(&config, 9, true);
+    before.take(5).unwrap();
+    let state = before.state().clone();
+    let path = folder.path().join("1.jsonl");
+    let edited = std::fs::read_to_string(&path).unwrap().replace("document", "DOCUMENT");
+    write(folder.path(), "1.jsonl", edited);
+    // A file system may keep whole seconds.
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(2)).unwrap();
+    let message = stream(&config, 9, true).restore(state.clone()).unwrap_err().to_string();
+    assert!(message.contains("1.jsonl was modified") && message.contains("on_change"), "{message}");
+
+    let accepting = CorpusConfig { on_change: OnChange::Accept, ..config.clone() };
+    let mut resumed = stream(&accepting, 9, true);
+    resumed.restore(through_json(&state)).unwrap();
+    resumed.take(50).unwrap();
+    stream(&config, 9, true).restore(through_json(resumed.state())).unwrap();
+
+    // States of before files had versions: size and path must do.
+    let mut old = serde_json::to_value(&state).unwrap();
+    for file in old["files"].as_array_mut().unwrap() {
+        file.as_object_mut().unwrap().remove("version").unwrap();
+    }
+    stream(&config, 9, true).restore(serde_json::from_value(old).unwrap()).unwrap();
+}
+
+#[test]
+fn a_file_that_changes_within_a_run_stops_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = CorpusConfig { on_error: OnError::Skip, ..three_files(folder.path()) };
+    let mut running = stream(&config, 9, true);
+    write(folder.path(), "2.jsonl", "{\"text\": \"another\"}\n");
+    assert!(matches!(running.take(1000), Err(DataError::Changed { .. })));
+}
+
+#[cfg(not(feature = "object-store"))]
+#[test]
+fn a_url_is_refused_with_what_to_build() {
+    let message = texts(Path::new("s3://bucket/a.jsonl"), "text").unwrap_err().to_string();
+    assert_eq!(message, "s3://bucket/a.jsonl: this build reads no object stores; build with `--features object-store`");
 }
 
 /// Two sources of documents of different lengths, with weights.
@@ -291,7 +352,7 @@ fn a_damaged_file_stops_the_stream_with_nothing_lost_or_is_skipped_and_counted()
 
     config.sources[0].path = folder.path().join("1.jsonl").display().to_string();
     write(folder.path(), "1.jsonl", "not JSON");
-    assert!(matches!(stream(&config, 17, true).take(1), Err(DataError::NoDocuments)));
+    assert!(matches!(stream(&config, 17, true).take(1), Err(DataError::NoDocuments { .. })));
 }
 
 #[test]
@@ -334,6 +395,23 @@ fn numbered_files_are_found_in_the_order_of_their_numbers() {
     assert!(found("{file_id:x}.jsonl", Some([9, 12])).unwrap_err().contains("{file_id:05d}"));
     assert!(found("*.jsonl", Some([9, 12])).unwrap_err().contains("holds no {file_id}"));
     assert!(found("{file_id}.jsonl", Some([9, 9])).unwrap_err().contains("is empty"));
+}
+
+#[test]
+fn corenets_pipeline_takes_no_memory_for_a_shuffle_buffer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("recipe.toml");
+    let text = "output = \"out\"\n[model]\nlayers = 2\ndim = 64\n[tokenizer]\npath = \"t\"\n\
+                [data]\nsources = []\nshuffle_buffer = 500\n\
+                [train]\nsequence_length = 99\nbatch_size = 1\nsteps = 1\n\
+                [schedule]\nmax_lr = 1e-3\nwarmup_steps = 0\n";
+    std::fs::write(&path, text).unwrap();
+    let data = |sets: &[String]| {
+        let recipe = crate::Recipe::load(&path, sets).unwrap();
+        crate::TrainingFootprint::new(&recipe.model_config(100).unwrap(), &recipe, 1).data
+    };
+    assert_eq!(data(&[]), 2 * 500 * 100 * 4);
+    assert_eq!(data(&["data.parity=corenet".to_owned()]), 0);
 }
 
 /// CoreNet's `GeneralLMDataset` on the corpora of the reference data, with LLaMA's tokenizer.

@@ -1,8 +1,7 @@
 //! Plain text: documents are cut at blank lines.
 
-use std::path::Path;
-
 use super::DataError;
+use super::content::Content;
 use super::lines::Lines;
 
 /// A document ends at the first blank line behind this many bytes.
@@ -12,17 +11,21 @@ const LONGEST: usize = 1 << 20;
 
 /// The documents of a text file.
 pub(super) fn documents(
-    path: &Path,
+    content: &Content,
 ) -> Result<impl Iterator<Item = Result<String, DataError>> + Send + use<>, DataError> {
-    let mut lines = Lines::open(path)?;
+    let mut lines = Lines::open(content)?;
     let mut done = false;
     Ok(std::iter::from_fn(move || {
         let mut document = String::new();
         while !done {
             match lines.next() {
                 Ok(Some(line)) => {
-                    document.push_str(&line);
                     let blank = line.trim().is_empty();
+                    // A document begins with its first line that is not blank, however many come before.
+                    if blank && document.is_empty() {
+                        continue;
+                    }
+                    document.push_str(&line);
                     if (blank && document.len() >= DOCUMENT) || document.len() >= LONGEST {
                         break;
                     }
