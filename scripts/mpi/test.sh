@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains a small model as an MPI job of two processes on this machine and compares with one process, to the bit: whole and
-# shared-out moments, a rank that is killed, going on with another number of ranks, a request to stop at one rank.
+# shared-out moments, a rank that is killed, going on with another number of ranks, a request to stop at one rank, an error of
+# one rank before the run begins.
 #
 # Wanted (Debian): openmpi-bin libopenmpi-dev libclang-dev.
 #
@@ -32,14 +33,24 @@ schedule = { max_lr = 1e-3, warmup_steps = 10 }
 checkpoint = { every = 10, keep = 0 }
 RECIPE
 
+# Writes its process id into the folder of the run, then becomes the command.
+cat >"$folder/rank" <<'RANK'
+#!/bin/sh
+echo $$ >"$RUN.${OMPI_COMM_WORLD_RANK:-0}.pid"
+exec "$@"
+RANK
+chmod +x "$folder/rank"
+
 # pretrain RANKS OUTPUT [KEY=VALUE]...
 pretrain() {
   local ranks="$1" log="$folder/$2.log" sets=(--set "output=$folder/$2") launch=()
+  export RUN="$folder/$2"
   shift 2
   for set in "$@"; do sets+=(--set "$set"); done
-  if [ "$ranks" -gt 1 ]; then launch=("${mpi[@]}" -n "$ranks"); fi
-  # `exec` makes the launcher the process that this shell knows.
-  exec "${launch[@]}" "$openelm" pretrain "$folder/recipe.toml" --threads 1 "${sets[@]}" 2>>"$log" >/dev/null
+  if [ "$ranks" -gt 1 ]; then launch=("${mpi[@]}" -n "$ranks" "$folder/rank"); fi
+  # `exec` makes it the process that this shell knows. A job that hangs is a failure.
+  exec timeout 120 "${launch[@]}" "$openelm" pretrain "$folder/recipe.toml" --threads 1 "${sets[@]}" \
+    2>>"$log" >/dev/null
 }
 
 # same OUTPUT: its last checkpoint is that of one undisturbed process.
@@ -60,8 +71,16 @@ wait_for() {
   exit 1
 }
 
-# a_rank LAUNCHER: the process of one of its ranks.
-a_rank() { pgrep -P "$1" | tail -n 1; }
+# last_rank OUTPUT: the process of the last of two ranks.
+last_rank() { cat "$folder/$1.1.pid"; }
+
+# failed COMMAND...: it ends with an error, by itself.
+failed() {
+  local status=0
+  "$@" || status=$?
+  if [ "$status" = 0 ]; then echo "error: $* was no error" >&2; exit 1; fi
+  if [ "$status" = 124 ]; then echo "error: $* hangs" >&2; exit 1; fi
+}
 
 (pretrain 1 one)
 (pretrain 2 two)
@@ -72,11 +91,8 @@ same sharded "with moments shared out as well"
 pretrain 2 killed train.sharding=optimizer &
 launcher=$!
 wait_for killed
-kill -9 "$(a_rank "$launcher")"
-if wait "$launcher"; then
-  echo "error: the job went on without a rank" >&2
-  exit 1
-fi
+kill -9 "$(last_rank killed)"
+failed wait "$launcher"
 if [ -e "$folder/killed/checkpoints/step-00000060" ]; then echo "error: the rank was killed too late" >&2; exit 1; fi
 echo "ok: a job ends when a rank is killed"
 (pretrain 1 killed "train.steps=60")
@@ -85,13 +101,21 @@ same killed "one process goes on from there"
 pretrain 2 stopped &
 launcher=$!
 wait_for stopped
-kill -TERM "$(a_rank "$launcher")"
+kill -TERM "$(last_rank stopped)"
 wait "$launcher"
 if [ -e "$folder/stopped/checkpoints/step-00000060" ]; then echo "error: the rank was asked too late" >&2; exit 1; fi
 echo "ok: all ranks stop when one is asked to"
 (pretrain 4 stopped train.sharding=optimizer)
 same stopped "four ranks go on from there"
 
-if (pretrain 3 three); then echo "error: three ranks cannot share four micro-batches" >&2; exit 1; fi
+pretrain 3 three &
+failed wait $!
 grep -q "3 ranks cannot share the 4 micro-batches" "$folder/three.log"
 echo "ok: ranks that cannot share the work are told why"
+
+# Rank 1 alone has too little memory; rank 0 waits for it, but not for ever.
+one=("$openelm" pretrain "$folder/recipe.toml" --threads 1 --set "output=$folder/unlike")
+failed timeout 60 "${mpi[@]}" -n 1 "${one[@]}" : -n 1 "${one[@]}" --set train.batch_size=1000000000 \
+  >"$folder/unlike.log" 2>&1
+grep -q "error: rank 1: this run takes .* of memory" "$folder/unlike.log"
+echo "ok: an error of one rank before the run begins ends all of them"

@@ -54,13 +54,41 @@ fn main() -> ExitCode {
         // A reader that has seen enough, such as `head`, is no failure.
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e:#}");
+            eprintln!("error: {}", sentence(&e));
             ExitCode::FAILURE
         }
     }
 }
 
+/// What went wrong and why, each thing once: many errors say their cause themselves.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut sentence = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !sentence.contains(&cause) {
+            sentence += if sentence.is_empty() { "" } else { ": " };
+            sentence += &cause;
+        }
+    }
+    sentence
+}
+
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let source = error.downcast_ref::<std::io::Error>();
     source.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, Error};
+
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let wrapped = std::io::Error::other(format!("book.txt: {}", missing()));
+        assert_eq!(sentence(&Error::new(missing()).context("book.txt")), format!("book.txt: {}", missing()));
+        let twice: Error = Err::<(), _>(missing()).context(wrapped.to_string()).unwrap_err();
+        assert_eq!(sentence(&twice), format!("book.txt: {}", missing()));
+    }
 }

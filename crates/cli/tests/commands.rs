@@ -173,6 +173,7 @@ fn prompts_and_options_out_of_range() {
     refused(&["logits", "builtin", "--ids", ""], &["no ids"]);
     refused(&["plan", "--head-dim", "7"], &["head_dim is 7"]);
     refused(&["plan", "openelm-9b"], &["openelm-9b"]);
+    refused(&["plan", "--svg", "nowhere/plan.svg"], &["nowhere/plan.svg: the folder nowhere does not exist"]);
     refused(&["bench", "--config", "openelm-9b"], &["openelm-9b"]);
     refused(&["bench", "nowhere"], &["nowhere"]);
     refused(&["bench", "--vs", "nowhere/llama-bench"], &["nowhere/llama-bench"]);

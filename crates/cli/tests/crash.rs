@@ -11,76 +11,36 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use openelm_testing::golden;
+use openelm_testing::run::SmallRun;
 use serde_json::Value;
 use support::{openelm, output, path, refused};
 
 const STEPS: u64 = 60;
 
-/// A recipe and its corpus; several runs may share the folder.
-struct Corpus {
-    folder: tempfile::TempDir,
-}
+/// A recipe and its corpus, for several runs.
+struct Corpus(SmallRun);
 
 impl Corpus {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for book in 0..3 {
-            let lines = (0..40).map(|i| format!("In book {book} the fox met {} geese on day {i}.\n\n", i * 7 % 11));
-            fs::write(folder.path().join(format!("book{book}.txt")), lines.collect::<String>()).unwrap();
-        }
-        let (root, tokenizer) = (folder.path().display(), golden("tokenizer_small/tokenizer.model"));
-        let recipe = format!(
-            r#"
-output = "unset"
-[model]
-layers = 2
-dim = 64
-head_dim = 16
-gqa_groups = 2
-ffn_divisor = 16
-[tokenizer]
-path = "{}"
-[data]
-sources = [{{ path = "{root}/book[01].txt" }}]
-shuffle_buffer = 16
-[validation]
-sources = [{{ path = "{root}/book2.txt" }}]
-[train]
-seed = 5
-sequence_length = 24
-batch_size = 4
-steps = {STEPS}
-[schedule]
-max_lr = 1e-2
-warmup_steps = 10
-[log]
-every = 3
-validate_every = 20
-sample_every = 25
-sample_tokens = 4
-[checkpoint]
-every = 5
-keep = 2
-keep_every = 30
-"#,
-            tokenizer.display()
-        );
-        fs::write(folder.path().join("recipe.toml"), recipe).unwrap();
-        Self { folder }
-    }
-
-    fn recipe(&self) -> PathBuf {
-        self.folder.path().join("recipe.toml")
+        Self(SmallRun::new(
+            2,
+            40,
+            &format!(
+                "train = {{ seed = 5, sequence_length = 24, batch_size = 4, steps = {STEPS} }}\n\
+                 schedule = {{ max_lr = 1e-2, warmup_steps = 10 }}\n\
+                 log = {{ every = 3, validate_every = 20, sample_every = 25, sample_tokens = 4 }}\n\
+                 checkpoint = {{ every = 5, keep = 2, keep_every = 30 }}\n"
+            ),
+        ))
     }
 
     fn out(&self, run: &str) -> PathBuf {
-        self.folder.path().join(run)
+        self.0.out(run)
     }
 
     fn arguments(&self, run: &str) -> Vec<String> {
         let output = format!("output={}", self.out(run).display());
-        ["pretrain", path(&self.recipe()), "--set", &output, "--threads", "2"].map(str::to_owned).to_vec()
+        ["pretrain", path(&self.0.recipe()), "--set", &output, "--threads", "2"].map(str::to_owned).to_vec()
     }
 
     fn start(&self, run: &str) -> Child {

@@ -86,13 +86,9 @@ pub fn convert(
     }
     let Target::Gguf(quantisation) = target else {
         let fill = |folder: &Path| {
-            let written = write_folder(model, folder, target, &tensor, threads);
-            written.map_err(|e| Failure::Format(renamed(e, folder, output)))
+            write_folder(model, folder, target, &tensor, threads).map_err(|e| e.renamed(folder, output))
         };
-        return atomic::write_folder(output, fill).map_err(|failure| match failure {
-            Failure::Format(e) => e,
-            Failure::Io(e) => FormatError::io(output)(e),
-        });
+        return atomic::write_folder(output, fill, |e| FormatError::io(output)(e));
     };
     let tokenizer = model.tokenizer.as_ref().map(|tokenizer| tokenizer.sentencepiece()).transpose()?.flatten();
     let Some(tokenizer) = tokenizer else {
@@ -123,29 +119,6 @@ fn write_folder(
         Target::Gguf(_) => unreachable!("a file, not a folder"),
     }
     model.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))
-}
-
-/// Says `output` where the system complains of the temporary folder that becomes it.
-fn renamed(error: FormatError, temporary: &Path, output: &Path) -> FormatError {
-    match error {
-        FormatError::Io { path, source } => {
-            let path = path.strip_prefix(temporary).map(|rest| output.join(rest)).unwrap_or(path);
-            FormatError::Io { path, source }
-        }
-        other => other,
-    }
-}
-
-/// What can go wrong while a folder is filled and takes its name.
-enum Failure {
-    Format(FormatError),
-    Io(std::io::Error),
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(e: std::io::Error) -> Self {
-        Failure::Io(e)
-    }
 }
 
 impl StoredModel {

@@ -125,4 +125,16 @@ impl FormatError {
         let path = path.to_owned();
         move |source| FormatError::Io { path, source }
     }
+
+    /// Says `target` where the system complains of the `temporary` folder that becomes it.
+    #[must_use]
+    pub fn renamed(self, temporary: &Path, target: &Path) -> Self {
+        match self {
+            Self::Io { path, source } => {
+                let path = path.strip_prefix(temporary).map(|rest| target.join(rest)).unwrap_or(path);
+                Self::Io { path, source }
+            }
+            other => other,
+        }
+    }
 }

@@ -73,7 +73,7 @@ impl CachedRepository {
     pub(crate) fn link(&self, commit: &str, entries: &[Entry]) -> Result<PathBuf, HubError> {
         let snapshot = self.snapshot_of(commit);
         let fill = |folder: &Path| entries.iter().try_for_each(|entry| self.link_file(folder, entry));
-        let linked = if snapshot.is_dir() { fill(&snapshot) } else { atomic::write_folder(&snapshot, fill) };
+        let linked = if snapshot.is_dir() { fill(&snapshot) } else { atomic::write_folder(&snapshot, fill, |e| e) };
         linked.map_err(HubError::io(&snapshot))?;
         Ok(snapshot)
     }

@@ -1,10 +1,11 @@
-//! Where the tests find the reference data that the peers made.
+//! What tests of several crates share: the reference data that the peers made, a server, a small training run.
 //!
 //! Small files lie in the repository under `tests/golden`; their README says who made them and how near one must come.
 //! Files that may not be published (other people's text, Meta's tokenizer) are looked for in a folder beside the
 //! repository, `../shared`, or where the environment variable `OPENELM_SHARED` points; without them a test skips.
 
 pub mod bucket;
+pub mod run;
 pub mod server;
 
 use std::collections::BTreeMap;

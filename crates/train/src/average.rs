@@ -26,12 +26,6 @@ pub enum AverageError {
     Format(#[from] FormatError),
 }
 
-impl From<std::io::Error> for AverageError {
-    fn from(source: std::io::Error) -> Self {
-        Self::Format(FormatError::Io { path: PathBuf::from("average"), source })
-    }
-}
-
 /// Writes the mean of the models in `folders` to the new folder `output`, with the first one's tokenizer. Values are added
 /// in `f64` and rounded at the end, to `dtype` or to the first model's. Memory holds one tensor at a time.
 ///
@@ -60,9 +54,11 @@ pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Resu
     if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
     }
-    atomic::write_folder(output, |folder| {
+    let fill = |folder: &Path| {
         let options = WriteOptions { dtype, shard_bytes: 0 };
         huggingface::write(folder, &first.config, None, &mean, options, &Threads::single())?;
-        Ok(first.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))?)
-    })
+        first.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))
+    };
+    let fill = |folder: &Path| fill(folder).map_err(|e: FormatError| e.renamed(folder, output));
+    Ok(atomic::write_folder(output, fill, |e| FormatError::io(output)(e))?)
 }

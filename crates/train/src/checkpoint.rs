@@ -74,12 +74,6 @@ pub enum CheckpointError {
     },
 }
 
-impl From<io::Error> for CheckpointError {
-    fn from(source: io::Error) -> Self {
-        Self::Io { path: PathBuf::from("checkpoint"), source }
-    }
-}
-
 /// Counters of a run and its position in the corpus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
@@ -190,23 +184,31 @@ impl Checkpoints {
         Ok(found)
     }
 
+    /// Where `snapshot` belongs.
+    pub(crate) fn target(&self, snapshot: &Snapshot<'_>) -> PathBuf {
+        self.folder.join(format!("step-{:08}", snapshot.step()))
+    }
+
     /// Writes `snapshot`; it is there whole or not at all.
     ///
     /// # Errors
     /// If the system cannot write it; the checkpoints before stand.
     pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
-        let target = self.folder.join(format!("step-{:08}", snapshot.step()));
+        let target = self.target(snapshot);
         if target.join(CHECKSUMS).exists() {
             return Ok(target);
         }
-        let written = atomic::write_folder(&target, |folder| write_all(folder, snapshot));
-        written.map_err(|e: CheckpointError| match e {
-            // The temporary name means nothing to the reader.
-            CheckpointError::Io { source, .. } | CheckpointError::Format(FormatError::Io { source, .. }) => {
-                CheckpointError::Write { path: target.clone(), source }
-            }
-            other => other,
-        })?;
+        let cannot = |source| CheckpointError::Write { path: target.clone(), source };
+        let fill = |folder: &Path| {
+            write_all(folder, snapshot).map_err(|e| match e {
+                // The temporary name means nothing to the reader.
+                CheckpointError::Io { source, .. } | CheckpointError::Format(FormatError::Io { source, .. }) => {
+                    cannot(source)
+                }
+                other => other,
+            })
+        };
+        atomic::write_folder(&target, fill, cannot)?;
         Ok(target)
     }
 
@@ -297,6 +299,9 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
     let found = checksums(path)?;
     if let Some((name, _)) = expected.iter().find(|(name, sum)| found.get(*name) != Some(sum)) {
         return Err(damaged(format!("{name} is missing or not as it was written")));
+    }
+    if let Some(name) = found.keys().find(|name| !expected.contains_key(*name)) {
+        return Err(damaged(format!("{name} is not in {CHECKSUMS}")));
     }
     let state: RunState = serde_json::from_slice(&read(STATE)?).map_err(|e| damaged(format!("{STATE}: {e}")))?;
     let loaded = huggingface::read(path)?;

@@ -38,8 +38,8 @@ pub struct TrainingFootprint {
     pub logits: u64,
     /// Derivatives on the way through a block and what its operations need.
     pub scratch: u64,
-    /// The copy of weights and moments that a checkpoint is written from, if it is written in the background, and a tensor that
-    /// is encoded.
+    /// What a checkpoint is written from: a copy of weights and moments if it is written in the background, otherwise of
+    /// moments that are not in f32 or not all here; and a tensor that is encoded.
     pub snapshot: u64,
     /// The copy of the weights that writes samples.
     pub samples: u64,
@@ -106,12 +106,13 @@ impl TrainingFootprint {
         let weights = 4 * parameters;
         let moments = if keeping.bf16_moments { weights } else { 2 * weights };
         let sharded = ranks > 1 && train.sharding == Sharding::Optimizer;
-        // The moments of all ranks come together, whether a copy is needed or not.
-        let snapshot = match recipe.checkpoint.background {
-            true => weights + moments,
-            false if sharded => moments,
-            false => 0,
+        // Moments are copied as they are written, in f32: those of all ranks together, each rank's widened first.
+        let widened = if keeping.bf16_moments { 2 * weights } else { 0 };
+        let copied = match sharded {
+            true => 2 * weights + widened.div_ceil(wide(ranks)),
+            false => widened,
         };
+        let snapshot = if recipe.checkpoint.background { 3 * weights } else { copied };
         // A tensor is copied once more while it is encoded.
         let largest = tensor_specs(config).iter().map(|spec| 4 * wide(spec.len())).max().unwrap_or(0);
         let buffered = wide(recipe.data.buffered_rows()).saturating_mul(4 * wide(train.sequence_length + 1));

@@ -243,7 +243,8 @@ impl Reduction {
     /// Brings the sharded `moments` of all ranks together on rank 0, in the order of the weights; elsewhere the result is
     /// empty. All ranks must call it.
     pub fn gather_moments(&self, moments: &[f32]) -> Result<Vec<f32>, CollectiveError> {
-        let (mut whole, mut rest) = (Vec::new(), moments);
+        let length = self.buckets.last().filter(|_| self.ranks.rank() == 0).map_or(0, |bucket| bucket.end);
+        let (mut whole, mut rest) = (Vec::with_capacity(length), moments);
         for bucket in &self.buckets {
             let owned = self.owned(bucket);
             let (mine, tail) = rest.split_at(owned.len());

@@ -24,7 +24,7 @@ ffn_divisor = 64
 [tokenizer]
 path = "unused"
 [data]
-sources = []
+sources = [{ path = "unused" }]
 shuffle_buffer = 0
 [train]
 sequence_length = 256
@@ -68,7 +68,9 @@ fn steps_take_what_was_reckoned() {
     let reckoned = (footprint.total() - footprint.snapshot) as f64;
     assert!((taken / reckoned - 1.0).abs() < 0.1, "{taken} bytes taken, {reckoned} reckoned: {footprint:?}");
     drop(trainer);
-    a_whole_run_takes_what_was_reckoned();
+    for sets in [&[][..], &["optimizer.moments=bf16"], &["optimizer.moments=bf16", "checkpoint.background=false"]] {
+        a_whole_run_takes_what_was_reckoned(sets);
+    }
     duplicates_take_what_is_documented();
 }
 
@@ -90,26 +92,27 @@ fn duplicates_take_what_is_documented() {
     drop(stream);
 }
 
-/// With a checkpoint written behind its back. Not a test of its own: two at once would count each other's bytes.
-fn a_whole_run_takes_what_was_reckoned() {
+/// With checkpoints on the way. Not a test of its own: two at once would count each other's bytes.
+fn a_whole_run_takes_what_was_reckoned(sets: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let book = folder.path().join("book.txt");
     std::fs::write(&book, "The fox met seven geese and went home.\n\n".repeat(200)).unwrap();
-    let recipe = recipe(&[
+    let run = [
         &format!("output={}", folder.path().join("out").display()),
         &format!("tokenizer.path={}", golden("tokenizer_small/tokenizer.model").display()),
         &format!("data.sources=[{{path=\"{}\"}}]", book.display()),
         "train.sequence_length=64",
         "train.steps=2",
         "checkpoint.every=1",
-    ]);
+    ];
+    let recipe = recipe(&[&run, sets].concat());
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
     pretrain(&recipe, Threads::new(2), &AtomicBool::new(false), &mut |_| ()).unwrap();
     let taken = (ALLOCATOR.peak_usage() - before) as f64;
     let footprint = TrainingFootprint::of(&recipe, 1).unwrap();
     let reckoned = footprint.total() as f64;
-    assert!((taken / reckoned - 1.0).abs() < 0.1, "{taken} bytes taken, {reckoned} reckoned: {footprint:?}");
+    assert!((taken / reckoned - 1.0).abs() < 0.1, "{sets:?}: {taken} bytes taken, {reckoned} reckoned: {footprint:?}");
 }
 
 #[test]
@@ -141,6 +144,10 @@ fn every_choice_of_a_recipe_is_in_the_sum() {
     let ranks = TrainingFootprint::new(&config, &ranks, 4);
     assert_eq!((ranks.moments, ranks.gradients), (plain.moments / 4, 2 * plain.gradients));
     assert_eq!(ranks.snapshot, plain.snapshot);
+    // Moments in bf16 are copied, and written, in f32.
+    let copied = |sets: &[&str]| footprint(&[&["optimizer.moments=bf16"], sets].concat()).snapshot;
+    assert_eq!(copied(&[]), plain.snapshot);
+    assert_eq!(copied(&["checkpoint.background=false"]), waiting.snapshot + 2 * plain.weights);
     let huge = footprint(&["train.batch_size=1000000000000000"]);
     let message = huge.check(4 << 30).unwrap_err().to_string();
     assert!(message.contains("only 4.0 GiB are available; take a smaller train.batch_size"), "{message}");

@@ -2,28 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use openelm::kernels::Threads;
 use openelm::{Geometry, ModelConfig, Multipliers};
-use openelm_testing::golden;
+use openelm_testing::run::SmallRun;
 use openelm_train::collective::{Collective, Local};
 use openelm_train::data::Batch;
 use openelm_train::pretrain::{Event, Outcome, PretrainError, pretrain_on};
 use openelm_train::{
     Accumulation, Distribution, LossOptions, OptimizerOptions, Recipe, StepReport, Trainer, initialise,
 };
-
-/// What `task` gives on each of `ranks` ranks.
-fn on_each<T: Send>(ranks: usize, task: impl Fn(Local) -> T + Sync) -> Vec<T> {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = Local::group(ranks).into_iter().map(|rank| scope.spawn(|| task(rank))).collect();
-        running.into_iter().map(|rank| rank.join().unwrap()).collect()
-    })
-}
+use support::load;
 
 /// Large enough that each of four ranks answers for a part of each layer.
 fn config() -> ModelConfig {
@@ -56,7 +50,7 @@ fn batches() -> Vec<Batch> {
 
 /// Three updates on `ranks` ranks: reports, weights and moments as rank 0 has them; all ranks must have the same weights.
 fn train(ranks: usize, shares: usize, sharded: bool, how: Accumulation) -> (Vec<StepReport>, Vec<f32>, [Vec<f32>; 2]) {
-    let results = on_each(ranks, |rank| {
+    let results = Local::on_each(ranks, |rank| {
         let (number, ranks) = (rank.rank(), rank.ranks());
         let loss = LossOptions { ignore: Some(0), z_weight: 1e-4 };
         let optimizer = OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 0.5 };
@@ -99,48 +93,26 @@ fn shares_change_rounding_and_nothing_else() {
 
 const STEPS: u64 = 9;
 
-struct Run {
-    folder: tempfile::TempDir,
+fn small_run() -> SmallRun {
+    SmallRun::new(
+        3,
+        12,
+        &format!(
+            "train = {{ sequence_length = 16, batch_size = 2, accumulation = 4, shares = 4, steps = {STEPS} }}\n\
+             schedule = {{ max_lr = 1e-2, warmup_steps = 3 }}\n"
+        ),
+    )
 }
 
-impl Run {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        for book in 0..3 {
-            let lines = (0..12).map(|i| format!("In book {book} the fox met {} geese on day {i}.\n\n", i * 7 % 11));
-            fs::write(folder.path().join(format!("book{book}.txt")), lines.collect::<String>()).unwrap();
-        }
-        Self { folder }
-    }
-
-    fn recipe(&self, sets: &[&str]) -> Recipe {
-        let root = self.folder.path().display();
-        let tokenizer = golden("tokenizer_small/tokenizer.model");
-        let text = format!(
-            r#"
-output = "{root}/out"
-model = {{ layers = 2, dim = 64, head_dim = 16, gqa_groups = 2, ffn_divisor = 16 }}
-tokenizer = {{ path = "{}" }}
-data = {{ sources = [{{ path = "{root}/book*.txt" }}], shuffle_buffer = 8 }}
-train = {{ sequence_length = 16, batch_size = 2, accumulation = 4, shares = 4, steps = {STEPS} }}
-schedule = {{ max_lr = 1e-2, warmup_steps = 3 }}
-"#,
-            tokenizer.display()
-        );
-        let path = self.folder.path().join("recipe.toml");
-        fs::write(&path, text).unwrap();
-        Recipe::load(&path, &sets.iter().map(|&set| set.to_owned()).collect::<Vec<_>>()).unwrap()
-    }
-
-    fn last(&self) -> PathBuf {
-        self.folder.path().join(format!("out/checkpoints/step-{STEPS:08}"))
-    }
+/// A file of the last checkpoint.
+fn last(run: &SmallRun, name: &str) -> Vec<u8> {
+    fs::read(run.out(&format!("checkpoints/step-{STEPS:08}")).join(name)).unwrap()
 }
 
 /// Runs on `ranks` ranks until `step` was made, where rank `asked` is told to stop.
 fn run_until(recipe: &Recipe, ranks: usize, asked: usize, step: u64) -> Outcome {
     let stops: Vec<AtomicBool> = (0..ranks).map(|_| AtomicBool::new(false)).collect();
-    let mut outcomes = on_each(ranks, |rank| {
+    let mut outcomes = Local::on_each(ranks, |rank| {
         let own = &stops[rank.rank()];
         let mut watch = |event: Event| {
             if let Event::Step(entry) = event
@@ -155,38 +127,34 @@ fn run_until(recipe: &Recipe, ranks: usize, asked: usize, step: u64) -> Outcome 
     outcomes.remove(0).unwrap()
 }
 
-fn contents(checkpoint: &Path, name: &str) -> Vec<u8> {
-    fs::read(checkpoint.join(name)).unwrap()
-}
-
 #[test]
 fn a_run_goes_on_with_another_number_of_ranks_to_the_bit() {
-    let whole = Run::new();
-    assert!(run_until(&whole.recipe(&[]), 1, 0, u64::MAX).finished);
+    let whole = small_run();
+    assert!(run_until(&load(&whole, &[]), 1, 0, u64::MAX).finished);
 
-    let parts = Run::new();
-    let shared_out = parts.recipe(&["train.sharding=optimizer"]);
+    let parts = small_run();
+    let shared_out = load(&parts, &["train.sharding=optimizer"]);
     // The rank that was asked stops all of them; another than the first takes part until the next update is made.
     assert_eq!(run_until(&shared_out, 2, 1, 2).step, 3);
     assert_eq!(run_until(&shared_out, 1, 0, 5).step, 5);
-    assert_eq!(run_until(&parts.recipe(&[]), 2, 0, 7).step, 7);
+    assert_eq!(run_until(&load(&parts, &[]), 2, 0, 7).step, 7);
     assert!(run_until(&shared_out, 4, 0, u64::MAX).finished);
     for name in ["model.safetensors", "optimizer.safetensors"] {
-        assert!(contents(&whole.last(), name) == contents(&parts.last(), name), "{name} differs");
+        assert!(last(&whole, name) == last(&parts, name), "{name} differs");
     }
 }
 
 #[test]
 fn an_update_that_is_refused_ends_all_ranks_and_is_kept_as_by_one() {
     let kept = |ranks: usize| {
-        let run = Run::new();
+        let run = small_run();
         let sets =
             ["schedule.max_lr=1e30", "schedule.warmup_steps=0", "train.sharding=optimizer", "checkpoint.every=1"];
-        let recipe = run.recipe(&sets);
-        let results = on_each(ranks, |rank| {
+        let recipe = load(&run, &sets);
+        let results = Local::on_each(ranks, |rank| {
             pretrain_on(Arc::new(rank), &recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
         });
-        let Err(PretrainError::Diverged { folder, .. }) = &results[0] else { panic!("{:?}", results[0]) };
+        let Err(PretrainError::Diverged { study: Ok(folder), .. }) = &results[0] else { panic!("{:?}", results[0]) };
         assert!(results[1..].iter().all(|result| matches!(result, Err(PretrainError::Collective(_)))));
         fs::read_to_string(folder.join("batch.json")).unwrap()
     };
@@ -195,10 +163,10 @@ fn an_update_that_is_refused_ends_all_ranks_and_is_kept_as_by_one() {
 
 #[test]
 fn ranks_that_cannot_share_the_work_are_told_why() {
-    let run = Run::new();
+    let run = small_run();
     let message = |ranks: usize, sets: &[&str]| {
-        let recipe = run.recipe(sets);
-        let mut results = on_each(ranks, |rank| {
+        let recipe = load(&run, sets);
+        let mut results = Local::on_each(ranks, |rank| {
             pretrain_on(Arc::new(rank), &recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
         });
         results.remove(0).unwrap_err().to_string()
@@ -211,10 +179,10 @@ fn ranks_that_cannot_share_the_work_are_told_why() {
 
 #[test]
 fn a_rank_that_fails_ends_the_run_and_the_checkpoints_stand() {
-    let run = Run::new();
-    assert_eq!(run_until(&run.recipe(&[]), 2, 0, 4).step, 4);
-    let (good, bad) = (run.recipe(&[]), run.recipe(&["tokenizer.path=nowhere"]));
-    let results = on_each(2, |rank| {
+    let run = small_run();
+    assert_eq!(run_until(&load(&run, &[]), 2, 0, 4).step, 4);
+    let (good, bad) = (load(&run, &[]), load(&run, &["tokenizer.path=nowhere"]));
+    let results = Local::on_each(2, |rank| {
         let recipe = if rank.rank() == 1 { &bad } else { &good };
         pretrain_on(Arc::new(rank), recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
     });

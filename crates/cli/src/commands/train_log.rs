@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
 use openelm_formats::atomic;
-use openelm_train::train_log::{Curves, OPENELM_TOKENS_PER_STEP, at_tokens, draw, lowest};
+use openelm_train::train_log::{Curves, OPENELM_TOKENS_PER_STEP, at_tokens, draw, lowest, smoothing};
 use serde_json::{Value, json};
 
 /// Read the logs of training runs: this project's, and the training_logs.txt that Apple published.
@@ -77,8 +77,8 @@ struct Summary<'r> {
 }
 
 impl<'r> Summary<'r> {
-    fn new(run: &'r Curves, common_tokens: f64) -> Self {
-        let smoothed = run.smoothed();
+    fn new(run: &'r Curves, common_tokens: f64, smoothing: f64) -> Self {
+        let smoothed = run.smoothed(smoothing);
         let validation = run.validation.iter();
         Self {
             run,
@@ -95,7 +95,7 @@ impl<'r> Summary<'r> {
 
 fn summaries(runs: &[Curves]) -> impl Iterator<Item = Summary<'_>> {
     let common = Curves::common_tokens(runs);
-    runs.iter().map(move |run| Summary::new(run, common))
+    runs.iter().map(move |run| Summary::new(run, common, smoothing(runs)))
 }
 
 fn table(runs: &[Curves]) -> String {

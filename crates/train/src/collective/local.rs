@@ -1,5 +1,6 @@
-//! Ranks that are threads of one process: for tests, and for programs that bring their own threads.
+//! Ranks that are threads of one process.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::{Collective, CollectiveError, share};
@@ -29,26 +30,31 @@ pub struct Local {
 }
 
 impl Local {
-    /// `ranks` ranks, one for each thread.
+    /// What `task` gives on each of `ranks` ranks, which are threads of their own.
     ///
     /// ```
     /// use openelm_train::collective::{Collective, Local};
     ///
-    /// let ranks = Local::group(2).into_iter().map(|rank| {
-    ///     std::thread::spawn(move || {
-    ///         let mut values = [1.0 + rank.rank() as f32];
-    ///         rank.all_reduce(&mut values).map(|()| values)
-    ///     })
+    /// let sums = Local::on_each(2, |rank| {
+    ///     let mut values = [1.0 + rank.rank() as f32];
+    ///     rank.all_reduce(&mut values).map(|()| values)
     /// });
-    /// for rank in ranks.collect::<Vec<_>>() {
-    ///     assert_eq!(rank.join().unwrap()?, [3.0]);
+    /// for sum in sums {
+    ///     assert_eq!(sum?, [3.0]);
     /// }
     /// # Ok::<_, openelm_train::collective::CollectiveError>(())
     /// ```
-    pub fn group(ranks: usize) -> Vec<Self> {
+    ///
+    /// # Panics
+    /// If `task` does, on one of them.
+    pub fn on_each<T: Send>(ranks: usize, task: impl Fn(Self) -> T + Sync) -> Vec<T> {
         let state = State { posts: vec![Post::new(); ranks], arrived: 0, meetings: 0, met: Arc::default(), gone: None };
         let group = Arc::new(Group { ranks, state: Mutex::new(state), changed: Condvar::new() });
-        (0..ranks).map(|rank| Self { rank, group: group.clone() }).collect()
+        std::thread::scope(|scope| {
+            let rank = |rank| Self { rank, group: group.clone() };
+            let running: Vec<_> = (0..ranks).map(rank).map(|rank| scope.spawn(|| task(rank))).collect();
+            running.into_iter().map(|rank| rank.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -132,21 +138,13 @@ impl Collective for Local {
 mod tests {
     use super::*;
 
-    /// What `task` gives on each of `ranks` ranks.
-    fn on_each<T: Send>(ranks: usize, task: impl Fn(Local) -> T + Sync) -> Vec<T> {
-        std::thread::scope(|scope| {
-            let running: Vec<_> = Local::group(ranks).into_iter().map(|rank| scope.spawn(|| task(rank))).collect();
-            running.into_iter().map(|rank| rank.join().unwrap()).collect()
-        })
-    }
-
     #[test]
     fn every_operation_gives_every_rank_its_part() {
         let length = 3 * 4096 + 5;
         let value = |rank: usize, i: usize| (rank * 10 + i % 7) as f32;
         for ranks in [1, 2, 3, 4] {
             let sum = |i: usize| (0..ranks).map(|rank| value(rank, i)).sum::<f32>();
-            on_each(ranks, |own| {
+            Local::on_each(ranks, |own| {
                 let rank = own.rank();
                 let mut all: Vec<f32> = (0..length).map(|i| value(rank, i)).collect();
                 let mut part = all.clone();
@@ -170,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_rank_that_ends_early_is_an_error_and_no_hang() {
-        let results = on_each(3, |own| match own.rank() {
+        let results = Local::on_each(3, |own| match own.rank() {
             1 => Ok(()),
             _ => own.barrier(),
         });

@@ -17,10 +17,10 @@ pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error
     for entry in entries {
         match entry {
             Entry::Step(entry) => training.push((entry.step as f64, entry.loss)),
-            Entry::Validation(entry) => {
+            Entry::Validation(entry) if entry.validation_loss.is_finite() => {
                 validation.entry(&entry.corpus).or_default().push((entry.step as f64, entry.validation_loss));
             }
-            Entry::Sample(_) => {}
+            Entry::Validation(_) | Entry::Sample(_) => {}
         }
     }
     let points = || training.iter().chain(validation.values().flatten()).copied();
@@ -74,7 +74,7 @@ pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error
 }
 
 /// A moving average that forgets over about a fiftieth of the run.
-pub(crate) fn smoothed(losses: &[f64]) -> Vec<f64> {
+fn smoothed(losses: &[f64]) -> Vec<f64> {
     let keep = 1.0 - 1.0 / (losses.len() as f64 / 50.0).max(1.0);
     let mut mean = losses.first().copied().unwrap_or_default();
     let smooth = |loss: &f64| {
@@ -100,9 +100,9 @@ mod tests {
             })
             .collect();
         assert!(loss_curve(&entries).unwrap().contains("nats per token"));
-        for corpus in ["books", "web"] {
+        for (corpus, validation_loss) in [("books", 2.0), ("web", 3.0), ("web", f64::NAN)] {
             let corpus = corpus.to_owned();
-            let entry = ValidationEntry { step: 50, corpus, validation_loss: 2.0, validation_tokens: 1 };
+            let entry = ValidationEntry { step: 50, corpus, validation_loss, validation_tokens: 1 };
             entries.push(Entry::Validation(entry));
         }
         let svg = loss_curve(&entries).unwrap();

@@ -56,9 +56,9 @@ pub enum PretrainError {
     Checkpoint(#[from] CheckpointError),
     /// The numbers are no numbers any more; the update was not made.
     #[error(
-        "the {what} would be {value} at step {step}; the batch and the weights before it are in {}: go on with a lower \
-         schedule.max_lr, or look for what is wrong with the corpus",
-        folder.display()
+        "the {what} would be {value} at step {step}; {}: go on with a lower schedule.max_lr, or look for what is wrong with \
+         the corpus",
+        kept(study)
     )]
     Diverged {
         /// Loss or gradient norm.
@@ -67,15 +67,23 @@ pub enum PretrainError {
         value: f64,
         /// The update.
         step: u64,
-        /// What was kept for study.
-        folder: PathBuf,
+        /// The folder of what was kept for study, or why nothing was.
+        study: Result<PathBuf, CheckpointError>,
+    },
+    /// A run that ends, and whose state cannot be saved either.
+    #[error("{reason}; its state is not saved: {source}")]
+    Unsaved {
+        /// Why it ends.
+        reason: Box<PretrainError>,
+        /// Why its state is not saved.
+        source: Box<PretrainError>,
     },
     /// The loss rose more than the recipe allows; the last of these updates was not made.
     #[error(
-        "the loss was too high for {updates} updates in a row, {loss:.3} at step {step} where {usual:.3} was usual; the batch \
-         and the weights before it are in {}: move its checkpoint into checkpoints/ to go on behind that batch, or go on from \
-         an earlier one with a lower schedule.max_lr",
-        folder.display()
+        "the loss was too high for {updates} updates in a row, {loss:.3} at step {step} where {usual:.3} was usual; {}: move \
+         its checkpoint into checkpoints/, in the place of one of the same name, to go on behind that batch, or go on from an \
+         earlier one with a lower schedule.max_lr",
+        kept(study)
     )]
     Spike {
         /// Updates whose loss was too high.
@@ -86,8 +94,8 @@ pub enum PretrainError {
         usual: f64,
         /// The update.
         step: u64,
-        /// What was kept for study.
-        folder: PathBuf,
+        /// The folder of what was kept for study, or why nothing was.
+        study: Result<PathBuf, CheckpointError>,
     },
     /// The work of an update cannot be shared out.
     #[error(
@@ -108,6 +116,14 @@ pub enum PretrainError {
     /// The picture of the losses cannot be drawn.
     #[error("the loss curve cannot be drawn: {0}")]
     Curve(String),
+}
+
+/// Where the batch of an update that was not made is.
+fn kept(study: &Result<PathBuf, CheckpointError>) -> String {
+    match study {
+        Ok(folder) => format!("the batch and the weights before it are in {}", folder.display()),
+        Err(e) => format!("the batch and the weights before it could not be kept ({e})"),
+    }
 }
 
 /// Says which file an error of the system concerns.

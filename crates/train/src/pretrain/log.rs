@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use openelm_formats::atomic;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,7 @@ pub struct StepEntry {
     /// Global norm of the gradients before clipping.
     pub gradient_norm: f64,
     /// Rate since the entry before.
+    #[serde(deserialize_with = "number_or_null")]
     pub tokens_per_second: f64,
 }
 
@@ -46,10 +47,16 @@ pub struct ValidationEntry {
     /// Name of the corpus.
     #[serde(default = "only_corpus")]
     pub corpus: String,
-    /// Mean cross-entropy in nats per token.
+    /// Mean cross-entropy in nats per token; `null` in the file where it is no finite number.
+    #[serde(deserialize_with = "number_or_null")]
     pub validation_loss: f64,
     /// Tokens measured.
     pub validation_tokens: u64,
+}
+
+/// JSON has no other word than `null` for what is no finite number.
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// What a log without names means.
@@ -86,13 +93,15 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens the log of a run that goes on from `step`. Later entries are removed: those updates are made again.
-    pub fn open(path: PathBuf, step: u64) -> io::Result<Self> {
+    /// Opens the log of a run that goes on from `step`; gives the numbers of the lines that were no entries as well. These are
+    /// removed, and so are later entries: those updates are made again.
+    pub fn open(path: PathBuf, step: u64) -> io::Result<(Self, Vec<usize>)> {
+        let mut broken = Vec::new();
         if path.exists() {
-            // The last line may be cut off; it is then of an update that is made again.
-            let kept: Vec<Entry> = read(&path)?.into_iter().filter(|entry| entry.step() <= step).collect();
+            let kept: Vec<Entry>;
+            (kept, broken) = read(&path)?;
             atomic::write_file(&path, |file| {
-                for entry in &kept {
+                for entry in kept.iter().filter(|entry| entry.step() <= step) {
                     serde_json::to_writer(&mut *file, entry)?;
                     file.write_all(b"\n")?;
                 }
@@ -100,7 +109,7 @@ impl Log {
             })?;
         }
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
-        Ok(Self { path, file })
+        Ok((Self { path, file }, broken))
     }
 
     /// Adds a line.
@@ -117,35 +126,65 @@ impl Log {
 
     /// All entries so far.
     pub fn entries(&self) -> io::Result<Vec<Entry>> {
-        read(&self.path)
+        Ok(read(&self.path)?.0)
     }
 }
 
-/// The entries of the log at `path`, up to the first line that is none.
-pub(crate) fn read(path: &Path) -> io::Result<Vec<Entry>> {
+/// The entries of the log at `path`, and the numbers of the lines, counted from 1, that are none. A last line that was cut off
+/// is not one of these: the update it tells of is made again.
+pub(crate) fn read(path: &Path) -> io::Result<(Vec<Entry>, Vec<usize>)> {
     let bytes = std::fs::read(path)?;
-    Ok(String::from_utf8_lossy(&bytes).lines().map_while(|line| serde_json::from_str(line).ok()).collect())
+    let (mut entries, mut broken) = (Vec::new(), Vec::new());
+    for (number, line) in (1..).zip(bytes.split_inclusive(|&byte| byte == b'\n')) {
+        match serde_json::from_slice(line) {
+            Ok(entry) => entries.push(entry),
+            Err(_) if line.ends_with(b"\n") => broken.push(number),
+            Err(_) => {}
+        }
+    }
+    Ok((entries, broken))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn validation(step: u64) -> Entry {
+        let (corpus, validation_loss) = ("books".to_owned(), 1.0 / step as f64);
+        Entry::Validation(ValidationEntry { step, corpus, validation_loss, validation_tokens: 7 })
+    }
+
+    fn append(path: &Path, text: &[u8]) {
+        OpenOptions::new().append(true).open(path).unwrap().write_all(text).unwrap();
+    }
+
     #[test]
-    fn a_resumed_log_forgets_what_is_done_again() {
+    fn a_resumed_log_forgets_what_is_done_again_and_tells_of_what_it_cannot_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
-        let entry = |step| {
-            let (corpus, validation_loss) = ("books".to_owned(), 1.0 / step as f64);
-            Entry::Validation(ValidationEntry { step, corpus, validation_loss, validation_tokens: 7 })
-        };
-        let mut log = Log::open(path.clone(), 0).unwrap();
-        for step in 1..=5 {
-            log.add(&entry(step)).unwrap();
-        }
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"step\": 6, \"valid").unwrap();
-        let mut log = Log::open(path, 3).unwrap();
-        log.add(&entry(4)).unwrap();
-        assert_eq!(log.entries().unwrap(), [1, 2, 3, 4].map(entry));
+        let (mut log, broken) = Log::open(path.clone(), 0).unwrap();
+        assert!(broken.is_empty());
+        log.add(&validation(1)).unwrap();
+        append(&path, b"a disk's \xff nonsense\n");
+        (2..=5).for_each(|step| log.add(&validation(step)).unwrap());
+        append(&path, b"{\"step\": 6, \"valid");
+        let (mut log, broken) = Log::open(path.clone(), 3).unwrap();
+        assert_eq!(broken, [2]);
+        log.add(&validation(4)).unwrap();
+        assert_eq!(log.entries().unwrap(), [1, 2, 3, 4].map(validation));
+        assert!(Log::open(path, 4).unwrap().1.is_empty(), "told once");
+    }
+
+    #[test]
+    fn a_loss_that_is_no_number_stays_in_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(folder.path().join("log.jsonl"), 0).unwrap();
+        let (corpus, validation_loss) = ("books".to_owned(), f64::INFINITY);
+        log.add(&Entry::Validation(ValidationEntry { step: 1, corpus, validation_loss, validation_tokens: 7 }))
+            .unwrap();
+        log.add(&validation(2)).unwrap();
+        let entries = log.entries().unwrap();
+        assert!(matches!(&entries[0], Entry::Validation(entry) if entry.validation_loss.is_nan()), "{entries:?}");
+        assert_eq!(entries[1], validation(2));
     }
 }

@@ -39,18 +39,17 @@ use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
 use crate::collective::{Alone, Collective, CollectiveError};
 use crate::data::{CorpusConfig, Counts, DataError, Encode, Row, RowStream};
 use crate::recipe::CheckpointRecipe;
-pub(crate) use curve::smoothed;
 pub use error::PretrainError;
 use error::at;
 pub(crate) use log::read as read_log;
 pub use log::{Entry, SampleEntry, StepEntry, ValidationEntry};
 use ranks::Team;
 use records::Records;
-use samples::samples;
+use samples::Samples;
 use saver::Saver;
 pub use spike::SpikeDetector;
 use study::{Refused, Study};
-use validation::validate;
+use validation::Validation;
 
 /// What happens in a run, for whoever watches it.
 #[derive(Debug)]
@@ -64,8 +63,17 @@ pub enum Event<'a> {
         /// The checkpoint that it goes on from.
         from: Option<PathBuf>,
     },
+    /// Lines of the log, counted from 1, that were no entries; they are gone from it.
+    LogMended {
+        /// The log.
+        path: PathBuf,
+        /// The lines.
+        lines: Vec<usize>,
+    },
     /// An update was made.
     Step(StepEntry),
+    /// What was read of each source up to the last update, in the recipe's order.
+    Read(Vec<Counts>),
     /// A validation corpus was measured.
     Validated(ValidationEntry),
     /// The model wrote a text.
@@ -191,6 +199,8 @@ struct Run<'r> {
     tokenizer: RunTokenizer,
     team: Team<'r>,
     stream: RowStream,
+    validation: Vec<Validation<'r>>,
+    samples: Samples,
     checkpoints: Checkpoints,
     losses: SpikeDetector,
     tokens: u64,
@@ -201,11 +211,24 @@ impl<'r> Run<'r> {
         let tokenizer = RunTokenizer::open(recipe)?;
         let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
         let stream = rows(recipe, recipe.data.clone(), &tokenizer, true)?;
+        let validation = recipe.validation.iter().map(|corpus| Validation::open(recipe, corpus, &tokenizer));
+        let validation = validation.collect::<Result<_, _>>()?;
+        let samples = Samples::open(recipe, &config, &tokenizer)?;
         let team = Team::new(recipe, config, &tokenizer, threads.clone(), ranks)?;
         let checkpoints = Checkpoints::open(checkpoints(recipe))?;
         checkpoints.tidy()?;
-        let losses = SpikeDetector::default();
-        Ok(Self { recipe, threads, tokenizer, team, stream, checkpoints, losses, tokens: 0 })
+        Ok(Self {
+            recipe,
+            threads,
+            tokenizer,
+            team,
+            stream,
+            validation,
+            samples,
+            checkpoints,
+            losses: SpikeDetector::default(),
+            tokens: 0,
+        })
     }
 
     /// Goes back to the newest checkpoint, if there is one.
@@ -219,23 +242,45 @@ impl<'r> Run<'r> {
         Ok(Some(newest))
     }
 
+    /// Makes the updates that are left, and saves the state behind the last one.
     fn train(&mut self, stop: &AtomicBool, watch: &mut dyn FnMut(Event)) -> Result<Outcome, PretrainError> {
         let recipe = self.recipe;
-        let mut records = Records::open(&recipe.output, self.team.trainer.steps(), recipe.log.tensorboard)?;
-        let CheckpointRecipe { keep, keep_every, background, .. } = recipe.checkpoint;
+        let (mut records, broken) = Records::open(&recipe.output, self.team.trainer.steps(), recipe.log.tensorboard)?;
+        if !broken.is_empty() {
+            watch(Event::LogMended { path: recipe.output.join("log.jsonl"), lines: broken });
+        }
+        let CheckpointRecipe { keep, keep_every, .. } = recipe.checkpoint;
         let mut saver = Saver::new(self.checkpoints.clone(), Keep { newest: keep, every: keep_every });
+        let checkpoint = match self.updates(&mut records, &mut saver, stop, watch) {
+            Ok(()) => self.save(&records, &mut saver, watch)?,
+            Err(reason) => {
+                // A text is at fault; the updates are good. Rows that could be read wait in the state.
+                use PretrainError::{Data, Sample, Unsaved, Validation};
+                if matches!(reason, Data(_) | Validation { .. } | Sample { .. })
+                    && self.team.trainer.steps() > 0
+                    && let Err(source) = self.save(&records, &mut saver, watch)
+                {
+                    return Err(Unsaved { reason: Box::new(reason), source: Box::new(source) });
+                }
+                return Err(reason);
+            }
+        };
+        records.draw()?;
+        let (step, epochs, counts) = (self.team.trainer.steps(), self.stream.epochs(), self.stream.counts());
+        Ok(Outcome { step, finished: step >= recipe.train.steps, checkpoint, epochs, counts })
+    }
+
+    fn updates(
+        &mut self,
+        records: &mut Records,
+        saver: &mut Saver,
+        stop: &AtomicBool,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<(), PretrainError> {
+        let recipe = self.recipe;
         let mut since = (Instant::now(), self.tokens);
         while self.team.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
-            let mut entry = match self.step(stop) {
-                // The rows that could be read wait in the state; nothing else of the step came about.
-                Err(PretrainError::Data(e)) if self.team.trainer.steps() > 0 => {
-                    saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
-                    records.sync()?;
-                    watch(Event::Saved(saver.save(&self.snapshot()?)?));
-                    return Err(e.into());
-                }
-                entry => entry?,
-            };
+            let mut entry = self.step(stop)?;
             let step = entry.step;
             let last = step == recipe.train.steps;
             entry.tokens_per_second = (self.tokens - since.1) as f64 / since.0.elapsed().as_secs_f64();
@@ -245,16 +290,17 @@ impl<'r> Run<'r> {
                 since = (Instant::now(), self.tokens);
             }
             watch(Event::Step(entry));
+            watch(Event::Read(self.stream.counts()));
             let paused = Instant::now();
             if due(recipe.log.validate_every) {
-                for validation in &recipe.validation {
-                    let entry = validate(&mut self.team.trainer, recipe, validation, &self.tokenizer)?;
+                for validation in &mut self.validation {
+                    let entry = validation.measure(&mut self.team.trainer)?;
                     records.add(&Entry::Validation(entry.clone()))?;
                     watch(Event::Validated(entry));
                 }
             }
             if due(recipe.log.sample_every) {
-                for entry in samples(&self.team.trainer, recipe, &self.tokenizer, &self.threads)? {
+                for entry in self.samples.write(&self.team.trainer, &self.tokenizer, &self.threads)? {
                     records.add(&Entry::Sample(entry.clone()))?;
                     watch(Event::Sampled(entry));
                 }
@@ -262,24 +308,31 @@ impl<'r> Run<'r> {
             since.0 += paused.elapsed();
             saver.written()?.into_iter().for_each(|path| watch(Event::Saved(path)));
             if step.is_multiple_of(recipe.checkpoint.every) && !last {
-                saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
-                records.sync()?;
-                if background {
+                if recipe.checkpoint.background {
+                    saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
+                    records.sync()?;
                     saver.begin(self.snapshot()?.into_owned())?;
                 } else {
-                    watch(Event::Saved(saver.save(&self.snapshot()?)?));
+                    self.save(records, saver, watch)?;
                     since = (Instant::now(), self.tokens);
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Saves the state here and now, behind a checkpoint that may be under way.
+    fn save(
+        &self,
+        records: &Records,
+        saver: &mut Saver,
+        watch: &mut dyn FnMut(Event),
+    ) -> Result<PathBuf, PretrainError> {
         saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
         records.sync()?;
-        let checkpoint = saver.save(&self.snapshot()?)?;
-        let step = self.team.trainer.steps();
-        watch(Event::Saved(checkpoint.clone()));
-        records.draw()?;
-        let (epochs, counts) = (self.stream.epochs(), self.stream.counts());
-        Ok(Outcome { step, finished: step >= recipe.train.steps, checkpoint, epochs, counts })
+        let path = saver.save(&self.snapshot()?)?;
+        watch(Event::Saved(path.clone()));
+        Ok(path)
     }
 
     /// One update; the rate is left to the caller, who knows the time. An update that would spoil the model is not made.
@@ -304,12 +357,12 @@ impl<'r> Run<'r> {
             let refused =
                 Refused { rows: &rows, learning_rate, loss, smoothed_loss, standard_deviation, gradient_norm };
             let study = Study::new(&refused, &mut self.team.trainer);
-            let folder = study.save(&self.recipe.output, &self.snapshot()?)?;
+            let study = study.save(&self.recipe.output, &self.snapshot()?);
             let step = self.team.trainer.steps() + 1;
             let (what, value) = if loss.is_finite() { ("gradient norm", gradient_norm) } else { ("loss", loss) };
             return Err(match finite {
-                true => PretrainError::Spike { updates: spike.updates, loss, usual: smoothed_loss, step, folder },
-                false => PretrainError::Diverged { what, value, step, folder },
+                true => PretrainError::Spike { updates: spike.updates, loss, usual: smoothed_loss, step, study },
+                false => PretrainError::Diverged { what, value, step, study },
             });
         }
         self.losses = losses;

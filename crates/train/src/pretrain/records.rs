@@ -18,13 +18,13 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// The records in `output` of a run that goes on from `step`.
-    pub fn open(output: &Path, step: u64, tensorboard: bool) -> Result<Self, PretrainError> {
+    /// The records in `output` of a run that goes on from `step`; gives the lines of the log that could not be read as well.
+    pub fn open(output: &Path, step: u64, tensorboard: bool) -> Result<(Self, Vec<usize>), PretrainError> {
         let path = output.join("log.jsonl");
-        let log = Log::open(path.clone(), step).map_err(at(&path))?;
+        let (log, broken) = Log::open(path.clone(), step).map_err(at(&path))?;
         let path = output.join("tensorboard");
         let events = tensorboard.then(|| EventFile::create(&path, step)).transpose().map_err(at(&path))?;
-        Ok(Self { output: output.to_owned(), log, events })
+        Ok((Self { output: output.to_owned(), log, events }, broken))
     }
 
     /// Adds an entry.

@@ -22,13 +22,15 @@ impl Saver {
     pub fn begin(&mut self, snapshot: Snapshot<'static>) -> Result<(), CheckpointError> {
         debug_assert!(self.writing.is_none(), "one checkpoint at a time");
         let (checkpoints, keep) = (self.checkpoints.clone(), self.keep);
+        let target = checkpoints.target(&snapshot);
         let write = move || {
             let path = checkpoints.save(&snapshot)?;
             drop(snapshot);
             checkpoints.prune(keep)?;
             Ok(path)
         };
-        self.writing = Some(thread::Builder::new().name("checkpoint".to_owned()).spawn(write)?);
+        let started = thread::Builder::new().name("checkpoint".to_owned()).spawn(write);
+        self.writing = Some(started.map_err(|source| CheckpointError::Write { path: target, source })?);
         Ok(())
     }
 

@@ -1,4 +1,5 @@
-//! What is kept of an update that was not made because it would have spoiled the model.
+//! What is kept of an update that was not made because it would have spoiled the model. An update of the same step that is
+//! refused with another batch has a folder of its own: `spike-step-00000123-2` and so on.
 //!
 //! ```text
 //! spike-step-00000123/  batch.json       ids and loss of each row, gradient norm of each tensor
@@ -6,6 +7,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use openelm_formats::atomic;
@@ -15,6 +17,8 @@ use super::mean;
 use crate::Trainer;
 use crate::checkpoint::{CheckpointError, Checkpoints, Snapshot};
 use crate::data::{self, Batch};
+
+const BATCH: &str = "batch.json";
 
 #[derive(Serialize)]
 pub(super) struct Study<'a> {
@@ -71,18 +75,37 @@ impl<'a> Study<'a> {
 
     /// Writes the folder into `output`, with the state before the update, and gives its path.
     pub fn save(&self, output: &Path, before: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
-        let target = output.join(format!("spike-step-{:08}", self.step));
-        let at = |source| CheckpointError::Io { path: target.clone(), source };
+        let at = |path: &Path, source| CheckpointError::Io { path: path.to_owned(), source };
+        let batch = serde_json::to_vec(self).map_err(|e| at(output, e.into()))?;
+        let target = self.folder(output, &batch);
         if target.exists() {
-            // The same update was refused before.
-            atomic::remove_folder(&target).map_err(at)?;
+            // Its checkpoint may have been moved away.
+            atomic::remove_folder(&target).map_err(|e| at(&target, e))?;
         }
-        atomic::write_folder(&target, |folder| -> Result<(), CheckpointError> {
-            let written = atomic::write_file(&folder.join("batch.json"), |file| Ok(serde_json::to_writer(file, self)?));
-            written.map_err(at)?;
-            Checkpoints::open(folder.to_owned())?.save(before)?;
-            Ok(())
-        })?;
+        let fill = |folder: &Path| -> Result<(), CheckpointError> {
+            let written = atomic::write_file(&folder.join(BATCH), |file| file.write_all(&batch));
+            written.map_err(|e| at(&target.join(BATCH), e))?;
+            let checkpoints = Checkpoints::open(folder.to_owned())?;
+            checkpoints.save(before).map(drop).map_err(|e| match e {
+                // In the temporary folder, whose name means nothing to the reader.
+                CheckpointError::Write { path, source } => {
+                    at(&target.join(path.file_name().unwrap_or_default()), source)
+                }
+                other => other,
+            })
+        };
+        atomic::write_folder(&target, fill, |e| at(&target, e))?;
         Ok(target)
+    }
+
+    /// The first folder of this step that is free, or was written when the very same update was refused before.
+    fn folder(&self, output: &Path, batch: &[u8]) -> PathBuf {
+        let mut target = output.join(format!("spike-step-{:08}", self.step));
+        let mut number = 1;
+        while target.exists() && std::fs::read(target.join(BATCH)).ok().as_deref() != Some(batch) {
+            number += 1;
+            target.set_file_name(format!("spike-step-{:08}-{number}", self.step));
+        }
+        target
     }
 }

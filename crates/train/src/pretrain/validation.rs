@@ -4,36 +4,71 @@ use openelm_kernels::cross_entropy::LossSums;
 
 use super::log::ValidationEntry;
 use super::{PretrainError, RunTokenizer, mean, rows};
-use crate::data::{Batch, DataError};
+use crate::data::{Batch, DataError, RowStream, StreamState};
 use crate::recipe::ValidationRecipe;
 use crate::{Recipe, Trainer};
 
-/// Mean loss on one of the recipe's validation corpora.
-pub(super) fn validate(
-    trainer: &mut Trainer,
-    recipe: &Recipe,
-    validation: &ValidationRecipe,
-    tokenizer: &RunTokenizer,
-) -> Result<ValidationEntry, PretrainError> {
-    let wrong = |source| PretrainError::Validation { name: validation.name.clone(), source };
-    let mut corpus = validation.corpus.clone();
-    corpus.shuffle_buffer = 0;
-    let mut stream = rows(recipe, corpus, tokenizer, false).map_err(wrong)?;
-    let mut sums = LossSums::default();
-    for _ in 0..recipe.log.validation_batches {
-        let rows = stream.take(recipe.train.batch_size).map_err(wrong)?;
-        if rows.is_empty() {
-            break;
+/// A corpus that is measured time and again, each time from its beginning.
+pub(super) struct Validation<'r> {
+    recipe: &'r Recipe,
+    name: &'r str,
+    stream: RowStream,
+    beginning: StreamState,
+}
+
+impl<'r> Validation<'r> {
+    /// One of the recipe's corpora. A row of it is read, so that a mistake is known before the run begins.
+    pub fn open(
+        recipe: &'r Recipe,
+        validation: &'r ValidationRecipe,
+        tokenizer: &RunTokenizer,
+    ) -> Result<Self, PretrainError> {
+        let name = validation.name.as_str();
+        let mut corpus = validation.corpus.clone();
+        corpus.shuffle_buffer = 0;
+        // Rows are made in the same way as those that are learnt from.
+        corpus.parity = recipe.data.parity;
+        let stream = rows(recipe, corpus, tokenizer, false).map_err(wrong(name))?;
+        let mut validation = Self { recipe, name, beginning: stream.state().clone(), stream };
+        if validation.stream.take(1).map_err(wrong(name))?.is_empty() {
+            return Err(validation.empty());
         }
-        sums += trainer.validate(&Batch::from_rows(&rows));
+        validation.rewind()?;
+        Ok(validation)
     }
-    if sums.valid == 0 {
-        return Err(wrong(DataError::Empty { tokens: recipe.train.sequence_length }));
+
+    /// Mean loss of the model in training.
+    pub fn measure(&mut self, trainer: &mut Trainer) -> Result<ValidationEntry, PretrainError> {
+        let mut sums = LossSums::default();
+        for _ in 0..self.recipe.log.validation_batches {
+            let rows = self.stream.take(self.recipe.train.batch_size).map_err(wrong(self.name))?;
+            if rows.is_empty() {
+                break;
+            }
+            sums += trainer.validate(&Batch::from_rows(&rows));
+        }
+        self.rewind()?;
+        if sums.valid == 0 {
+            return Err(self.empty());
+        }
+        Ok(ValidationEntry {
+            step: trainer.steps(),
+            corpus: self.name.to_owned(),
+            validation_loss: mean(sums),
+            validation_tokens: sums.valid as u64,
+        })
     }
-    Ok(ValidationEntry {
-        step: trainer.steps(),
-        corpus: validation.name.clone(),
-        validation_loss: mean(sums),
-        validation_tokens: sums.valid as u64,
-    })
+
+    /// Goes back to the beginning; the threads that read ahead end.
+    fn rewind(&mut self) -> Result<(), PretrainError> {
+        self.stream.restore(self.beginning.clone()).map_err(wrong(self.name))
+    }
+
+    fn empty(&self) -> PretrainError {
+        wrong(self.name)(DataError::Empty { tokens: self.recipe.train.sequence_length })
+    }
+}
+
+fn wrong(name: &str) -> impl FnOnce(DataError) -> PretrainError {
+    move |source| PretrainError::Validation { name: name.to_owned(), source }
 }

@@ -26,13 +26,11 @@ pub(super) fn read(path: &Path, tokens_per_step: u64, curves: &mut Curves) -> io
         let line = String::from_utf8_lossy(&bytes);
         let point = |step: u64, value: f64| Point { step, tokens: step as f64 * tokens_per_step as f64, value };
         if let Some(update) = update(&line) {
-            // A run that was started again repeats what came after its checkpoint.
-            for points in [&mut curves.training, &mut curves.rate] {
-                while points.last().is_some_and(|last| last.step >= update.step) {
-                    points.pop();
-                }
-            }
             step = update.step;
+            forget(&mut curves.training, step);
+            forget(&mut curves.rate, step);
+            // Those at this very step came behind it.
+            curves.validation.values_mut().for_each(|points| forget(points, step + 1));
             curves.training.push(point(step, update.loss));
             curves.rate.push(point(step, update.rate));
         } else if line.contains("*** Validation summary") {
@@ -40,11 +38,19 @@ pub(super) fn read(path: &Path, tokens_per_step: u64, curves: &mut Curves) -> io
         } else if std::mem::take(&mut validation)
             && let Some(loss) = loss(&line, "loss=")
         {
-            curves.validation.entry("validation".to_owned()).or_default().push(point(step, loss));
+            let points = curves.validation.entry("validation".to_owned()).or_default();
+            forget(points, step);
+            points.push(point(step, loss));
         }
         bytes.clear();
     }
     Ok(())
+}
+
+/// Removes what comes from `step` on: a run that was started again repeats what came after its checkpoint.
+fn forget(points: &mut Vec<Point>, step: u64) {
+    let before = points.iter().rposition(|point| point.step < step).map_or(0, |last| last + 1);
+    points.truncate(before);
 }
 
 struct Update {
@@ -95,6 +101,8 @@ mod tests {
         2024-01-05 10:31:12 - \u{1b}[34m\u{1b}[1mLOGS   \u{1b}[0m - *** Validation summary for epoch 0\n\
         \t loss={'total_loss': 6.25}\n\
         2024-01-05 11:31:12 - \u{1b}[34m\u{1b}[1mLOGS   \u{1b}[0m - Epoch:   0 [    1000/  350000], loss: 6.0, LR: [0.00106]\n\
+        2024-01-05 11:31:12 - \u{1b}[34m\u{1b}[1mLOGS   \u{1b}[0m - *** Validation summary for epoch 0\n\
+        \t loss={'total_loss': 5.75}\n\
         Epoch: nonsense [\n";
 
     #[test]
@@ -108,6 +116,6 @@ mod tests {
         let values = |points: &[Point]| points.iter().map(|p| (p.step, p.tokens, p.value)).collect::<Vec<_>>();
         assert_eq!(values(&curves.training), [(1, 4.0, 12.9152), (500, 2000.0, 7.25), (1000, 4000.0, 6.0)]);
         assert_eq!(values(&curves.rate), [(1, 4.0, 1e-6), (500, 2000.0, 0.00053), (1000, 4000.0, 0.00106)]);
-        assert_eq!(values(&curves.validation["validation"]), [(1000, 4000.0, 6.25)]);
+        assert_eq!(values(&curves.validation["validation"]), [(1000, 4000.0, 5.75)]);
     }
 }

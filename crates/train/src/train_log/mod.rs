@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::pretrain::{Entry, read_log, smoothed};
+use crate::pretrain::{Entry, read_log};
 pub use picture::draw;
 
 /// Tokens of an update of Apple's OpenELM runs: 16 sequences of 2048 tokens on each of 128 accelerators.
@@ -78,7 +78,7 @@ impl Curves {
             rate: Vec::new(),
             validation: BTreeMap::new(),
         };
-        let entries = read_log(&file).map_err(failed)?;
+        let (entries, _) = read_log(&file).map_err(failed)?;
         if entries.is_empty() {
             corenet::read(&file, corenet_tokens_per_step, &mut curves).map_err(failed)?;
         } else {
@@ -88,24 +88,24 @@ impl Curves {
     }
 
     fn add(&mut self, entries: &[Entry]) {
-        // Updates all have the same number of tokens, so that measurements between two entries have their place too.
-        let last = entries.iter().rev().find_map(|entry| match entry {
-            Entry::Step(entry) => Some(entry.tokens as f64 / entry.step.max(1) as f64),
+        let updates = entries.iter().filter_map(|entry| match entry {
+            Entry::Step(entry) => Some((entry.step, entry.tokens)),
             _ => None,
         });
-        let per_step = last.unwrap_or(0.0);
-        let point = |step: u64, value: f64| Point { step, tokens: step as f64 * per_step, value };
+        let updates: Vec<(u64, u64)> = updates.collect();
         for entry in entries {
             match entry {
                 Entry::Step(entry) => {
-                    self.training.push(point(entry.step, entry.loss));
-                    self.rate.push(point(entry.step, entry.lr));
+                    let point = |value| Point { step: entry.step, tokens: entry.tokens as f64, value };
+                    self.training.push(point(entry.loss));
+                    self.rate.push(point(entry.lr));
                 }
-                Entry::Validation(entry) => {
+                Entry::Validation(entry) if entry.validation_loss.is_finite() => {
+                    let (step, value) = (entry.step, entry.validation_loss);
                     let corpus = self.validation.entry(entry.corpus.clone()).or_default();
-                    corpus.push(point(entry.step, entry.validation_loss));
+                    corpus.push(Point { step, tokens: tokens_at(&updates, step), value });
                 }
-                Entry::Sample(_) => {}
+                Entry::Validation(_) | Entry::Sample(_) => {}
             }
         }
     }
@@ -115,11 +115,17 @@ impl Curves {
         self.training.last().map_or(0.0, |point| point.tokens)
     }
 
-    /// The training loss, smoothed over about a fiftieth of the run.
-    pub fn smoothed(&self) -> Vec<Point> {
-        let losses: Vec<f64> = self.training.iter().map(|point| point.value).collect();
-        let smooth = smoothed(&losses);
-        self.training.iter().zip(smooth).map(|(point, value)| Point { value, ..*point }).collect()
+    /// The training loss, smoothed over about so many `tokens`: over equally many, two runs lag behind equally far.
+    pub fn smoothed(&self, tokens: f64) -> Vec<Point> {
+        let mut last: Option<Point> = None;
+        let smooth = |point: &Point| {
+            let value = last.map_or(point.value, |last| {
+                let weight = ((point.tokens - last.tokens) / tokens).clamp(0.0, 1.0);
+                last.value + weight * (point.value - last.value)
+            });
+            *last.insert(Point { value, ..*point })
+        };
+        self.training.iter().map(smooth).collect()
     }
 
     /// The largest number of tokens that all of `runs` have reached.
@@ -128,10 +134,27 @@ impl Curves {
     }
 }
 
+/// Tokens over which training losses of `runs` are smoothed: a fiftieth of what all of them have reached.
+pub fn smoothing(runs: &[Curves]) -> f64 {
+    Curves::common_tokens(runs) / 50.0
+}
+
+/// Tokens learnt from at `step`, by the entries (step, tokens) of the updates before and behind it; beyond the last one at its
+/// mean rate.
+fn tokens_at(updates: &[(u64, u64)], step: u64) -> f64 {
+    let point = |&(step, tokens): &(u64, u64)| (step as f64, tokens as f64);
+    let behind = updates.partition_point(|&(other, _)| other < step);
+    let (start, end) = match (behind.checked_sub(1).map(|before| point(&updates[before])), updates.get(behind)) {
+        (before, Some(after)) => (before.unwrap_or_default(), point(after)),
+        (Some(last), None) => ((0.0, 0.0), last),
+        (None, None) => return 0.0,
+    };
+    start.1 + (step as f64 - start.0) / (end.0 - start.0) * (end.1 - start.1)
+}
+
 /// The last of `points` at no more than `tokens`.
 pub fn at_tokens(points: &[Point], tokens: f64) -> Option<f64> {
-    // Half a token more: the product of step and tokens is rounded.
-    points.iter().rev().find(|point| point.tokens <= tokens + 0.5).map(|point| point.value)
+    points.iter().rev().find(|point| point.tokens <= tokens).map(|point| point.value)
 }
 
 /// The smallest of `points`.
@@ -173,6 +196,46 @@ mod tests {
         assert_eq!(runs[0].validation["validation"][0].tokens, 3200.0);
         let svg = draw(&runs).unwrap();
         assert!(svg.contains("long") && svg.contains("short") && svg.contains("learning rate"), "{svg}");
+    }
+
+    #[test]
+    fn tokens_are_those_that_the_log_says_though_batches_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let step = |step: u64, tokens: u64| {
+            format!(
+                "{{\"step\":{step},\"tokens\":{tokens},\"epoch\":0,\"loss\":2.0,\"lr\":0.1,\"gradient_norm\":1.0,\
+                 \"tokens_per_second\":null}}\n"
+            )
+        };
+        let validation =
+            |step: u64, loss: &str| format!("{{\"step\":{step},\"validation_loss\":{loss},\"validation_tokens\":7}}\n");
+        let log = [
+            step(10, 100),
+            validation(15, "3.0"),
+            step(20, 400),
+            validation(20, "2.0"),
+            validation(20, "null"),
+            validation(30, "1.0"),
+        ];
+        std::fs::write(folder.path().join("log.jsonl"), log.concat()).unwrap();
+        let run = Curves::read(folder.path(), OPENELM_TOKENS_PER_STEP).unwrap();
+        let tokens = |points: &[Point]| points.iter().map(|point| point.tokens).collect::<Vec<_>>();
+        assert_eq!(tokens(&run.training), [100.0, 400.0]);
+        assert_eq!(tokens(&run.validation["validation"]), [250.0, 400.0, 600.0]);
+    }
+
+    #[test]
+    fn a_loss_is_smoothed_over_tokens_however_many_entries_there_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Curves::read(&log(folder.path(), "run", 400, 4.0), OPENELM_TOKENS_PER_STEP).unwrap();
+        let sparse = Curves { training: run.training.iter().skip(3).step_by(4).copied().collect(), ..run.clone() };
+        let last = |run: &Curves| run.smoothed(640.0).last().unwrap().value;
+        assert_eq!(run.smoothed(1.0), run.training, "less than an update");
+        // What is remembered is 640 tokens, or 20 updates, old in the mean.
+        let expected = 4.0 / 380f64.sqrt();
+        for run in [&run, &sparse] {
+            assert!((last(run) / expected - 1.0).abs() < 0.01, "{} instead of {expected}", last(run));
+        }
     }
 
     #[test]

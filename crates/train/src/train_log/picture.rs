@@ -3,7 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{Curves, Point};
+use super::{Curves, Point, smoothing};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -39,7 +39,7 @@ pub fn draw(runs: &[Curves]) -> Result<String, Box<dyn std::error::Error>> {
         };
         coloured.flat_map(of_run).collect()
     };
-    let training = lines(&|run| vec![(run.name.clone(), run.smoothed())]);
+    let training = lines(&|run| vec![(run.name.clone(), run.smoothed(smoothing(runs)))]);
     let validation = lines(&|run| {
         let named = run.validation.iter();
         named.map(|(corpus, points)| (format!("{}: {corpus}", run.name), points.clone())).collect()

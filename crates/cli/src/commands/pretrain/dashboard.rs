@@ -1,6 +1,6 @@
 //! A run as a live picture on the terminal. The terminal stays in its usual mode, so that Ctrl-C is what it always is.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufWriter, Stderr, stderr};
 use std::panic;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use indicatif::{HumanCount, HumanDuration};
 use openelm_train::Recipe;
+use openelm_train::data::Counts;
 use openelm_train::pretrain::{Event, StepEntry};
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
@@ -29,6 +30,10 @@ const REFRESH: Duration = Duration::from_millis(100);
 const POINTS: usize = 1024;
 /// Lines of news that are kept.
 const NEWS: usize = 50;
+/// Colours of the validation corpora, in the order of their names.
+const VALIDATION: [Color; 4] = [Color::Red, Color::Green, Color::Magenta, Color::Yellow];
+/// Most corpora, and most sources, of which there is a line of numbers.
+const LISTED: usize = 4;
 /// What a new loss weighs in the smoothed one, once there are enough of them.
 const SMOOTHING: f64 = 0.02;
 
@@ -75,7 +80,7 @@ impl Dashboard {
         let terminal = Terminal::new(CrosstermBackend::new(BufWriter::new(stderr()))).context("the terminal")?;
         *taken() = true;
         execute!(stderr(), EnterAlternateScreen, Hide).context("the terminal")?;
-        let view = View::new(recipe.output.display().to_string(), recipe.train.steps, peak);
+        let view = View::new(recipe, peak);
         Ok(Self { terminal, view, stop, drawn: Instant::now() })
     }
 
@@ -116,24 +121,28 @@ struct View {
     smoothed: Option<f64>,
     losses: Curve,
     smooth: Curve,
-    validation: Vec<(f64, f64)>,
+    /// Of each validation corpus.
+    validation: BTreeMap<String, Curve>,
+    /// Each source of the corpus, and what was read of it.
+    sources: Vec<(String, Counts)>,
     news: VecDeque<String>,
     stopping: bool,
 }
 
 impl View {
-    fn new(output: String, steps: u64, peak: f64) -> Self {
+    fn new(recipe: &Recipe, peak: f64) -> Self {
         Self {
-            output,
+            output: recipe.output.display().to_string(),
             model: String::new(),
-            clock: Clock::new(steps),
+            clock: Clock::new(recipe.train.steps),
             share_per_token: 0.0,
             peak,
             last: None,
             smoothed: None,
             losses: Curve::default(),
             smooth: Curve::default(),
-            validation: Vec::new(),
+            validation: BTreeMap::new(),
+            sources: recipe.data.sources.iter().map(|source| (source.path.clone(), Counts::default())).collect(),
             news: VecDeque::new(),
             stopping: false,
         }
@@ -157,8 +166,16 @@ impl View {
                 self.smooth.add(entry.step as f64, mean);
                 self.last = Some(*entry);
             }
-            Event::Validated(entry) => self.validation.push((entry.step as f64, entry.validation_loss)),
-            Event::Sampled(_) | Event::Saved(_) => {}
+            Event::Read(counts) => {
+                for ((_, known), counts) in self.sources.iter_mut().zip(counts) {
+                    *known = *counts;
+                }
+            }
+            Event::Validated(entry) => {
+                let curve = self.validation.entry(entry.corpus.clone()).or_default();
+                curve.add(entry.step as f64, entry.validation_loss);
+            }
+            Event::LogMended { .. } | Event::Sampled(_) | Event::Saved(_) => {}
         }
         self.news.extend(describe(event));
         let surplus = self.news.len().saturating_sub(NEWS);
@@ -166,10 +183,18 @@ impl View {
     }
 
     fn render(&self, frame: &mut Frame) {
-        let rows = [Constraint::Min(8), Constraint::Length(6), Constraint::Length(1), Constraint::Max(8)];
-        let [chart, numbers, progress, news] = Layout::vertical(rows).areas(frame.area());
+        let listed = |count: usize| count.min(LISTED) as u16;
+        let rows = [
+            Constraint::Min(8),
+            Constraint::Length(4 + listed(self.validation.len()).max(2)),
+            Constraint::Length(1 + listed(self.sources.len())),
+            Constraint::Length(1),
+            Constraint::Max(8),
+        ];
+        let [chart, numbers, data, progress, news] = Layout::vertical(rows).areas(frame.area());
         self.render_chart(frame, chart);
         self.render_numbers(frame, numbers);
+        self.render_data(frame, data);
         self.render_progress(frame, progress);
         let room = usize::from(news.height.saturating_sub(1));
         let recent: Vec<&str> = self.news.iter().rev().take(room).rev().map(String::as_str).collect();
@@ -178,42 +203,49 @@ impl View {
     }
 
     fn render_chart(&self, frame: &mut Frame, area: Rect) {
-        let curves = [&self.losses.points, &self.smooth.points, &self.validation];
-        let points = || curves.iter().flat_map(|points| points.iter());
+        let training =
+            [("loss", Color::DarkGray, &self.losses.points[..]), ("smoothed", Color::Cyan, &self.smooth.points)];
+        let colours = VALIDATION.into_iter().cycle();
+        let validation = self
+            .validation
+            .iter()
+            .zip(colours)
+            .map(|((name, curve), colour)| (name.as_str(), colour, &curve.points[..]));
+        let points = || {
+            let curves = self.validation.values().chain([&self.losses, &self.smooth]);
+            curves.flat_map(|curve| &curve.points).filter(|(_, loss)| loss.is_finite())
+        };
         let (first, last) =
             (self.losses.points.first().map_or(0.0, |p| p.0), points().map(|p| p.0).fold(1.0, f64::max));
         let high = points().map(|p| p.1).fold(0.0, f64::max);
         let low = points().map(|p| p.1).fold(high, f64::min);
         let margin = 0.05 * (high - low).max(0.1);
         let (low, high) = (low - margin, high + margin);
-        let line = |name, colour, points| {
-            let style = Style::new().fg(colour);
-            Dataset::default().name(name).marker(Marker::Braille).graph_type(GraphType::Line).style(style).data(points)
-        };
-        let sets = vec![
-            line("loss", Color::DarkGray, curves[0]),
-            line("smoothed", Color::Cyan, curves[1]),
-            line("validation", Color::Red, curves[2]).graph_type(GraphType::Scatter),
-        ];
+        let lines = training.into_iter().map(|curve| (GraphType::Line, curve));
+        let sets = lines.chain(validation.map(|curve| (GraphType::Scatter, curve)));
+        let sets = sets.map(|(kind, (name, colour, points))| {
+            let set = Dataset::default().name(name).marker(Marker::Braille).graph_type(kind);
+            set.style(Style::new().fg(colour)).data(points)
+        });
         let title = format!("{}  {}", self.output, self.model);
         let x = Axis::default().bounds([first, last]).labels([format!("{first:.0}"), format!("{last:.0}")]);
         let y = Axis::default().bounds([low, high]).labels([format!("{low:.2}"), format!("{high:.2}")]);
-        frame.render_widget(Chart::new(sets).block(Block::bordered().title(title)).x_axis(x).y_axis(y), area);
+        let chart = Chart::new(sets.collect()).block(Block::bordered().title(title)).x_axis(x).y_axis(y);
+        frame.render_widget(chart, area);
     }
 
     fn render_numbers(&self, frame: &mut Frame, area: Rect) {
         let Some(entry) = self.last else { return };
         let rate = entry.tokens_per_second;
-        let validation = self.validation.last().map_or("none yet".to_owned(), |(_, loss)| format!("{loss:.4}"));
-        let losses = [
+        let mut losses = vec![
             format!("loss           {:.4}", entry.loss),
             format!("smoothed       {:.4}", self.smoothed.unwrap_or_default()),
-            format!("validation     {validation}"),
         ];
+        let measured = self.validation.iter().take(LISTED);
+        losses.extend(measured.filter_map(|(name, curve)| Some(format!("{name:<14.14} {:.4}", curve.last?.1))));
         let update = [
             format!("learning rate  {:.3e}", entry.lr),
             format!("gradient norm  {:.3}", entry.gradient_norm),
-            format!("epoch          {}", entry.epoch),
             format!("tokens         {}", HumanCount(entry.tokens)),
         ];
         let pace = [
@@ -225,6 +257,20 @@ impl View {
         for (area, lines) in thirds.iter().zip([&losses[..], &update, &pace]) {
             frame.render_widget(Paragraph::new(lines.join("\n")).block(Block::bordered()), *area);
         }
+    }
+
+    /// Where the run is in each source of its corpus.
+    fn render_data(&self, frame: &mut Frame, area: Rect) {
+        let line = |(path, counts): &(String, Counts)| {
+            let Counts { epochs, documents, tokens, .. } = counts;
+            format!("epoch {epochs}, {} documents, {} tokens  {path}", HumanCount(*documents), HumanCount(*tokens))
+        };
+        let shown = if self.sources.len() > LISTED { LISTED - 1 } else { LISTED };
+        let mut lines: Vec<String> = self.sources.iter().take(shown).map(line).collect();
+        if self.sources.len() > shown {
+            lines.push(format!("and {} more sources", self.sources.len() - shown));
+        }
+        frame.render_widget(Paragraph::new(lines.join("\n")).block(Block::new().title("read so far")), area);
     }
 
     fn render_progress(&self, frame: &mut Frame, area: Rect) {
@@ -243,11 +289,13 @@ struct Curve {
     /// One point in so many is kept.
     every: u64,
     seen: u64,
+    /// Whether it is kept or not.
+    last: Option<(f64, f64)>,
 }
 
 impl Default for Curve {
     fn default() -> Self {
-        Self { points: Vec::new(), every: 1, seen: 0 }
+        Self { points: Vec::new(), every: 1, seen: 0, last: None }
     }
 }
 
@@ -257,6 +305,7 @@ impl Curve {
             self.points.push((x, y));
         }
         self.seen += 1;
+        self.last = Some((x, y));
         if self.points.len() == POINTS {
             let mut keep = false;
             self.points.retain(|_| {
@@ -288,34 +337,61 @@ mod tests {
         Event::Step(StepEntry { step, tokens: 32 * step, epoch: 2, loss, lr, gradient_norm, tokens_per_second })
     }
 
+    fn view(sources: usize, peak: f64) -> View {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("recipe.toml");
+        let sources: String = (0..sources).map(|i| format!("{{ path = \"books/{i}.md\" }},")).collect();
+        let recipe = format!(
+            "output = \"runs/tale\"\ndata = {{ sources = [{sources}] }}\nmodel = {{}}\ntokenizer = {{ path = \"t\" }}\n\
+             train = {{ sequence_length = 8, batch_size = 4, steps = 200 }}\n\
+             schedule = {{ max_lr = 1e-3, warmup_steps = 0 }}\n"
+        );
+        std::fs::write(&path, recipe).unwrap();
+        View::new(&Recipe::load(&path, &[]).unwrap(), peak)
+    }
+
     #[test]
     fn everything_worth_knowing_is_on_the_screen() {
         let config = ModelConfig::openelm_270m();
-        let mut view = View::new("runs/tale".to_owned(), 200, 6.0 * config.parameters() as f64 * 2000.0);
-        assert!(picture(&view, 100, 30).contains("runs/tale"), "before the first update");
+        let mut view = view(2, 6.0 * config.parameters() as f64 * 2000.0);
+        assert!(picture(&view, 100, 32).contains("runs/tale"), "before the first update");
         view.add(&Event::Started { config: &config, step: 0, from: None });
         (1..=100).for_each(|i| view.add(&step(i)));
-        let corpus = "books".to_owned();
-        view.add(&Event::Validated(ValidationEntry { step: 100, corpus, validation_loss: 1.0, validation_tokens: 9 }));
-        let text = picture(&view, 100, 30);
+        let read = |epochs, documents| Counts { epochs, documents, tokens: 5000, ..Counts::default() };
+        view.add(&Event::Read(vec![read(2, 1234), read(0, 56)]));
+        for (corpus, validation_loss) in [("books", 1.0), ("web", 2.5), ("web", 2.0)] {
+            let corpus = corpus.to_owned();
+            view.add(&Event::Validated(ValidationEntry { step: 100, corpus, validation_loss, validation_tokens: 9 }));
+        }
+        let text = picture(&view, 100, 32);
         for part in [
             "271.5 M parameters",
             "loss           0.8000",
             "gradient norm  1.500",
             "of f32 peak    50 %",
             "learning rate  1.000e-3",
-            "validation     1.0000",
+            "books          1.0000",
+            "web            2.0000",
             "tokens         3,200",
-            "epoch          2",
+            "epoch 2, 1,234 documents, 5,000 tokens  books/0.md",
+            "epoch 0, 56 documents, 5,000 tokens  books/1.md",
             "time left",
             "step 100 of 200",
             "step 100: loss on books 1.0000, perplexity 2.72",
         ] {
             assert!(text.contains(part), "{part:?} is not in:\n{text}");
         }
+        assert_eq!(view.validation["web"].points, [(100.0, 2.5), (100.0, 2.0)]);
         view.stopping = true;
-        assert!(picture(&view, 100, 30).contains("finishing this step and saving"));
+        assert!(picture(&view, 100, 32).contains("finishing this step and saving"));
         picture(&view, 8, 3);
+    }
+
+    #[test]
+    fn of_many_sources_some_are_listed() {
+        let text = picture(&view(9, 1.0), 100, 32);
+        assert!(text.contains("books/2.md") && !text.contains("books/3.md"), "{text}");
+        assert!(text.contains("and 6 more sources"), "{text}");
     }
 
     #[test]

@@ -4,52 +4,33 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use openelm_train::collective::Collective;
-#[cfg(feature = "mpi")]
-use openelm_train::collective::{self, Mpi};
 
-/// This process's place among the ranks that train together.
-pub(super) struct Job {
-    #[cfg(feature = "mpi")]
-    mpi: (collective::Job, Mpi),
-}
-
+/// Joins the job, and does this rank's `work` in it.
 #[cfg(not(feature = "mpi"))]
-impl Job {
-    pub fn join() -> Result<Self> {
-        Ok(Self {})
-    }
-
-    pub fn ranks(&self) -> Arc<dyn Collective> {
-        Arc::new(openelm_train::collective::Alone)
-    }
-
-    /// Hands on a result.
-    pub fn agree<T, E: std::error::Error + Send + Sync + 'static>(self, result: Result<T, E>) -> Result<T> {
-        Ok(result?)
-    }
+pub(super) fn join<T>(work: impl FnOnce(Arc<dyn Collective>) -> Result<T>) -> Result<T> {
+    work(Arc::new(openelm_train::collective::Alone))
 }
 
+/// Joins the job, and does this rank's `work` in it. An error or a panic of one rank of several ends them all, for the others
+/// wait for it.
 #[cfg(feature = "mpi")]
-impl Job {
-    pub fn join() -> Result<Self> {
-        use anyhow::Context;
-        let mpi = collective::Job::join().context("this MPI library does not let two threads take turns")?;
-        Ok(Self { mpi })
-    }
+pub(super) fn join<T>(work: impl FnOnce(Arc<dyn Collective>) -> Result<T>) -> Result<T> {
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-    pub fn ranks(&self) -> Arc<dyn Collective> {
-        Arc::new(self.mpi.1)
-    }
+    use anyhow::Context;
+    use openelm_train::collective::Job;
 
-    /// Hands on a result; an error of one rank of several ends them all, for the others wait for it.
-    pub fn agree<T, E: std::error::Error + Send + Sync + 'static>(self, result: Result<T, E>) -> Result<T> {
-        let (job, rank) = self.mpi;
-        match result {
-            Err(error) if rank.ranks() > 1 => {
-                eprintln!("error: rank {}: {error}", rank.rank());
-                job.abort()
-            }
-            result => Ok(result?),
+    let (job, rank) = Job::join().context("this MPI library does not let two threads take turns")?;
+    // Nothing is looked at behind a panic.
+    let result = catch_unwind(AssertUnwindSafe(|| work(Arc::new(rank))));
+    match result {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(error)) if rank.ranks() > 1 => {
+            eprintln!("error: rank {}: {}", rank.rank(), crate::sentence(&error));
+            job.abort()
         }
+        Ok(Err(error)) => Err(error),
+        Err(_) if rank.ranks() > 1 => job.abort(),
+        Err(panic) => resume_unwind(panic),
     }
 }

@@ -21,12 +21,13 @@ impl Lines {
         match event {
             Event::Started { step, .. } => self.clock.start(*step),
             Event::Step(entry) if entry.step % self.every == 0 => eprintln!(
-                "step {} of {}  loss {:.3}  lr {:.2e}  norm {:.2}  {:.0} tokens/s  {} left",
+                "step {} of {}  loss {:.3}  lr {:.2e}  norm {:.2}  epoch {}  {:.0} tokens/s  {} left",
                 entry.step,
                 self.clock.steps,
                 entry.loss,
                 entry.lr,
                 entry.gradient_norm,
+                entry.epoch,
                 entry.tokens_per_second,
                 HumanDuration(self.clock.left(entry.step)),
             ),
@@ -45,7 +46,11 @@ pub fn describe(event: &Event) -> Vec<String> {
             let from = from.as_ref().map(|from| format!("going on from {}", from.display()));
             [Some(model), from].into_iter().flatten().collect()
         }
-        Event::Step(_) => Vec::new(),
+        Event::LogMended { path, lines } => {
+            let first = lines.first().copied().unwrap_or_default();
+            vec![format!("{}: left out what was no entry: {} lines from line {first} on", path.display(), lines.len())]
+        }
+        Event::Step(_) | Event::Read(_) => Vec::new(),
         Event::Validated(entry) => {
             let (step, corpus, loss) = (entry.step, &entry.corpus, entry.validation_loss);
             vec![format!("step {step}: loss on {corpus} {loss:.4}, perplexity {:.2}", loss.exp())]

@@ -13,13 +13,13 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use openelm::kernels::{Threads, limits};
 use openelm::{Bytes, available_memory};
+use openelm_train::collective::Collective;
 use openelm_train::data::Counts;
-use openelm_train::pretrain::{Event, pretrain_on};
+use openelm_train::pretrain::{Event, Outcome, pretrain_on};
 use openelm_train::{Recipe, TrainingFootprint};
 
 use super::{MemoryOptions, ThreadOptions, on_interrupt, refusal, stop_on_interrupt};
 use dashboard::Dashboard;
-use job::Job;
 use lines::Lines;
 
 /// Train a model from scratch; the same command again goes on where it stopped.
@@ -56,10 +56,23 @@ impl Parity {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
+    // Whatever may fail does so within the job, whose other ranks wait for this one.
+    let Some((recipe, outcome)) = job::join(|ranks| train(arguments, ranks))? else { return Ok(()) };
+    let (step, steps) = (outcome.step, recipe.train.steps);
+    let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
+    eprintln!("step {step} of {steps}: {state}");
+    for (source, counts) in recipe.data.sources.iter().zip(&outcome.counts) {
+        eprintln!("{}: {}", source.path, read(counts));
+    }
+    eprintln!("curve: {}", recipe.output.join("loss.svg").display());
+    println!("{}", outcome.checkpoint.display());
+    Ok(())
+}
+
+/// Trains as one of the `ranks`; the first has an outcome.
+fn train(arguments: Arguments, ranks: Arc<dyn Collective>) -> Result<Option<(Recipe, Outcome)>> {
     let sets: Vec<String> = arguments.parity.into_iter().flat_map(Parity::sets).chain(arguments.set).collect();
     let recipe = Recipe::load(&arguments.recipe, &sets)?;
-    let job = Job::join()?;
-    let ranks = job.ranks();
     let memory = check_memory(&recipe, ranks.ranks(), &arguments.memory)?;
     let threads = arguments.threads.threads();
     // Rank 0 alone has something to show.
@@ -72,16 +85,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     });
     // The terminal is itself again before anything else is said.
     drop(display);
-    let Some(outcome) = job.agree(outcome)? else { return Ok(()) };
-    let (step, steps) = (outcome.step, recipe.train.steps);
-    let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
-    eprintln!("step {step} of {steps}: {state}");
-    for (source, counts) in recipe.data.sources.iter().zip(&outcome.counts) {
-        eprintln!("{}: {}", source.path, read(counts));
-    }
-    eprintln!("curve: {}", recipe.output.join("loss.svg").display());
-    println!("{}", outcome.checkpoint.display());
-    Ok(())
+    Ok(outcome?.map(|outcome| (recipe, outcome)))
 }
 
 /// What was read of a source, in words.

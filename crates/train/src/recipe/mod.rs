@@ -1,6 +1,9 @@
 //! What a training run is: a TOML file with every number in it.
 
-use std::path::{Path, PathBuf};
+mod checks;
+mod file;
+
+use std::path::PathBuf;
 
 use openelm::{Geometry, ModelConfig};
 use serde::de::Error;
@@ -10,45 +13,7 @@ use crate::data::CorpusConfig;
 use crate::memory::Keeping;
 use crate::schedule::Schedule;
 use crate::trainer::{Accumulation, OptimizerOptions};
-
-/// A recipe that cannot be followed.
-#[derive(Debug, thiserror::Error)]
-pub enum RecipeError {
-    /// The system cannot read the file.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// Not TOML, an unknown key, or a value of the wrong kind.
-    #[error("{}: {reason}", path.display())]
-    Toml {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, with the line.
-        reason: String,
-    },
-    /// A `key=value` that cannot be applied.
-    #[error("--set {set}: {reason}")]
-    Set {
-        /// What was given.
-        set: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A number out of range.
-    #[error("{key} is {value}; {expected}")]
-    Value {
-        /// Dotted key.
-        key: &'static str,
-        /// The value found.
-        value: String,
-        /// What it should be.
-        expected: &'static str,
-    },
-}
+pub use file::RecipeError;
 
 /// A pretraining run. Paths are relative to the current folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,7 +27,7 @@ pub struct Recipe {
     pub tokenizer: TokenizerRecipe,
     /// What is learnt from.
     pub data: CorpusConfig,
-    /// What progress is measured on: one table, or several with a name each.
+    /// What progress is measured on: one table, or several with a name each. `data.parity` holds for them too.
     #[serde(default, deserialize_with = "one_or_many", skip_serializing_if = "Vec::is_empty")]
     pub validation: Vec<ValidationRecipe>,
     /// Sizes and length of the run.
@@ -239,7 +204,7 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// Half the memory, three decimal digits.
+    /// Half the memory, two to three decimal digits; the decays may be 0.996 at most.
     BF16,
 }
 
@@ -324,70 +289,6 @@ impl Default for CheckpointRecipe {
 }
 
 impl Recipe {
-    /// Reads the recipe at `path` and applies `sets`, each `dotted.key=value`.
-    ///
-    /// # Errors
-    /// If it is not TOML, a key is unknown or missing, or a value is out of range.
-    pub fn load(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
-        let wrong = |e: toml::de::Error| RecipeError::Toml { path: path.to_owned(), reason: e.to_string() };
-        // The text first, so that a message has its line; then with the changes.
-        let mut recipe: Recipe = toml::from_str(&text).map_err(wrong)?;
-        if !sets.is_empty() {
-            let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
-            for set in sets {
-                apply(&mut table, set).map_err(|reason| RecipeError::Set { set: set.clone(), reason })?;
-                let changed = toml::Value::Table(table.clone()).try_into();
-                recipe = changed.map_err(|e| RecipeError::Set { set: set.clone(), reason: e.message().to_owned() })?;
-            }
-        }
-        recipe.validate()?;
-        Ok(recipe)
-    }
-
-    /// The recipe as TOML, every default written out.
-    pub fn to_toml(&self) -> String {
-        // Serialisation of these plain structs cannot fail; an empty text would be noticed by its reader.
-        toml::to_string_pretty(self).unwrap_or_default()
-    }
-
-    fn validate(&self) -> Result<(), RecipeError> {
-        fn check(ok: bool, key: &'static str, value: impl ToString, expected: &'static str) -> Result<(), RecipeError> {
-            if ok { Ok(()) } else { Err(RecipeError::Value { key, value: value.to_string(), expected }) }
-        }
-        let Self { train, optimizer, schedule, log, checkpoint, spike, .. } = self;
-        let positive = "it must be at least 1";
-        check(train.sequence_length > 0, "train.sequence_length", train.sequence_length, positive)?;
-        check(train.batch_size > 0, "train.batch_size", train.batch_size, positive)?;
-        check(train.accumulation > 0, "train.accumulation", train.accumulation, positive)?;
-        check(train.shares != Some(0), "train.shares", 0, positive)?;
-        check(train.steps > 0, "train.steps", train.steps, positive)?;
-        check(log.every > 0, "log.every", log.every, positive)?;
-        check(log.validate_every > 0, "log.validate_every", log.validate_every, positive)?;
-        check(checkpoint.every > 0, "checkpoint.every", checkpoint.every, positive)?;
-        check(spike.updates > 0, "spike.updates", spike.updates, positive)?;
-        check(spike.deviations >= 0.0, "spike.deviations", spike.deviations, "it must be 0 or more")?;
-        for (i, ValidationRecipe { name, .. }) in self.validation.iter().enumerate() {
-            let unique = !name.is_empty() && self.validation[..i].iter().all(|other| other.name != *name);
-            check(unique, "validation.name", format!("{name:?}"), "each corpus needs a name of its own")?;
-        }
-        let rate = "it must be a positive number";
-        check(schedule.max_lr > 0.0 && schedule.max_lr.is_finite(), "schedule.max_lr", schedule.max_lr, rate)?;
-        let min = schedule.min_lr.unwrap_or(0.0);
-        check(min >= 0.0 && min <= schedule.max_lr, "schedule.min_lr", min, "it must lie between 0 and max_lr")?;
-        let warmup = schedule.warmup_steps;
-        check(warmup <= train.steps, "schedule.warmup_steps", warmup, "it must not exceed train.steps")?;
-        let below_one = "it must be at least 0 and below 1";
-        check((0.0..1.0).contains(&optimizer.beta1), "optimizer.beta1", optimizer.beta1, below_one)?;
-        check((0.0..1.0).contains(&optimizer.beta2), "optimizer.beta2", optimizer.beta2, below_one)?;
-        check(optimizer.eps > 0.0, "optimizer.eps", optimizer.eps, rate)?;
-        let not_negative = "it must be 0 or more";
-        check(optimizer.weight_decay >= 0.0, "optimizer.weight_decay", optimizer.weight_decay, not_negative)?;
-        check(optimizer.clip >= 0.0, "optimizer.clip", optimizer.clip, not_negative)?;
-        check(optimizer.z_loss >= 0.0, "optimizer.z_loss", optimizer.z_loss, not_negative)
-    }
-
     /// The learning rate of each update.
     pub fn schedule(&self) -> Schedule {
         let ScheduleRecipe { max_lr, min_lr, warmup_steps, warmup_init_lr } = self.schedule;
@@ -426,102 +327,5 @@ impl Recipe {
     pub fn model_config(&self, vocab_size: usize) -> Result<ModelConfig, openelm::ConfigError> {
         let padded = self.data.parity.map(|_| (vocab_size + 1).next_multiple_of(128));
         self.model.build(padded.unwrap_or(vocab_size))
-    }
-}
-
-/// Puts the value of `dotted.key=value` into `table`: as TOML where it is, as a text otherwise.
-fn apply(table: &mut toml::Table, set: &str) -> Result<(), String> {
-    let (key, value) = set.split_once('=').ok_or("expected key=value, for example train.steps=100")?;
-    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
-    let value = parsed.ok().and_then(|mut t| t.remove("value")).unwrap_or_else(|| toml::Value::String(value.into()));
-    let mut path: Vec<&str> = key.trim().split('.').collect();
-    let last = path.pop().filter(|last| !last.is_empty()).ok_or("the key is empty")?;
-    let mut target = table;
-    for part in path {
-        let entry = target.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        target = entry.as_table_mut().ok_or_else(|| format!("{part} is not a table"))?;
-    }
-    target.insert(last.to_owned(), value);
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = r#"
-output = "runs/x"
-[model]
-layers = 2
-dim = 64
-head_dim = 16
-gqa_groups = 2
-[tokenizer]
-path = "tokenizer.model"
-[data]
-sources = [{ path = "books/*.md" }]
-[train]
-sequence_length = 32
-batch_size = 4
-steps = 100
-[schedule]
-max_lr = 1e-3
-warmup_steps = 10
-"#;
-
-    fn load(text: &str, sets: &[&str]) -> Result<Recipe, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("recipe.toml");
-        std::fs::write(&path, text).unwrap();
-        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
-        Recipe::load(&path, &sets).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn defaults_are_corenets_and_survive_a_round_trip() {
-        let recipe = load(TEXT, &[]).unwrap();
-        assert_eq!(recipe.optimizer.weight_decay, 0.1);
-        assert_eq!(recipe.schedule().min_lr, 1e-4);
-        assert_eq!(load(&recipe.to_toml(), &[]).unwrap(), recipe);
-    }
-
-    #[test]
-    fn validation_is_one_corpus_or_several_with_names() {
-        let one = format!("{TEXT}[validation]\nsources = [{{ path = \"a.md\" }}]\n");
-        let recipe = load(&one, &[]).unwrap();
-        assert_eq!(recipe.validation[0].name, "validation");
-        assert_eq!(load(&recipe.to_toml(), &[]).unwrap(), recipe);
-        let named = |name: &str| format!("[[validation]]\nname = \"{name}\"\nsources = [{{ path = \"{name}.md\" }}]\n");
-        let two = [TEXT, &named("web"), &named("books")].concat();
-        let names: Vec<String> = load(&two, &[]).unwrap().validation.into_iter().map(|v| v.name).collect();
-        assert_eq!(names, ["web", "books"]);
-        let twice = load(&[TEXT, &named("web"), &named("web")].concat(), &[]).unwrap_err();
-        assert!(twice.contains("each corpus needs a name of its own"), "{twice}");
-        let unknown = load(&one.replace("sources", "sauces"), &[]).unwrap_err();
-        assert!(unknown.contains("unknown field `sauces`"), "{unknown}");
-    }
-
-    #[test]
-    fn single_values_can_be_changed() {
-        let sets = ["train.steps=7", "schedule.warmup_steps=2", "output=elsewhere", "optimizer.clip=0.5"];
-        let recipe = load(TEXT, &sets).unwrap();
-        assert_eq!((recipe.train.steps, recipe.optimizer.clip), (7, 0.5));
-        assert_eq!(recipe.output, Path::new("elsewhere"));
-    }
-
-    #[test]
-    fn unknown_keys_and_wrong_values_are_named() {
-        let says = |text: &str, sets: &[&str], expected: &str| {
-            let message = load(text, sets).unwrap_err();
-            assert!(message.contains(expected), "{message}");
-        };
-        says(&TEXT.replace("steps = 100", "steps = 100\nstep = 5"), &[], "unknown field `step`");
-        says(&TEXT.replace("steps = 100", "steps = 100\nstep = 5"), &[], "recipe.toml");
-        says(TEXT, &["train.stepz=5"], "--set train.stepz=5: unknown field `stepz`");
-        says(TEXT, &["train.steps"], "expected key=value");
-        says(TEXT, &["train.steps=many"], "invalid type");
-        says(TEXT, &["train.batch_size=0"], "train.batch_size is 0");
-        says(TEXT, &["schedule.min_lr=1.0"], "schedule.min_lr is 1");
-        says(&TEXT.replace("[schedule]", "[schedule"), &[], "line");
     }
 }
