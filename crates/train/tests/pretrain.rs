@@ -156,7 +156,7 @@ fn checkpoints_of_another_run_are_refused() {
         let message = run(&load(&run_, sets)).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     };
-    says(&["model.ffn_divisor=16"], "another model");
+    says(&["model.ffn_divisor=32"], "another model");
     says(&["train.sequence_length=20"], "its rows were of 17 tokens");
     fs::write(run_.folder().join("book1.txt"), "a shorter book").unwrap();
     says(&[], "the corpus changed");

@@ -402,7 +402,7 @@ fn corenets_pipeline_takes_no_memory_for_a_shuffle_buffer() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("recipe.toml");
     let text = "output = \"out\"\n[model]\nlayers = 2\ndim = 64\n[tokenizer]\npath = \"t\"\n\
-                [data]\nsources = []\nshuffle_buffer = 500\n\
+                [data]\nsources = [{ path = \"books\" }]\nshuffle_buffer = 500\n\
                 [train]\nsequence_length = 99\nbatch_size = 1\nsteps = 1\n\
                 [schedule]\nmax_lr = 1e-3\nwarmup_steps = 0\n";
     std::fs::write(&path, text).unwrap();

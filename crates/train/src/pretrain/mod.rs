@@ -341,7 +341,7 @@ impl<'r> Run<'r> {
         let count = train.batch_size * train.accumulation;
         let rows = self.stream.take(count)?;
         if rows.len() < count {
-            return Err(DataError::Empty { tokens: train.sequence_length }.into());
+            return Err(DataError::Empty { tokens: train.sequence_length + 1 }.into());
         }
         let rows: Vec<&[Row]> = rows.chunks(train.batch_size).collect();
         let learning_rate = self.recipe.schedule().rounded(self.team.trainer.steps());

@@ -65,7 +65,7 @@ impl<'r> Validation<'r> {
     }
 
     fn empty(&self) -> PretrainError {
-        wrong(self.name)(DataError::Empty { tokens: self.recipe.train.sequence_length })
+        wrong(self.name)(DataError::Empty { tokens: self.recipe.train.sequence_length + 1 })
     }
 }
 
