@@ -43,7 +43,8 @@ impl Options {
     }
 }
 
-/// Measures all `sources`, beside `peer` if there is one; `progress` is told what comes next.
+/// Measures all `sources`, beside `peer` if there is one; `progress` is told what comes next, and each rate as
+/// soon as it is known.
 ///
 /// # Errors
 /// See [`BenchError`]. A model for which there is too little memory is refused before anything is measured.
@@ -154,6 +155,7 @@ fn measure(
     for &tokens in &options.prompts {
         progress(&format!("prefill {tokens}"));
         let (medians, first_token) = bench.prefill(tokens)?;
+        progress(&format!("prefill {tokens}: {medians}"));
         rates.push(Rate {
             phase: Phase::Prefill,
             tokens,
@@ -166,11 +168,13 @@ fn measure(
     }
     for cached in [0, options.fill(&layout.config)] {
         progress(&format!("decode {} behind {cached}", options.tokens));
+        let medians = bench.decode(options.tokens, cached)?;
+        progress(&format!("decode {} behind {cached}: {medians}", options.tokens));
         rates.push(Rate {
             phase: Phase::Decode,
             tokens: options.tokens,
             cached,
-            medians: bench.decode(options.tokens, cached)?,
+            medians,
             first_token_seconds: None,
             work: work(1, cached),
             work_tokens: 1,

@@ -1,5 +1,7 @@
 //! Taking turns: on a machine that others use too, rates can be compared only if they were measured in the same minutes.
 
+use std::fmt;
+
 /// Medians of what was measured in turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Medians {
@@ -7,6 +9,13 @@ pub struct Medians {
     pub ours: f64,
     /// The peer's, if there is one.
     pub peer: Option<f64>,
+}
+
+impl fmt::Display for Medians {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} tokens/s", self.ours)?;
+        self.peer.map_or(Ok(()), |peer| write!(f, ", peer {peer:.1}"))
+    }
 }
 
 /// Measures `ours`, the peer, `ours`, the peer and so on, `rounds` times each.
