@@ -30,7 +30,7 @@ pub struct TrainingFootprint {
     pub gradients: u64,
     /// First and second moments.
     pub moments: u64,
-    /// What each layer's forward pass keeps for its backward pass; where that is rounded, also the one layer that is whole.
+    /// What each layer's forward pass keeps for its backward pass.
     pub layers: Vec<u64>,
     /// The residual stream between the layers.
     pub streams: u64,
@@ -83,14 +83,16 @@ impl TrainingFootprint {
         let widest = |size: &dyn Fn(&LayerConfig) -> usize| config.layers.iter().map(size).max().unwrap_or(0);
         let layers: Vec<u64> = config.layers.iter().map(|layer| floats(kept_per_row(config, layer))).collect();
         let mut streams = floats((config.layers.len() + 1) * config.model_dim);
-        // One layer's activations, and two of the streams, are whole at a time.
+        // Where they are rounded, one layer's activations and two of the streams are whole at a time.
         let whole = layers.iter().max().copied().unwrap_or(0);
+        let mut whole_again = 0;
         if keeping.bf16_activations {
+            whole_again = if keeping.recompute { 0 } else { whole };
             streams = floats(config.layers.len() * config.model_dim) / 2 + 2 * floats(config.model_dim);
         }
         let layers = match (keeping.recompute, keeping.bf16_activations) {
             (true, _) => vec![whole],
-            (false, true) => layers.iter().map(|bytes| bytes / 2).chain([whole]).collect(),
+            (false, true) => layers.iter().map(|bytes| bytes / 2).collect(),
             (false, false) => layers,
         };
         // Derivatives mirror a layer's activations; beside them the normed stream twice, and the derivative by the stream.
@@ -124,6 +126,7 @@ impl TrainingFootprint {
             streams,
             logits: loss_rows * 4 * wide(config.vocab_size),
             scratch: (floats(scratch) + loss_rows * 4 * wide(config.model_dim))
+                .saturating_add(whole_again)
                 .saturating_add(workspace(config, train.sequence_length)),
             snapshot: 2 * largest + snapshot,
             samples: if log.sample_every > 0 { weights } else { 0 },
