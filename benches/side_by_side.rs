@@ -14,9 +14,9 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
-use openelm::kernels::{Threads, limits};
-use openelm::{Geometry, Model, ModelConfig, Session, tensor_specs};
 use openelm_bench::{Medians, RandomModel, alternate};
+use openelm_model::kernels::{Threads, limits};
+use openelm_model::{Geometry, Model, ModelConfig, Session, tensor_specs};
 use openelm_train::data::{Batch, Row};
 use openelm_train::{Accumulation, LossOptions, OptimizerOptions, Trainer, initialise};
 

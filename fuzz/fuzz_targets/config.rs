@@ -5,16 +5,16 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use openelm::{Geometry, tensor_specs};
+use openelm_model::{Geometry, tensor_specs};
 use openelm_formats::{corenet, huggingface};
 use openelm_fuzz::{micro, some_tensor};
 
 thread_local! {
     static FOLDER: tempfile::TempDir = {
         let folder = tempfile::tempdir().expect("there is room for temporary files");
-        let tensor = |spec: &openelm::TensorSpec| Ok(some_tensor(&spec.shape));
-        let threads = openelm::kernels::Threads::single();
-        corenet::write(folder.path(), &micro(), &tensor, openelm::DType::F32, &threads).expect("the folder is ours");
+        let tensor = |spec: &openelm_model::TensorSpec| Ok(some_tensor(&spec.shape));
+        let threads = openelm_model::kernels::Threads::single();
+        corenet::write(folder.path(), &micro(), &tensor, openelm_model::DType::F32, &threads).expect("the folder is ours");
         std::fs::remove_file(folder.path().join("gpt_config.json")).expect("it was just written");
         folder
     };

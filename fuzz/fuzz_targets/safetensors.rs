@@ -9,7 +9,7 @@ use openelm_formats::huggingface;
 use openelm_fuzz::{micro, owned, use_model};
 
 static CONFIG: LazyLock<String> =
-    LazyLock::new(|| huggingface::config_to_json(&micro(), openelm::DType::F32).to_string());
+    LazyLock::new(|| huggingface::config_to_json(&micro(), openelm_model::DType::F32).to_string());
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(model) = huggingface::from_bytes(CONFIG.as_bytes(), owned(data), "model.safetensors") {

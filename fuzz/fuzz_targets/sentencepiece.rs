@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use openelm::Tokenizer;
+use openelm_model::Tokenizer;
 use openelm_fuzz::use_tokenizer;
 
 fuzz_target!(|data: &[u8]| {

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use openelm::kernels::Threads;
-use openelm::{Geometry, ModelConfig, Multipliers, Session, Tensor, Tokenizer};
+use openelm_model::kernels::Threads;
+use openelm_model::{Geometry, ModelConfig, Multipliers, Session, Tensor, Tokenizer};
 use openelm_formats::StoredModel;
 use openelm_formats::adapter::{Adapter, AdapterModule, AdapterOptions, targets};
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use openelm::{MemoryError, ModelError, SessionError};
 use openelm_formats::FormatError;
+use openelm_model::{MemoryError, ModelError, SessionError};
 
 /// A benchmark that cannot begin or go on.
 #[derive(Debug, thiserror::Error)]

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use openelm::kernels::quant::{AffineFormat, BlockFormat};
-use openelm::{DType, Encoding, TensorSpec};
 use openelm_formats::gguf::Quantisation;
+use openelm_model::kernels::quant::{AffineFormat, BlockFormat};
+use openelm_model::{DType, Encoding, TensorSpec};
 
 /// The values of a group where the name does not say it.
 const GROUP: usize = 64;

@@ -10,7 +10,7 @@
 //! What a step has to do at least ([`Work`]) over what the machine does at best ([`Limits`]) gives the limit of a rate.
 //!
 //! ```
-//! use openelm::{CacheType, ModelConfig};
+//! use openelm_model::{CacheType, ModelConfig};
 //! use openelm_bench::{WeightFormat, Work};
 //!
 //! let config = ModelConfig::openelm_270m();

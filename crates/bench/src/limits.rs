@@ -1,6 +1,6 @@
 //! The machine's limits, and what limit they set to a step.
 
-use openelm::kernels::{Threads, limits};
+use openelm_model::kernels::{Threads, limits};
 use serde::Serialize;
 
 use crate::work::Work;
@@ -48,7 +48,7 @@ impl std::fmt::Display for Bound {
 impl Limits {
     /// Measures them; about a second.
     pub fn measure(threads: &Threads) -> Self {
-        let available = openelm::available_memory().and_then(|bytes| usize::try_from(bytes / 4).ok());
+        let available = openelm_model::available_memory().and_then(|bytes| usize::try_from(bytes / 4).ok());
         let int8 = limits::int8_peak(threads);
         Self {
             threads: threads.count(),

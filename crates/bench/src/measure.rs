@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use openelm::kernels::Threads;
-use openelm::{CacheType, Footprint, Model, ModelConfig, Session, TensorSpec};
+use openelm_model::kernels::Threads;
+use openelm_model::{CacheType, Footprint, Model, ModelConfig, Session, TensorSpec};
 
 use crate::limits::Limits;
 use crate::peer::{Peer, PeerTest};
@@ -55,7 +55,7 @@ pub fn run(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Report, BenchError> {
     if !options.ignore_memory
-        && let Some(available) = openelm::available_memory()
+        && let Some(available) = openelm_model::available_memory()
     {
         sources.iter().try_for_each(|source| check_memory(source, options, peer.is_some(), available))?;
     }
@@ -270,7 +270,7 @@ fn ids(count: usize, vocabulary: usize) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use openelm::Geometry;
+    use openelm_model::Geometry;
 
     use super::*;
     use crate::Bound;

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use openelm::kernels::Threads;
-use openelm::{Encoding, ModelConfig, Tensor, TensorSpec, initial_deviation, tensor_specs};
 use openelm_formats::{FormatError, encode};
+use openelm_model::kernels::Threads;
+use openelm_model::{Encoding, ModelConfig, Tensor, TensorSpec, initial_deviation, tensor_specs};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -153,7 +153,7 @@ fn mix(x: u64) -> u64 {
 mod tests {
     use std::collections::HashSet;
 
-    use openelm::{Geometry, Model, Session};
+    use openelm_model::{Geometry, Model, Session};
 
     use super::*;
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm::kernels::Threads;
-use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
 use openelm_formats::{Format, FormatError, StoredModel, gguf, mlx};
+use openelm_model::kernels::Threads;
+use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
 use prost::Message;
 use sentencepiece_model::{ModelProto, ModelType, SentencePiece, TrainerSpec, Type};
 use tempfile::TempDir;
@@ -176,7 +176,7 @@ fn tokenizer(rows: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use openelm::Geometry;
+    use openelm_model::Geometry;
     use openelm_testing::golden;
 
     use super::*;

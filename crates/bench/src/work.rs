@@ -1,6 +1,6 @@
 //! What a step has to do at least: bytes to read and operations to carry out.
 
-use openelm::{Cache, CacheType, Encoding, ModelConfig, TensorSpec, tensor_specs};
+use openelm_model::{Cache, CacheType, Encoding, ModelConfig, TensorSpec, tensor_specs};
 
 /// The least that a step asks of the machine.
 ///
@@ -56,7 +56,7 @@ fn cached_bytes(config: &ModelConfig, cache_type: CacheType, tokens: usize) -> u
 
 #[cfg(test)]
 mod tests {
-    use openelm::{Geometry, Precision};
+    use openelm_model::{Geometry, Precision};
 
     use super::*;
     use crate::WeightFormat;

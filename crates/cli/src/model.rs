@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
-use openelm::Tokenizer;
 use openelm_formats::{FormatError, StoredModel, StoredTokenizer, huggingface};
+use openelm_model::Tokenizer;
 
 use crate::pulled::located;
 

@@ -1,6 +1,6 @@
 //! How far the logits of one model are from those of another.
 
-use openelm::kernels::{Matrix, Threads, linear};
+use openelm_model::kernels::{Matrix, Threads, linear};
 
 use crate::{FormatError, StoredModel, streamed};
 

@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use openelm::kernels::Threads;
-use openelm::kernels::quant::AffineFormat;
-use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec};
+use openelm_model::kernels::Threads;
+use openelm_model::kernels::quant::AffineFormat;
+use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec};
 
 use crate::gguf::Quantisation;
 use crate::huggingface::WriteOptions;

@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use bytemuck::cast_slice;
 use bytes::Bytes;
 use half::{bf16, f16};
-use openelm::kernels::quant::{AffineFormat, BlockFormat, quantise_affine};
-use openelm::kernels::{Matrix, Threads};
-use openelm::{DType, Encoding, Tensor};
+use openelm_model::kernels::quant::{AffineFormat, BlockFormat, quantise_affine};
+use openelm_model::kernels::{Matrix, Threads};
+use openelm_model::{DType, Encoding, Tensor};
 
 use crate::FormatError;
 

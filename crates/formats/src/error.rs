@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm::{ConfigError, Encoding};
+use openelm_model::{ConfigError, Encoding};
 
 /// A model that cannot be read or written; the message names the file and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
@@ -104,13 +104,13 @@ pub enum FormatError {
     },
     /// Tensors that do not make the model they should.
     #[error(transparent)]
-    Model(#[from] openelm::ModelError),
+    Model(#[from] openelm_model::ModelError),
     /// Bytes that are not the tensor they should be.
     #[error(transparent)]
-    Bytes(#[from] openelm::TensorError),
+    Bytes(#[from] openelm_model::TensorError),
     /// A tokenizer that cannot be used.
     #[error(transparent)]
-    Tokenizer(#[from] openelm::TokenizerError),
+    Tokenizer(#[from] openelm_model::TokenizerError),
     /// Something is there already.
     #[error("{} exists already; choose another name or remove it", path.display())]
     Exists {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use openelm::{Activation, ConfigError, LayerConfig, ModelConfig, Multipliers};
+use openelm_model::{Activation, ConfigError, LayerConfig, ModelConfig, Multipliers};
 
 /// What a file knows of a model: sizes, but none of the multipliers they came from.
 pub(crate) struct Sizes {
@@ -111,7 +111,7 @@ fn common_divisor(a: usize, b: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use openelm::{make_divisible, tensor_specs};
+    use openelm_model::{make_divisible, tensor_specs};
 
     use super::*;
 
@@ -129,13 +129,13 @@ mod tests {
 
     #[test]
     fn the_multipliers_of_unknown_models_give_their_sizes_again() {
-        let geometry = openelm::Geometry {
+        let geometry = openelm_model::Geometry {
             layers: 5,
             dim: 144,
             head_dim: 16,
             gqa_groups: 3,
             ffn_divisor: 16,
-            ..openelm::Geometry::default()
+            ..openelm_model::Geometry::default()
         };
         let config = geometry.build(300).unwrap();
         let found = inferred(&config);

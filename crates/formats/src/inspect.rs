@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use openelm::{Cache, CacheType, Encoding};
+use openelm_model::{Cache, CacheType, Encoding};
 use sha2::{Digest, Sha256};
 
 use crate::convert::half_precision_warning;

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use openelm::kernels::Threads;
-use openelm::kernels::quant::AffineFormat;
-use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use openelm_model::kernels::Threads;
+use openelm_model::kernels::quant::AffineFormat;
+use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use openelm::DType;
 use openelm_kernels::MappedFile;
+use openelm_model::DType;
 use safetensors::{Dtype, SafeTensors, View};
 use serde::Deserialize;
 use serde_json::{Value, json};

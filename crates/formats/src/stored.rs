@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use openelm::{DType, Encoding, Model, ModelConfig, Tensor, TensorSpec, tensor_specs};
 use openelm_kernels::{MappedFile, Threads};
+use openelm_model::{DType, Encoding, Model, ModelConfig, Tensor, TensorSpec, tensor_specs};
 
 use crate::tokenizer::StoredTokenizer;
 use crate::{FormatError, corenet};
@@ -180,7 +180,7 @@ impl StoredModel {
 }
 
 /// The rows of `above` over those of `below`: their bytes one after the other where they are stored alike, `f32` otherwise.
-fn stack(above: &Tensor, below: &Tensor) -> Result<Tensor, openelm::TensorError> {
+fn stack(above: &Tensor, below: &Tensor) -> Result<Tensor, openelm_model::TensorError> {
     let shape = vec![above.shape()[0] + below.shape()[0], above.shape()[1]];
     let joined = || -> Bytes { [&above.bytes()[..], &below.bytes()[..]].concat().into() };
     match (above.encoding(), below.encoding()) {

@@ -1,10 +1,10 @@
 //! A forward pass with one layer in memory at a time: for looking at a model of any size once, not for generating.
 
-use openelm::block::{self, Activations, Memory, Pass, Scratch, Span};
-use openelm::kernels::attention::{CacheType, KvCache};
-use openelm::kernels::rope::RopeTable;
-use openelm::kernels::{Matrix, Threads, embedding, rms_norm};
-use openelm::{LayerWeights, NORM_EPS, Tensor};
+use openelm_model::block::{self, Activations, Memory, Pass, Scratch, Span};
+use openelm_model::kernels::attention::{CacheType, KvCache};
+use openelm_model::kernels::rope::RopeTable;
+use openelm_model::kernels::{Matrix, Threads, embedding, rms_norm};
+use openelm_model::{LayerWeights, NORM_EPS, Tensor};
 
 use crate::{FormatError, StoredModel};
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use openelm::Tokenizer;
+use openelm_model::Tokenizer;
 use prost::Message;
 use sentencepiece_model::ModelProto;
 use serde_json::{Value, json};

@@ -7,11 +7,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use openelm::kernels::Threads;
-use openelm::kernels::quant::{AffineFormat, BlockFormat};
-use openelm::{DType, Encoding, ModelConfig};
 use openelm_formats::gguf::Quantisation;
 use openelm_formats::{FormatError, StoredModel, StoredTokenizer, Target, compare, convert, open};
+use openelm_model::kernels::Threads;
+use openelm_model::kernels::quant::{AffineFormat, BlockFormat};
+use openelm_model::{DType, Encoding, ModelConfig};
 use openelm_testing::{golden, json};
 
 const GGUF_F32: Target = Target::Gguf(Quantisation::Float(DType::F32));
@@ -144,7 +144,7 @@ fn floats_go_round_all_formats_without_a_bit_changed() {
                 let (next, before) = (next.tensor(&spec.name).unwrap(), before.tensor(&spec.name).unwrap());
                 assert!(next.to_f32() == before.to_f32(), "{dtype} to {name}: {} differs", spec.name);
             }
-            let sizes = |config: &ModelConfig| (openelm::tensor_specs(config), config.context_length);
+            let sizes = |config: &ModelConfig| (openelm_model::tensor_specs(config), config.context_length);
             assert_eq!(sizes(&next.config), sizes(&before.config), "{name}");
             assert_eq!(next.main_encoding(), Encoding::Float(dtype));
             let text = "CoreNet is a deep neural network toolkit (v1)";

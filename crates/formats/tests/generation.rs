@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use openelm::kernels::Threads;
-use openelm::{Finish, GenerationOptions, Model, Sampler, SamplingOptions, Session, Tokenizer, generate};
 use openelm_formats::huggingface;
+use openelm_model::kernels::Threads;
+use openelm_model::{Finish, GenerationOptions, Model, Sampler, SamplingOptions, Session, Tokenizer, generate};
 use openelm_testing::{golden, json};
 use serde_json::Value;
 

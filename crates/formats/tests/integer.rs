@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
-use openelm::kernels::Threads;
-use openelm::{Model, Session};
 use openelm_formats::open;
+use openelm_model::kernels::Threads;
+use openelm_model::{Model, Session};
 use openelm_testing::{golden, npz};
 
 fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use openelm::block::{self, Activations, Memory, Pass, Scratch, Span};
-use openelm::kernels::rope::RopeTable;
-use openelm::kernels::{Threads, embedding};
-use openelm::{Model, Session, SessionError};
 use openelm_formats::huggingface;
+use openelm_model::block::{self, Activations, Memory, Pass, Scratch, Span};
+use openelm_model::kernels::rope::RopeTable;
+use openelm_model::kernels::{Threads, embedding};
+use openelm_model::{Model, Session, SessionError};
 use openelm_testing::{Array, golden, max_difference, npz};
 
 const TOLERANCE: f32 = 5e-5;

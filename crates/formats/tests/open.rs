@@ -6,9 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use openelm::kernels::Threads;
-use openelm::{ModelConfig, Session};
 use openelm_formats::{Format, StoredModel, open};
+use openelm_model::kernels::Threads;
+use openelm_model::{ModelConfig, Session};
 use openelm_testing::{golden, json, max_difference, npz};
 
 /// Logits `[T, V]` of `ids`, computed with weights widened to `f32`.

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
-use openelm::kernels::Threads;
-use openelm::{DType, Encoding, Tensor, TensorSpec};
 use openelm_formats::FormatError;
 use openelm_formats::huggingface::{self, WriteOptions};
+use openelm_model::kernels::Threads;
+use openelm_model::{DType, Encoding, Tensor, TensorSpec};
 use openelm_testing::golden;
 
 #[test]

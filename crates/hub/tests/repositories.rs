@@ -318,7 +318,7 @@ fn an_openelm_gets_llamas_tokenizer_from_whoever_has_it() {
         let place = Place::new(&server);
         let folder = place.pull(NAME).unwrap();
         assert_eq!(std::fs::read(folder.join("tokenizer.model")).unwrap(), bytes);
-        openelm::Tokenizer::open(&folder).unwrap();
+        openelm_model::Tokenizer::open(&folder).unwrap();
     }
 }
 
@@ -402,5 +402,5 @@ fn corenets_mlx_folders_open() {
     assert_eq!(folder, place.settings.home.join("openelm/corenet/mlx/1.1B"));
     assert_eq!(files_in(&folder), ["config.json", "tokenizer.model", "weights.safetensors"]);
     openelm_formats::open(&folder).unwrap();
-    openelm::Tokenizer::open(&folder).unwrap();
+    openelm_model::Tokenizer::open(&folder).unwrap();
 }

@@ -69,7 +69,7 @@ pub fn make_divisible(value: f64, divisor: usize) -> usize {
 /// A model as a person describes it; [`Geometry::build`] works out the layers.
 ///
 /// ```
-/// use openelm::{Geometry, Multipliers};
+/// use openelm_model::{Geometry, Multipliers};
 ///
 /// let small = Geometry {
 ///     layers: 8,
@@ -81,7 +81,7 @@ pub fn make_divisible(value: f64, divisor: usize) -> usize {
 /// };
 /// let config = small.build(4096)?;
 /// assert!(config.layers[0].ffn_dim < config.layers[7].ffn_dim);
-/// # Ok::<(), openelm::ConfigError>(())
+/// # Ok::<(), openelm_model::ConfigError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -1,7 +1,7 @@
 //! What a model needs in memory, reckoned before it is loaded, and what the machine has left.
 //!
 //! ```
-//! use openelm::{CacheType, Footprint, ModelConfig, Precision};
+//! use openelm_model::{CacheType, Footprint, ModelConfig, Precision};
 //!
 //! let config = ModelConfig::openelm_3b();
 //! let footprint = Footprint::new(&config, config.weight_bytes(Precision::F32), 2048, CacheType::F32);

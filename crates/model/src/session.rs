@@ -48,8 +48,8 @@ pub enum SessionError {
 ///
 /// ```
 /// # use std::collections::HashMap;
-/// use openelm::{Geometry, Model, Session, Tensor, tensor_specs};
-/// use openelm::kernels::Threads;
+/// use openelm_model::{Geometry, Model, Session, Tensor, tensor_specs};
+/// use openelm_model::kernels::Threads;
 ///
 /// let config = Geometry { layers: 2, dim: 64, head_dim: 16, gqa_groups: 2, ..Geometry::default() }.build(100)?;
 /// let mut tensors = HashMap::new();

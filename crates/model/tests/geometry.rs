@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use openelm::{Activation, Geometry, ModelConfig, Multipliers, make_divisible};
+use openelm_model::{Activation, Geometry, ModelConfig, Multipliers, make_divisible};
 use openelm_testing::{golden, json};
 use serde_json::Value;
 

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use openelm::{Tokenizer, TokenizerError};
+use openelm_model::{Tokenizer, TokenizerError};
 use openelm_testing::golden;
 use prost::Message;
 use sentencepiece_model::{ModelProto, ModelType, NormalizerSpec, SentencePieceModel, TrainerSpec, Type};

@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use openelm::kernels::Threads;
-use openelm::{CacheType, Footprint, Geometry, Model, Multipliers, Session, Tensor, tensor_specs};
+use openelm_model::kernels::Threads;
+use openelm_model::{CacheType, Footprint, Geometry, Model, Multipliers, Session, Tensor, tensor_specs};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use openelm::{Tokenizer, TokenizerError, clean};
+use openelm_model::{Tokenizer, TokenizerError, clean};
 use openelm_testing::{golden, json, shared};
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use openelm::{Tokenizer, clean};
+use openelm_model::{Tokenizer, clean};
 use openelm_train::Recipe;
 use openelm_train::data::{Encode, RowStream};
 

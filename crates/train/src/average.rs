@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm::kernels::Threads;
-use openelm::{DType, Tensor, TensorSpec};
 use openelm_formats::huggingface::{self, WriteOptions};
 use openelm_formats::{FormatError, StoredModel, atomic, open};
+use openelm_model::kernels::Threads;
+use openelm_model::{DType, Tensor, TensorSpec};
 
 /// Checkpoints that have no mean.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,11 @@
-//! One transformer block, backward: the mirror of [`openelm::block::forward`].
+//! One transformer block, backward: the mirror of [`openelm_model::block::forward`].
 //!
 //! The outputs of the norms and of SwiGLU are computed anew rather than kept: they cost little and are large.
 
-use openelm::block::{Activations, Pass, Scratch, fit, heads};
-use openelm::{LayerConfig, LayerWeights, NORM_EPS};
 use openelm_kernels::attention::{self, Rows};
 use openelm_kernels::{linear, qk_norm_rope, rms_norm, swiglu};
+use openelm_model::block::{Activations, Pass, Scratch, fit, heads};
+use openelm_model::{LayerConfig, LayerWeights, NORM_EPS};
 
 use crate::parameters::LayerGradients;
 

@@ -13,9 +13,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use openelm::{DType, ModelConfig, Tensor, TensorSpec};
 use openelm_formats::{FormatError, atomic, huggingface};
 use openelm_kernels::{MappedFile, Threads};
+use openelm_model::{DType, ModelConfig, Tensor, TensorSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};

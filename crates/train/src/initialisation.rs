@@ -1,6 +1,6 @@
 //! The weights that training starts from.
 
-use openelm::{ModelConfig, initial_deviation};
+use openelm_model::{ModelConfig, initial_deviation};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
@@ -28,7 +28,7 @@ pub fn initialise(config: &ModelConfig, seed: u64) -> Parameters {
 
 #[cfg(test)]
 mod tests {
-    use openelm::Geometry;
+    use openelm_model::Geometry;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! What a training run takes in memory, reckoned from the recipe before its first step.
 
-use openelm::block::Span;
-use openelm::{Bytes, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
+use openelm_model::block::Span;
+use openelm_model::{Bytes, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
 
 use openelm_kernels::{Threads, attention};
 
@@ -159,7 +159,7 @@ impl TrainingFootprint {
         self.items().iter().fold(0, |total, (_, bytes)| total.saturating_add(*bytes))
     }
 
-    /// Compares with the bytes that are available, for example [`openelm::available_memory`].
+    /// Compares with the bytes that are available, for example [`openelm_model::available_memory`].
     ///
     /// # Errors
     /// If more is needed; the message has the numbers.
@@ -183,7 +183,7 @@ fn workspace(config: &ModelConfig, time: usize) -> u64 {
     wide(Threads::workspace(threads)) + wide(threads) * wide(attention.max().unwrap_or(0))
 }
 
-/// Elements of [`openelm::block::Activations`] per row.
+/// Elements of [`openelm_model::block::Activations`] per row.
 fn kept_per_row(config: &ModelConfig, layer: &LayerConfig) -> usize {
     let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
     let hidden = config.ffn_hidden_dim(layer);

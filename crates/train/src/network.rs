@@ -1,10 +1,10 @@
 //! The whole model for training: forward, loss and backward over a batch.
 
-use openelm::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
-use openelm::{ModelConfig, NORM_EPS, Weights};
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::{Threads, embedding, linear, rms_norm};
+use openelm_model::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
+use openelm_model::{ModelConfig, NORM_EPS, Weights};
 
 use crate::backward::{Derivatives, backward};
 use crate::data::Batch;

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use openelm::{ModelConfig, TensorSpec, Weights, tensor_specs};
 use openelm_kernels::Matrix;
 use openelm_kernels::qk_norm_rope::QkNormGradients;
+use openelm_model::{ModelConfig, TensorSpec, Weights, tensor_specs};
 
 /// One `f32` for each element of a model's tensors, tensor after tensor in the order of [`tensor_specs`].
 #[derive(Clone)]
@@ -145,7 +145,7 @@ impl Segment<'_> {
     }
 }
 
-/// Where the derivatives by one layer's weights are added; shapes as in [`openelm::LayerWeights`].
+/// Where the derivatives by one layer's weights are added; shapes as in [`openelm_model::LayerWeights`].
 pub(crate) struct LayerGradients<'a> {
     pub attn_norm: &'a mut [f32],
     pub qkv_proj: &'a mut [f32],

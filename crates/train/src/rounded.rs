@@ -1,8 +1,8 @@
 //! What blocks leave for their backward passes, in half the memory.
 
 use half::bf16;
-use openelm::block::{Activations, fit};
 use openelm_kernels::{Threads, precision};
+use openelm_model::block::{Activations, fit};
 
 /// The input and the activations of a block, rounded to bf16; the logarithms of attention's denominators stay as they are.
 #[derive(Default)]

@@ -180,7 +180,7 @@ fn sentencepiece(learnt: impl Iterator<Item = String>, vocab_size: usize) -> Mod
 mod tests {
     use std::convert::Infallible;
 
-    use openelm::Tokenizer;
+    use openelm_model::Tokenizer;
 
     use super::*;
 

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use openelm::ModelConfig;
 use openelm_kernels::adamw::AdamW;
 use openelm_kernels::cross_entropy::LossSums;
 use openelm_kernels::{Threads, gradient_norm};
+use openelm_model::ModelConfig;
 
 use crate::collective::CollectiveError;
 use crate::data::Batch;

@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use openelm::{DType, Encoding, Geometry, ModelConfig, Multipliers};
 use openelm_formats::huggingface;
+use openelm_model::{DType, Encoding, Geometry, ModelConfig, Multipliers};
 use openelm_testing::golden;
 use openelm_train::average;
 use safetensors::SafeTensors;

@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use openelm::ModelConfig;
 use openelm_formats::huggingface;
 use openelm_kernels::Threads;
 use openelm_kernels::cross_entropy::LossSums;
+use openelm_model::ModelConfig;
 use openelm_testing::{golden, json, max_difference, npz};
 use openelm_train::data::Batch;
 use openelm_train::{Accumulation, LossOptions, OptimizerOptions, Parameters, Schedule, Trainer};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use openelm::kernels::Threads;
+use openelm_model::kernels::Threads;
 use openelm_testing::golden;
 use openelm_train::data::{Batch, CorpusConfig, RowStream, Source};
 use openelm_train::pretrain::pretrain;

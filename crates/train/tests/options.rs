@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
-use openelm::Geometry;
-use openelm::kernels::Threads;
+use openelm_model::Geometry;
+use openelm_model::kernels::Threads;
 use openelm_train::data::Batch;
 use openelm_train::{Accumulation, Keeping, LossOptions, OptimizerOptions, StepReport, Trainer, initialise};
 

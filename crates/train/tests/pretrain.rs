@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use openelm::kernels::Threads;
+use openelm_model::kernels::Threads;
 use openelm_testing::run::SmallRun;
 use openelm_train::Recipe;
 use openelm_train::pretrain::{Entry, Event, Outcome, PretrainError, pretrain};

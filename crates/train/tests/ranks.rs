@@ -8,8 +8,8 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use openelm::kernels::Threads;
-use openelm::{Geometry, ModelConfig, Multipliers};
+use openelm_model::kernels::Threads;
+use openelm_model::{Geometry, ModelConfig, Multipliers};
 use openelm_testing::run::SmallRun;
 use openelm_train::collective::{Collective, Local};
 use openelm_train::data::Batch;

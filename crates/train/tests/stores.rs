@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use openelm::kernels::Threads;
+use openelm_model::kernels::Threads;
 use openelm_testing::golden;
 use openelm_testing::server::{Request, Server, Step, cut, file, reply};
 use openelm_train::Recipe;

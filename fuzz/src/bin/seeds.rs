@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use openelm::kernels::Threads;
-use openelm::kernels::quant::BlockFormat;
-use openelm::{DType, TensorSpec};
+use openelm_model::kernels::Threads;
+use openelm_model::kernels::quant::BlockFormat;
+use openelm_model::{DType, TensorSpec};
 use openelm_formats::adapter::{corenet as corenet_adapter, peft};
 use openelm_formats::gguf::Quantisation;
 use openelm_formats::huggingface::{self, WriteOptions};
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let pieces = fs::read(golden("gguf/tokenizer.model"))?;
-    let wide = openelm::Geometry { layers: 1, dim: 32, head_dim: 4, gqa_groups: 1, ffn_divisor: 32, ..Default::default() };
+    let wide = openelm_model::Geometry { layers: 1, dim: 32, head_dim: 4, gqa_groups: 1, ffn_divisor: 32, ..Default::default() };
     for (name, quantisation) in
         [("f32", Quantisation::Float(DType::F32)), ("q8_0", Quantisation::Blocks(BlockFormat::Q8_0))]
     {
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let known = "model:\n  language_modeling:\n    name: general_gpt\n    general_gpt:\n      model_name: OpenELM-270M\n      \
                  vocab_size: &v 32128\n      max_context_length: 2048\n      padding_index: *v\n";
     seed("config", "yaml-known", Some(1), known.as_bytes())?;
-    seed("config", "toml", Some(2), toml::to_string(&openelm::Geometry::default())?.as_bytes())?;
+    seed("config", "toml", Some(2), toml::to_string(&openelm_model::Geometry::default())?.as_bytes())?;
 
     seed("sentencepiece", "small", None, &pieces)?;
     seed("tokenizer_json", "bpe", None, include_bytes!("tokenizer.json"))?;

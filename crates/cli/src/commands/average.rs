@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use openelm::DType;
+use openelm_model::DType;
 
 use super::DTypeArgument;
 

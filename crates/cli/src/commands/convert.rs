@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use openelm::DType;
-use openelm::kernels::Threads;
-use openelm::kernels::quant::{AffineFormat, BlockFormat};
 use openelm_formats::gguf::Quantisation;
 use openelm_formats::{Comparison, StoredModel, Target, compare, convert};
+use openelm_model::DType;
+use openelm_model::kernels::Threads;
+use openelm_model::kernels::quant::{AffineFormat, BlockFormat};
 use serde_json::{Value, json};
 
 use super::compare::{TextOptions, as_json, as_text};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use openelm::{Finish, GenerationOptions, SamplingOptions, Session, generate};
+use openelm_model::{Finish, GenerationOptions, SamplingOptions, Session, generate};
 use serde_json::json;
 
 use super::{ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};

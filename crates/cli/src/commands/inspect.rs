@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use indicatif::HumanBytes;
-use openelm::{LayerConfig, ModelConfig};
 use openelm_formats::{Inspection, StoredModel, TokenizerSummary, inspect};
+use openelm_model::{LayerConfig, ModelConfig};
 use serde_json::{Value, json};
 
 use super::encodings;

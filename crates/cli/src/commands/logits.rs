@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use openelm::kernels::Threads;
-use openelm::{CacheType, Session};
 use openelm_formats::StoredModel;
+use openelm_model::kernels::Threads;
+use openelm_model::{CacheType, Session};
 
 use super::{ArithmeticOptions, MemoryOptions, ThreadOptions, parse_ids};
 use crate::model::{open, tokenizer_of};
@@ -66,7 +66,7 @@ fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
     Ok(tokenizer_of(model)?.encode_with(text.as_deref().unwrap_or_default(), true, false))
 }
 
-fn print(model: &openelm::Model, ids: &[u32], threads: Threads) -> Result<()> {
+fn print(model: &openelm_model::Model, ids: &[u32], threads: Threads) -> Result<()> {
     let vocabulary = model.config().vocab_size;
     // Before anything is printed: half an object is worse than none.
     ensure!(!ids.is_empty(), "there are no ids; give at least one");

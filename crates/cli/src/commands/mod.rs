@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
-use openelm::kernels::Threads;
-use openelm::{CacheType, DType, Footprint, Model, ModelConfig, Precision, available_memory};
 use openelm_formats::{FormatError, StoredModel};
+use openelm_model::kernels::Threads;
+use openelm_model::{CacheType, DType, Footprint, Model, ModelConfig, Precision, available_memory};
 
 /// How many threads a command uses.
 #[derive(Args)]

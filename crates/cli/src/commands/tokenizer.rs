@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use openelm::clean;
 use openelm_formats::atomic;
+use openelm_model::clean;
 use openelm_train::data::{CorpusConfig, DataError, Format, Source, documents};
 use openelm_train::train_tokenizer;
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 
-use openelm::kernels::Threads;
-use openelm::{ModelConfig, TensorSpec};
+use openelm_model::kernels::Threads;
+use openelm_model::{ModelConfig, TensorSpec};
 
 use super::Adapter;
 use super::corenet_config::{Config, to_yaml};

@@ -28,7 +28,7 @@ mod target;
 
 use std::collections::BTreeMap;
 
-use openelm::{DType, Encoding, ModelConfig, Tensor};
+use openelm_model::{DType, Encoding, ModelConfig, Tensor};
 
 use crate::FormatError;
 use target::Part;

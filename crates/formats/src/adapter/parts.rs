@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use openelm::{DType, Tensor};
+use openelm_model::{DType, Tensor};
 
 use super::AdapterModule;
 use super::target::{Part, Target};

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use openelm::ModelConfig;
 use openelm_kernels::MappedFile;
+use openelm_model::ModelConfig;
 
 use super::Adapter;
 use super::parts::{self, Announced};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use openelm::{ModelConfig, tensor_specs};
+use openelm_model::{ModelConfig, tensor_specs};
 
 /// A module that an adapter can act on: a linear layer or the embedding table.
 #[derive(Debug, Clone, PartialEq, Eq)]

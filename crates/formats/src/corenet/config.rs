@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm::ModelConfig;
+use openelm_model::ModelConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

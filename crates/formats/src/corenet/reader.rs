@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use openelm::{DType, tensor_specs};
+use openelm_model::{DType, tensor_specs};
 use pytorch_reader::{PytorchError, PytorchReader, Tensor};
 
 use super::general_gpt;

@@ -4,8 +4,8 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use openelm::kernels::Threads;
-use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use openelm_model::kernels::Threads;
+use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 

@@ -25,9 +25,9 @@ const ALIGNMENT: usize = 32;
 
 #[cfg(test)]
 mod tests {
-    use openelm::DType;
-    use openelm::kernels::Threads;
-    use openelm::kernels::quant::BlockFormat;
+    use openelm_model::DType;
+    use openelm_model::kernels::Threads;
+    use openelm_model::kernels::quant::BlockFormat;
 
     use super::*;
 
@@ -44,7 +44,7 @@ mod tests {
             ("a-Q4_0.gguf", Quantisation::Blocks(BlockFormat::Q4_0)),
         ] {
             let target = folder.path().join(name);
-            let tensor = |spec: &openelm::TensorSpec| source.tensor(&spec.name);
+            let tensor = |spec: &openelm_model::TensorSpec| source.tensor(&spec.name);
             write(&target, "Hf_A", &source.config, &tokenizer, &tensor, quantisation, &Threads::single()).unwrap();
             let [ours, theirs] =
                 [target, golden(name)].map(|path| parse::parse(&std::fs::read(path).unwrap()).unwrap());

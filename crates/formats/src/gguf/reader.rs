@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use openelm::{Encoding, Tensor, tensor_specs};
 use openelm_kernels::MappedFile;
+use openelm_model::{Encoding, Tensor, tensor_specs};
 
 use super::names::{Names, names_of};
 use super::parse::{TensorInfo, parse};

@@ -1,6 +1,6 @@
 //! The tokenizer in a file: pieces, scores and kinds, as SentencePiece has them.
 
-use openelm::{Tokenizer, TokenizerError};
+use openelm_model::{Tokenizer, TokenizerError};
 use prost::Message;
 use sentencepiece_model::{ModelProto, ModelType, NormalizerSpec, SentencePiece, TrainerSpec};
 

@@ -1,7 +1,7 @@
 //! ggml's numbers of tensor types and of whole files.
 
-use openelm::kernels::quant::BlockFormat;
-use openelm::{DType, Encoding};
+use openelm_model::kernels::quant::BlockFormat;
+use openelm_model::{DType, Encoding};
 
 /// Numbers of tensor types that can be read.
 const TENSOR_TYPES: [(u32, Encoding); 11] = [

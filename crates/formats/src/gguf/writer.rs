@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use openelm::kernels::Threads;
-use openelm::kernels::quant::BlockFormat;
-use openelm::{Activation, DType, Encoding, ModelConfig, NORM_EPS, Tensor, TensorSpec, tensor_specs};
+use openelm_model::kernels::Threads;
+use openelm_model::kernels::quant::BlockFormat;
+use openelm_model::{Activation, DType, Encoding, ModelConfig, NORM_EPS, Tensor, TensorSpec, tensor_specs};
 
 use super::names::{Names, names_of};
 use super::tokenizer::{Pieces, pieces};
@@ -177,7 +177,7 @@ fn header(
     values.text("general.type", "model");
     values.text("general.name", name);
     values.text("general.size_label", &size_label(config.parameters()));
-    let per_layer = |size: fn(&openelm::LayerConfig) -> usize| config.layers.iter().map(size).collect::<Vec<_>>();
+    let per_layer = |size: fn(&openelm_model::LayerConfig) -> usize| config.layers.iter().map(size).collect::<Vec<_>>();
     values.size("openelm.block_count", config.layers.len())?;
     values.size("openelm.context_length", config.context_length)?;
     values.size("openelm.embedding_length", config.model_dim)?;

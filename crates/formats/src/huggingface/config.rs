@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use openelm::{Activation, LayerConfig, ModelConfig, Multipliers, make_divisible};
+use openelm_model::{Activation, LayerConfig, ModelConfig, Multipliers, make_divisible};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -103,7 +103,7 @@ pub(crate) fn geometry_from_json(text: &[u8], path: &Path) -> Result<ModelConfig
 }
 
 /// The `config.json` of a model whose tensors are mostly of `dtype`, as Apple's conversion writes it.
-pub fn config_to_json(config: &ModelConfig, dtype: openelm::DType) -> Value {
+pub fn config_to_json(config: &ModelConfig, dtype: openelm_model::DType) -> Value {
     let of_layers = |f: fn(&LayerConfig) -> usize| config.layers.iter().map(f).collect::<Vec<_>>();
     let multipliers: Vec<f64> = config.layers.iter().map(|layer| layer.ffn_multiplier).collect();
     let theta = config.rope_theta;

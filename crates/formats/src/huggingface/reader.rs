@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use openelm::kernels::quant::AffineFormat;
-use openelm::{ModelConfig, Tensor, tensor_specs};
+use openelm_model::kernels::quant::AffineFormat;
+use openelm_model::{ModelConfig, Tensor, tensor_specs};
 use safetensors::Dtype;
 use serde_json::Value;
 

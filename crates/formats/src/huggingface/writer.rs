@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use openelm::kernels::Threads;
-use openelm::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use openelm_model::kernels::Threads;
+use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
 use serde_json::Value;
 
 use super::{config_to_json, file_name_of};

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use openelm::kernels::Threads;
-use openelm::{DType, Geometry};
 use openelm_formats::gguf::{self, Quantisation};
+use openelm_model::kernels::Threads;
+use openelm_model::{DType, Geometry};
 use openelm_testing::golden;
 
 use super::{MAX_BYTES, assert_refused, find, measured, put, some_of};

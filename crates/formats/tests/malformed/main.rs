@@ -13,8 +13,8 @@ mod pytorch;
 mod safetensors;
 mod yaml;
 
-use openelm::{Geometry, ModelConfig, Multipliers, Tensor, TensorSpec};
 use openelm_formats::FormatError;
+use openelm_model::{Geometry, ModelConfig, Multipliers, Tensor, TensorSpec};
 
 /// Far more than any file here needs, far less than any length that one of them lies about.
 const MAX_BYTES: u64 = 16 << 20;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use openelm::tensor_specs;
+use openelm_model::tensor_specs;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 

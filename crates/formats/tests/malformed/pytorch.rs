@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use openelm::kernels::Threads;
-use openelm::{DType, Model};
 use openelm_formats::{FormatError, corenet};
+use openelm_model::kernels::Threads;
+use openelm_model::{DType, Model};
 use zip::CompressionMethod;
 
 use super::pickle::{BEGIN, ELEMENTS, END, PickledTensor, archive, checkpoint, dictionary, global, model, text, tuple};

@@ -1,7 +1,7 @@
 //! Safetensors files as such: a header that lies. What the tensors in a sound one must be is the matter of `huggingface`.
 
-use openelm::DType;
 use openelm_formats::huggingface;
+use openelm_model::DType;
 
 use super::{assert_refused, micro};
 

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use openelm::DType;
-use openelm::kernels::Threads;
 use openelm_formats::corenet;
+use openelm_model::DType;
+use openelm_model::kernels::Threads;
 
 use super::{assert_refused, micro, some_of};
 

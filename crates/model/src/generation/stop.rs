@@ -3,7 +3,7 @@
 /// Lets text through until one of several strings comes, and holds back what may be the beginning of one.
 ///
 /// ```
-/// let mut stop = openelm::StopStrings::new(&["###".to_owned()]);
+/// let mut stop = openelm_model::StopStrings::new(&["###".to_owned()]);
 /// assert_eq!(stop.push("All well. #"), "All well. ");
 /// assert_eq!(stop.push("1 is #"), "#1 is ");
 /// assert_eq!(stop.push("## gone"), "");

@@ -56,7 +56,7 @@ fn unusable(reason: impl std::fmt::Display) -> TokenizerError {
 ///
 /// ```
 /// # let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tokenizer_small/tokenizer.model"))?;
-/// let tokenizer = openelm::Tokenizer::from_sentencepiece(&bytes)?;
+/// let tokenizer = openelm_model::Tokenizer::from_sentencepiece(&bytes)?;
 /// let ids = tokenizer.encode("Once upon a time");
 /// assert_eq!(tokenizer.decode(&ids), "Once upon a time");
 /// # Ok::<(), Box<dyn std::error::Error>>(())

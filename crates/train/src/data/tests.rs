@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use openelm::{Tokenizer, clean};
+use openelm_model::{Tokenizer, clean};
 use openelm_testing::{json, npz, shared};
 use proptest::prelude::*;
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use openelm::{ConfigError, TokenizerError};
+use openelm_model::{ConfigError, TokenizerError};
 
 use crate::checkpoint::CheckpointError;
 use crate::collective::CollectiveError;

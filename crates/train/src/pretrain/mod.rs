@@ -29,10 +29,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use openelm::kernels::Threads;
-use openelm::kernels::cross_entropy::LossSums;
-use openelm::{ModelConfig, Tokenizer, clean};
 use openelm_formats::atomic;
+use openelm_model::kernels::Threads;
+use openelm_model::kernels::cross_entropy::LossSums;
+use openelm_model::{ModelConfig, Tokenizer, clean};
 
 use crate::Recipe;
 use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use openelm::ModelConfig;
-use openelm::kernels::Threads;
+use openelm_model::ModelConfig;
+use openelm_model::kernels::Threads;
 
 use super::{PretrainError, RunTokenizer, checkpoints};
 use crate::checkpoint;

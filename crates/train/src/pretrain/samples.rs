@@ -1,7 +1,7 @@
 //! What the model writes at a moment of the run.
 
-use openelm::kernels::Threads;
-use openelm::{GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, generate};
+use openelm_model::kernels::Threads;
+use openelm_model::{GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, generate};
 
 use super::log::SampleEntry;
 use super::{PretrainError, RunTokenizer};

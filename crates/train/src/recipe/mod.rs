@@ -5,7 +5,7 @@ mod file;
 
 use std::path::PathBuf;
 
-use openelm::{Geometry, ModelConfig};
+use openelm_model::{Geometry, ModelConfig};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -324,7 +324,7 @@ impl Recipe {
     ///
     /// # Errors
     /// If the geometry makes no model.
-    pub fn model_config(&self, vocab_size: usize) -> Result<ModelConfig, openelm::ConfigError> {
+    pub fn model_config(&self, vocab_size: usize) -> Result<ModelConfig, openelm_model::ConfigError> {
         let padded = self.data.parity.map(|_| (vocab_size + 1).next_multiple_of(128));
         self.model.build(padded.unwrap_or(vocab_size))
     }

@@ -8,9 +8,9 @@ use std::process::exit;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use openelm::ModelConfig;
 use openelm_bench::{BenchError, Options, Peer, Source, WeightFormat};
 use openelm_formats::{FormatError, StoredModel};
+use openelm_model::ModelConfig;
 
 use super::{CacheOption, MemoryOptions, refusal};
 use crate::model::{BUILTIN, locate, open_located};

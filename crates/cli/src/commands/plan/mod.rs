@@ -11,8 +11,8 @@ use std::str::FromStr;
 use anyhow::{Context, Result};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
-use openelm::{Geometry, ModelConfig, Multipliers, Precision};
 use openelm_formats::atomic;
+use openelm_model::{Geometry, ModelConfig, Multipliers, Precision};
 use openelm_train::Recipe;
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Layer-wise scaling as a picture: parameters per layer, beside a uniform model of the same size.
 
 use anyhow::{Result, anyhow};
-use openelm::ModelConfig;
+use openelm_model::ModelConfig;
 use plotters::prelude::*;
 
 /// Draws the parameters of each layer, attention below and feed-forward network above, and the line of a uniform model

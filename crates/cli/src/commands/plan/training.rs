@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table, presets};
-use openelm::{Bytes, available_memory};
+use openelm_model::{Bytes, available_memory};
 use openelm_train::{Recipe, TrainingFootprint};
 use serde_json::{Map, Value, json};
 

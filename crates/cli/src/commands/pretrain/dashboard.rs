@@ -319,7 +319,7 @@ impl Curve {
 
 #[cfg(test)]
 mod tests {
-    use openelm::ModelConfig;
+    use openelm_model::ModelConfig;
     use openelm_train::pretrain::ValidationEntry;
     use ratatui::backend::TestBackend;
 

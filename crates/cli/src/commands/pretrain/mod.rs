@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use openelm::kernels::{Threads, limits};
-use openelm::{Bytes, available_memory};
+use openelm_model::kernels::{Threads, limits};
+use openelm_model::{Bytes, available_memory};
 use openelm_train::collective::Collective;
 use openelm_train::data::Counts;
 use openelm_train::pretrain::{Event, Outcome, pretrain_on};
