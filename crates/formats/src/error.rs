@@ -102,6 +102,9 @@ pub enum FormatError {
         /// The path.
         path: PathBuf,
     },
+    /// An adapter that does not fit, or makes no sense.
+    #[error(transparent)]
+    Adapter(#[from] openelm_model::AdapterError),
     /// Tensors that do not make the model they should.
     #[error(transparent)]
     Model(#[from] openelm_model::ModelError),

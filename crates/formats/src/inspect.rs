@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use openelm_model::{Cache, CacheType, Encoding};
+use openelm_model::{CacheType, Encoding, Sequence};
 use sha2::{Digest, Sha256};
 
 use crate::convert::half_precision_warning;
@@ -90,7 +90,7 @@ pub fn inspect(model: &StoredModel) -> Result<Inspection, FormatError> {
         parameters: config.parameters(),
         encodings: model.encodings(),
         weight_bytes: model.size(),
-        cache_bytes: Cache::bytes(config, CacheType::default(), config.context_length),
+        cache_bytes: Sequence::bytes(config, CacheType::default(), config.context_length),
         files: files.collect::<Result<_, _>>()?,
         tokenizer,
         warnings,

@@ -2,16 +2,19 @@
 //!
 //! The outputs of the norms and of SwiGLU are computed anew rather than kept: they cost little and are large.
 
-use openelm_kernels::attention::{self, Rows};
-use openelm_kernels::{linear, qk_norm_rope, rms_norm, swiglu};
-use openelm_model::block::{Activations, Pass, Scratch, fit, heads};
+use openelm_kernels::qk_norm_rope::QkvDerivatives;
+use openelm_kernels::{attention, linear, rms_norm, swiglu};
+use openelm_model::block::{Activations, Pass, Sequences, fit};
 use openelm_model::{LayerConfig, LayerWeights, NORM_EPS};
 
 use crate::parameters::LayerGradients;
 
-/// Derivatives on the way through a block, one row per token.
+/// Derivatives on the way through a block, and what is computed anew, one row per token.
 #[derive(Default)]
 pub(crate) struct Derivatives {
+    /// Outputs of the norms and of SwiGLU.
+    normed_again: Vec<f32>,
+    gated_again: Vec<f32>,
     normed: Vec<f32>,
     gated: Vec<f32>,
     hidden: Vec<f32>,
@@ -31,32 +34,32 @@ pub(crate) fn backward(
     gradients: &mut LayerGradients<'_>,
     x: &[f32],
     kept: &Activations,
+    sequences: Sequences<'_>,
     stream: &mut [f32],
-    scratch: &mut Scratch,
     d: &mut Derivatives,
 ) {
-    let Pass { threads, config, rope, span, document_starts } = *pass;
-    let (rows, dim) = (span.rows(), config.model_dim);
-    let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
+    let Pass { threads, config, .. } = *pass;
+    let (rows, dim, heads) = (pass.rows(), config.model_dim, config.heads(layer));
+    let (query_dim, kv_dim) = (heads.query_dim(), heads.kv_dim());
 
     fit(&mut d.gated, rows * layer.ffn_dim);
     linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
     fit(&mut d.hidden, kept.hidden.len());
-    fit(&mut scratch.gated, rows * layer.ffn_dim);
+    fit(&mut d.gated_again, rows * layer.ffn_dim);
     swiglu::backward(
         threads,
         &mut d.hidden,
-        &mut scratch.gated,
+        &mut d.gated_again,
         &d.gated,
         &kept.hidden,
         config.activation,
         config.ffn_glu,
         layer.ffn_dim,
     );
-    linear::backward_weight(threads, gradients.proj_2, stream, &scratch.gated, layer.ffn_dim);
-    fit(&mut scratch.normed, rows * dim);
-    rms_norm::forward(threads, &mut scratch.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
-    linear::backward_weight(threads, gradients.proj_1, &d.hidden, &scratch.normed, dim);
+    linear::backward_weight(threads, gradients.proj_2, stream, &d.gated_again, layer.ffn_dim);
+    fit(&mut d.normed_again, rows * dim);
+    rms_norm::forward(threads, &mut d.normed_again, &kept.mid, weights.ffn_norm, NORM_EPS);
+    linear::backward_weight(threads, gradients.proj_1, &d.hidden, &d.normed_again, dim);
     fit(&mut d.normed, rows * dim);
     linear::backward_input(threads, &mut d.normed, &d.hidden, weights.proj_1, dim, false);
     rms_norm::backward(threads, stream, gradients.ffn_norm, &d.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
@@ -68,28 +71,14 @@ pub(crate) fn backward(
     fit(&mut d.k, rows * kv_dim);
     fit(&mut d.v, rows * kv_dim);
     let by_inputs = attention::Gradients { q: &mut d.q, k: &mut d.k, v: &mut d.v };
-    let k = Rows { data: &kept.k, stride: kv_dim };
-    let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: config.qkv_dim(layer) };
-    let shape = span.attention(config, layer);
-    let (dout, out, log_sums) = (&d.attended, &kept.attended, &kept.log_sums);
-    attention::backward(threads, by_inputs, dout, out, log_sums, &kept.q, k, v, document_starts, shape);
+    let inputs = kept.attention_inputs(config, layer, sequences);
+    attention::backward(threads, by_inputs, &d.attended, &kept.attended, &kept.log_sums, inputs);
     fit(&mut d.qkv, kept.qkv.len());
-    qk_norm_rope::backward(
-        threads,
-        &mut d.qkv,
-        gradients.qk_norms.as_mut(),
-        &d.q,
-        &d.k,
-        &d.v,
-        &kept.qkv,
-        weights.qk_norms,
-        rope,
-        span.positions(),
-        heads(config, layer),
-        NORM_EPS,
-    );
-    rms_norm::forward(threads, &mut scratch.normed, x, weights.attn_norm, NORM_EPS);
-    linear::backward_weight(threads, gradients.qkv_proj, &d.qkv, &scratch.normed, dim);
+    let by = QkvDerivatives { q: &d.q, k: &d.k, v: &d.v };
+    let qk = pass.qk_norm_rope(layer, weights.qk_norms);
+    qk.backward(threads, &mut d.qkv, gradients.qk_norms.as_mut(), by, &kept.qkv);
+    rms_norm::forward(threads, &mut d.normed_again, x, weights.attn_norm, NORM_EPS);
+    linear::backward_weight(threads, gradients.qkv_proj, &d.qkv, &d.normed_again, dim);
     linear::backward_input(threads, &mut d.normed, &d.qkv, weights.qkv_proj, dim, false);
     rms_norm::backward(threads, stream, gradients.attn_norm, &d.normed, x, weights.attn_norm, NORM_EPS);
 }

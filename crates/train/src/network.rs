@@ -3,8 +3,8 @@
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::{Threads, embedding, linear, rms_norm};
-use openelm_model::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
-use openelm_model::{ModelConfig, NORM_EPS, Weights};
+use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences, fit};
+use openelm_model::{Buffers, LinearScratch, ModelConfig, NORM_EPS, Weights, forward};
 
 use crate::backward::{Derivatives, backward};
 use crate::data::Batch;
@@ -31,11 +31,8 @@ struct Place {
     kept: usize,
 }
 
-/// Buffers for passes over batches; they are kept from step to step.
-pub struct Network {
-    config: ModelConfig,
-    threads: Threads,
-    rope: RopeTable,
+/// Buffers of the blocks; they are kept from step to step.
+struct Blocks {
     /// The residual stream before each block and behind the last, `[N, dim]` each; where it is kept rounded, the first two
     /// serve all.
     streams: Vec<Vec<f32>>,
@@ -44,8 +41,71 @@ pub struct Network {
     /// Of each layer; empty where nothing is rounded.
     rounded: Vec<Rounded>,
     recompute: bool,
-    scratch: Scratch,
+    scratch: LinearScratch,
+}
+
+impl Blocks {
+    /// The buffers of the block `layer`, in a pass that a backward pass follows if `keep`.
+    fn place(&self, layer: usize, keep: bool) -> Place {
+        let (from, to) = match keep && self.rounded.is_empty() {
+            true => (layer, layer + 1),
+            false => (layer % 2, (layer + 1) % 2),
+        };
+        let kept = if keep && self.rounded.is_empty() && !self.recompute { layer } else { 0 };
+        Place { from, to, kept }
+    }
+
+    /// The buffers at `place` of a pass over `sequences`.
+    fn buffers<'a>(&'a mut self, place: &Place, sequences: Sequences<'a>) -> BlockBuffers<'a> {
+        let Self { streams, kept, scratch, .. } = self;
+        let [x, out] = streams
+            .get_disjoint_mut([place.from, place.to])
+            .unwrap_or_else(|_| unreachable!("a block reads one stream and writes another"));
+        let keys_and_values = KeysAndValues::InPass(sequences);
+        BlockBuffers { x, out, kept: &mut kept[place.kept], scratch, keys_and_values }
+    }
+}
+
+/// The blocks' buffers in a forward pass over a batch.
+struct BatchBuffers<'a> {
+    blocks: &'a mut Blocks,
+    threads: &'a Threads,
+    sequences: Sequences<'a>,
+    keep: bool,
+}
+
+impl Buffers for BatchBuffers<'_> {
+    fn embeddings(&mut self) -> &mut Vec<f32> {
+        &mut self.blocks.streams[0]
+    }
+
+    fn layer(&mut self, index: usize) -> BlockBuffers<'_> {
+        let place = self.blocks.place(index, self.keep);
+        self.blocks.buffers(&place, self.sequences)
+    }
+
+    fn computed(&mut self, index: usize) {
+        let place = self.blocks.place(index, self.keep);
+        let Blocks { streams, kept, rounded, recompute, .. } = &mut *self.blocks;
+        if let (true, Some(rounded)) = (self.keep, rounded.get_mut(index)) {
+            rounded.keep_input(self.threads, &streams[place.from]);
+            if !*recompute {
+                rounded.keep(self.threads, &mut kept[place.kept]);
+            }
+        }
+    }
+}
+
+/// Buffers for passes over batches; they are kept from step to step.
+pub struct Network {
+    config: ModelConfig,
+    threads: Threads,
+    rope: RopeTable,
+    positions: Vec<u32>,
+    blocks: Blocks,
     derivatives: Derivatives,
+    /// Output of the last norm, `[N, dim]`.
+    normed: Vec<f32>,
     /// Derivative by the residual stream.
     stream: Vec<f32>,
     logits: Vec<f32>,
@@ -57,12 +117,16 @@ impl Network {
         let layers = config.layers.len();
         Self {
             rope: RopeTable::new(config.head_dim, config.rope_theta),
-            streams: vec![Vec::new(); layers + 1],
-            kept: (0..layers).map(|_| Activations::default()).collect(),
-            rounded: Vec::new(),
-            recompute: false,
-            scratch: Scratch::default(),
+            positions: Vec::new(),
+            blocks: Blocks {
+                streams: vec![Vec::new(); layers + 1],
+                kept: (0..layers).map(|_| Activations::default()).collect(),
+                rounded: Vec::new(),
+                recompute: false,
+                scratch: LinearScratch::default(),
+            },
             derivatives: Derivatives::default(),
+            normed: Vec::new(),
             stream: Vec::new(),
             logits: Vec::new(),
             config,
@@ -74,7 +138,8 @@ impl Network {
     #[must_use]
     pub fn keeping(self, keeping: Keeping) -> Self {
         let rounded = if keeping.bf16_activations { self.config.layers.len() } else { 0 };
-        Self { rounded: (0..rounded).map(|_| Rounded::default()).collect(), recompute: keeping.recompute, ..self }
+        let rounded = (0..rounded).map(|_| Rounded::default()).collect();
+        Self { blocks: Blocks { rounded, recompute: keeping.recompute, ..self.blocks }, ..self }
     }
 
     /// Sums of the losses of `batch`, without a backward pass.
@@ -85,7 +150,7 @@ impl Network {
         self.forward(&weights, batch, false);
         let mut sums = LossSums::default();
         for_each_chunk(batch, |rows, targets| {
-            let normed = &self.scratch.normed[rows.start * config.model_dim..rows.end * config.model_dim];
+            let normed = &self.normed[rows.start * config.model_dim..rows.end * config.model_dim];
             fit(&mut self.logits, targets.len() * config.vocab_size);
             linear::forward(&self.threads, &mut self.logits, normed, weights.head, config.model_dim, false);
             sums += cross_entropy::forward(&self.threads, &self.logits, targets, options.ignore);
@@ -110,90 +175,54 @@ impl Network {
         let mut gradients = gradients.gradients();
         self.forward(&weights, batch, true);
         let sums = self.head(&weights, &mut gradients, batch, options, scale);
-        let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
-        let pass = Pass {
-            threads: &self.threads,
-            config: &config,
-            rope: &self.rope,
-            span,
-            document_starts: batch.document_starts.as_deref(),
-        };
+        let Self { threads, rope, positions, blocks, derivatives, stream, .. } = self;
+        let pass = Pass { threads, config: &config, rope, positions, changes: &[] };
+        let sequences = sequences(batch);
         ready(gradients.tail.start, gradients.tail.values);
         for ((i, layer), mut segment) in config.layers.iter().enumerate().zip(gradients.layers).rev() {
-            let Place { from, to, kept } = self.place(i, true);
-            if let Some(rounded) = self.rounded.get(i) {
-                rounded.input(&self.threads, &mut self.streams[from]);
+            let place = blocks.place(i, true);
+            let Blocks { streams, kept, rounded, recompute, .. } = &mut *blocks;
+            if let Some(rounded) = rounded.get(i) {
+                rounded.input(threads, &mut streams[place.from]);
             }
             // The last block's activations are still there.
-            if self.recompute && i + 1 < config.layers.len() {
+            if *recompute && i + 1 < config.layers.len() {
                 // What the block after this one began with is not needed any more.
-                let mut out = std::mem::take(&mut self.streams[to]);
-                let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
-                block::forward(&pass, layer, &weights.layers[i], x, &mut out, kept, scratch, Memory::Backward);
-                self.streams[to] = out;
-            } else if let (false, Some(rounded)) = (self.recompute, self.rounded.get(i)) {
-                rounded.activations(&self.threads, &mut self.kept[kept]);
+                block::forward(&pass, i, &weights.layers[i], blocks.buffers(&place, sequences));
+            } else if let (false, Some(rounded)) = (*recompute, rounded.get(i)) {
+                rounded.activations(threads, &mut kept[place.kept]);
             }
             backward(
                 &pass,
                 layer,
                 &weights.layers[i],
                 &mut segment.layer(config.qk_norm),
-                &self.streams[from],
-                &self.kept[kept],
-                &mut self.stream,
-                &mut self.scratch,
-                &mut self.derivatives,
+                &blocks.streams[place.from],
+                &blocks.kept[place.kept],
+                sequences,
+                stream,
+                derivatives,
             );
             ready(segment.start, segment.values);
         }
         let (dim, table) = (config.model_dim, gradients.embedding);
-        embedding::backward(&self.threads, table.values, &batch.inputs, &self.stream, dim, options.ignore);
+        embedding::backward(threads, table.values, &batch.inputs, stream, dim, options.ignore);
         ready(table.start, table.values);
         sums
     }
 
-    /// The buffers of the block `layer`, in a pass that a backward pass follows if `keep`.
-    fn place(&self, layer: usize, keep: bool) -> Place {
-        let (from, to) = match keep && self.rounded.is_empty() {
-            true => (layer, layer + 1),
-            false => (layer % 2, (layer + 1) % 2),
-        };
-        let kept = if keep && self.rounded.is_empty() && !self.recompute { layer } else { 0 };
-        Place { from, to, kept }
-    }
-
-    /// Runs all blocks and the last norm, whose output is left in `scratch.normed`.
+    /// Runs all blocks and the last norm, whose output is left in `normed`.
     fn forward(&mut self, weights: &Weights<'_>, batch: &Batch, keep: bool) {
-        let dim = self.config.model_dim;
-        let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
-        self.rope.grow_to(batch.time);
-        let pass = Pass {
-            threads: &self.threads,
-            config: &self.config,
-            rope: &self.rope,
-            span,
-            document_starts: batch.document_starts.as_deref(),
-        };
-        fit(&mut self.streams[0], span.rows() * dim);
-        embedding::forward(&self.threads, &mut self.streams[0], &batch.inputs, weights.embedding, dim);
-        for (i, (layer, weights)) in self.config.layers.iter().zip(&weights.layers).enumerate() {
-            let Place { from, to, kept } = self.place(i, keep);
-            let mut out = std::mem::take(&mut self.streams[to]);
-            fit(&mut out, span.rows() * dim);
-            let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
-            block::forward(&pass, layer, weights, x, &mut out, kept, scratch, Memory::Backward);
-            if let (true, Some(rounded)) = (keep, self.rounded.get_mut(i)) {
-                rounded.keep_input(&self.threads, x);
-                if !self.recompute {
-                    rounded.keep(&self.threads, kept);
-                }
-            }
-            self.streams[to] = out;
-        }
-        fit(&mut self.scratch.normed, span.rows() * dim);
-        let last = &self.streams[self.place(self.config.layers.len(), keep).from];
-        rms_norm::forward(&self.threads, &mut self.scratch.normed, last, weights.norm, NORM_EPS);
+        let Self { config, threads, rope, positions, blocks, normed, .. } = self;
+        rope.grow_to(batch.time);
+        positions.clear();
+        positions.extend((0..batch.sequences).flat_map(|_| 0..batch.time as u32));
+        let pass = Pass { threads, config, rope, positions, changes: &[] };
+        let mut buffers = BatchBuffers { blocks, threads, sequences: sequences(batch), keep };
+        let Ok(()) = forward(&pass, weights, &batch.inputs, &mut buffers);
+        fit(normed, pass.rows() * config.model_dim);
+        let last = &blocks.streams[blocks.place(config.layers.len(), keep).from];
+        rms_norm::forward(threads, normed, last, weights.norm, NORM_EPS);
     }
 
     /// Output projection and loss, chunk by chunk, forward and backward; the derivative by the last residual stream is
@@ -213,7 +242,7 @@ impl Network {
         // The derivative by the norm's output takes the place of that output, chunk by chunk.
         let mut dnormed = vec![0.0; LOSS_ROWS * dim];
         for_each_chunk(batch, |rows, targets| {
-            let normed = &mut self.scratch.normed[rows.start * dim..rows.end * dim];
+            let normed = &mut self.normed[rows.start * dim..rows.end * dim];
             fit(&mut self.logits, targets.len() * vocabulary);
             linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
             let (ignore, z_weight) = (options.ignore, options.z_weight);
@@ -225,18 +254,14 @@ impl Network {
         });
         self.stream.clear();
         self.stream.resize(batch.inputs.len() * dim, 0.0);
-        let last = &self.streams[self.place(self.config.layers.len(), true).from];
-        rms_norm::backward(
-            &self.threads,
-            &mut self.stream,
-            norm_gradient,
-            &self.scratch.normed,
-            last,
-            weights.norm,
-            NORM_EPS,
-        );
+        let last = &self.blocks.streams[self.blocks.place(self.config.layers.len(), true).from];
+        rms_norm::backward(&self.threads, &mut self.stream, norm_gradient, &self.normed, last, weights.norm, NORM_EPS);
         sums
     }
+}
+
+fn sequences(batch: &Batch) -> Sequences<'_> {
+    Sequences { count: batch.sequences, time: batch.time, document_starts: batch.document_starts.as_deref() }
 }
 
 fn for_each_chunk(batch: &Batch, mut task: impl FnMut(std::ops::Range<usize>, &[u32])) {

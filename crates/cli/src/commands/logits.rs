@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use openelm_formats::StoredModel;
 use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, Session};
+use openelm_model::{CacheType, Engine, Model, Session};
 
 use super::{ArithmeticOptions, MemoryOptions, ThreadOptions, parse_ids};
 use crate::model::{open, tokenizer_of};
@@ -51,7 +51,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     arguments.memory.check(&stored.config, weights, ids.len(), CacheType::default())?;
     let threads = arguments.threads.threads();
     let model = arguments.arithmetic.load(stored, &threads)?;
-    print(&model, &ids, threads)
+    print(model, &ids, threads)
 }
 
 fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
@@ -66,14 +66,14 @@ fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
     Ok(tokenizer_of(model)?.encode_with(text.as_deref().unwrap_or_default(), true, false))
 }
 
-fn print(model: &openelm_model::Model, ids: &[u32], threads: Threads) -> Result<()> {
+fn print(model: Model, ids: &[u32], threads: Threads) -> Result<()> {
     let vocabulary = model.config().vocab_size;
     // Before anything is printed: half an object is worse than none.
     ensure!(!ids.is_empty(), "there are no ids; give at least one");
     if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
         anyhow::bail!("token id {id} is out of range: the model's vocabulary has {vocabulary} tokens");
     }
-    let mut session = Session::new(model, threads, ids.len());
+    let mut session = Session::new(Engine::new(model, threads), ids.len());
     let mut out = BufWriter::new(stdout().lock());
     write!(out, "{{\"shape\":[{},{vocabulary}],\"logits\":[", ids.len())?;
     let mut first = true;

@@ -5,12 +5,10 @@ use std::path::Path;
 
 use bytes::Bytes;
 use openelm_kernels::MappedFile;
-use openelm_model::ModelConfig;
+use openelm_model::{Adapter, ModelConfig, Part, Target, targets};
 
-use super::Adapter;
 use super::parts::{self, Announced};
 use super::peft_config::{Config, module_name, to_json};
-use super::target::{Part, Target, targets};
 use crate::FormatError;
 use crate::shards::{self, Entry};
 

@@ -74,6 +74,13 @@ impl SamplingOptions {
     }
 }
 
+/// The logarithm of the probability that `logits`, `[vocabulary]`, give the token `id`.
+pub fn log_probability(logits: &[f32], id: u32) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+    (f64::from(logits[id as usize] - largest) - total.ln()) as f32
+}
+
 /// Draws tokens.
 #[derive(Debug, Clone)]
 pub struct Sampler {

@@ -1,7 +1,11 @@
 //! What the model writes at a moment of the run.
 
+use std::sync::Arc;
+
 use openelm_model::kernels::Threads;
-use openelm_model::{GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, generate};
+use openelm_model::{
+    Engine, GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, generate,
+};
 
 use super::log::SampleEntry;
 use super::{PretrainError, RunTokenizer};
@@ -49,10 +53,11 @@ impl Samples {
         };
         let tensors = trainer.parameters().tensors().map(copy).collect::<Result<_, _>>()?;
         let model = Model::new(config.clone(), tensors).map_err(|e| failed("", e.to_string()))?;
+        let engine = Arc::new(Engine::new(model, threads.clone()));
         let sample = |(prompt, ids): &(String, Vec<u32>)| {
-            let mut session = Session::new(&model, threads.clone(), config.context_length);
-            let generation = generate(&mut session, &tokenizer.tokenizer, ids, &self.options, |_| ());
-            let text = generation.map_err(|e| failed(prompt, e.to_string()))?.text;
+            let mut session = Session::new(engine.clone(), config.context_length);
+            let text = generate(&mut session, &tokenizer.tokenizer, ids, self.options.clone());
+            let text = text.map_err(|e| failed(prompt, e.to_string()))?;
             Ok(SampleEntry { step: trainer.steps(), prompt: prompt.clone(), text })
         };
         self.prompts.iter().map(sample).collect()
