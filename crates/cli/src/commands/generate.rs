@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use openelm_model::{Engine, Finish, Generation, GenerationOptions, SamplingOptions, Session};
+use openelm_model::{Engine, Finish, Generation, GenerationOptions, SamplingOptions};
 use serde_json::json;
 
-use super::{ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
+use super::{AdapterOptions, ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
 use crate::model::ModelOptions;
 
 /// Continue a text.
@@ -65,6 +65,8 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    adapter: AdapterOptions,
+    #[command(flatten)]
     arithmetic: ArithmeticOptions,
     #[command(flatten)]
     threads: ThreadOptions,
@@ -89,7 +91,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     arguments.memory.check(&stored.config, weights, tokens, cache)?;
     let threads = arguments.threads.threads();
     let model = arguments.arithmetic.load(stored, &threads)?;
-    let mut session = Session::new(Engine::new(model, threads).with_cache(cache), limit);
+    let mut session = arguments.adapter.session(Engine::new(model, threads).with_cache(cache), limit)?;
 
     let mut out = stdout().lock();
     let mut show = |text: &str| match arguments.json {

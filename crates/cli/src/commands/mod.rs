@@ -14,6 +14,7 @@ pub mod pull;
 pub mod tokenizer;
 pub mod train_log;
 
+use std::path::PathBuf;
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,11 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
 use openelm_formats::{FormatError, StoredModel};
 use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, DType, Footprint, Model, ModelConfig, Precision, available_memory};
+use openelm_model::{
+    AdapterWeights, CacheType, DType, Engine, Footprint, Model, ModelConfig, Precision, Session, available_memory,
+};
+
+use crate::model::locate;
 
 /// How many threads a command uses.
 #[derive(Args)]
@@ -55,6 +60,25 @@ impl ArithmeticOptions {
     /// The model, ready to run.
     pub fn load(&self, stored: StoredModel, threads: &Threads) -> Result<Model, FormatError> {
         if self.exact { Ok(stored.into_model()?.widened()) } else { stored.into_packed_model(threads) }
+    }
+}
+
+/// The adapter that a command runs a model with.
+#[derive(Args)]
+pub struct AdapterOptions {
+    /// An adapter (LoRA, DoRA): a folder of PEFT's or a file of CoreNet's, or the name it was pulled by
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<PathBuf>,
+}
+
+impl AdapterOptions {
+    /// An empty session of `engine` for up to `limit` tokens, with the adapter at work.
+    pub fn session(&self, engine: Engine, limit: usize) -> Result<Session> {
+        let Some(path) = &self.adapter else { return Ok(Session::new(engine, limit)) };
+        let adapter = openelm_formats::adapter::open(&locate(path)?, engine.model().config())?;
+        adapter.notes.iter().for_each(|note| eprintln!("{note}"));
+        let weights = AdapterWeights::new(&adapter, engine.model(), engine.threads());
+        Ok(Session::adapted(engine, limit, Arc::new(weights))?)
     }
 }
 

@@ -25,3 +25,33 @@ mod cover;
 mod parts;
 pub mod peft;
 mod peft_config;
+
+use std::path::Path;
+
+use openelm_model::{Adapter, ModelConfig};
+
+use crate::FormatError;
+
+/// Rows that CoreNet pads LLaMA's 32000 pieces to.
+const PADDED: usize = 32_128;
+const PIECES: usize = 32_000;
+
+/// Reads the adapter at `path`, which must fit `model`: a folder of PEFT's, or what [`corenet::read`] takes. One of CoreNet's
+/// that was trained with a padded vocabulary is cut to the model's.
+///
+/// # Errors
+/// See [`peft::read`] and [`corenet::read`].
+pub fn open(path: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
+    if path.join(peft::CONFIG).exists() {
+        return peft::read(path, model);
+    }
+    match corenet::read(path, model) {
+        Err(error @ FormatError::Tensor { .. }) if model.vocab_size == PIECES => {
+            let padded = ModelConfig { vocab_size: PADDED, ..model.clone() };
+            let Ok(mut adapter) = corenet::read(path, &padded) else { return Err(error) };
+            adapter.trim_vocabulary(PIECES)?;
+            Ok(adapter)
+        }
+        outcome => outcome,
+    }
+}

@@ -12,7 +12,8 @@ use super::peft_config::{Config, module_name, to_json};
 use crate::FormatError;
 use crate::shards::{self, Entry};
 
-const CONFIG: &str = "adapter_config.json";
+/// The file that makes a folder an adapter of PEFT's.
+pub(super) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Reads the adapter in `folder`, which must fit `model`. Keys of the configuration that are not known do not stop it: a later

@@ -30,7 +30,6 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::Vector;
     fn load_i8(self, x: &[i8; LANES]) -> Self::Vector;
     fn to_array(self, x: Self::Vector) -> [f32; LANES];
-    fn mul(self, x: Self::Vector, y: Self::Vector) -> Self::Vector;
     /// `x y + z`, rounded once.
     fn mul_add(self, x: Self::Vector, y: Self::Vector, z: Self::Vector) -> Self::Vector;
     /// The columns of `rows`.
