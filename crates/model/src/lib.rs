@@ -25,8 +25,8 @@ mod weights;
 pub use cache::Cache;
 pub use config::{Activation, ConfigError, LayerConfig, ModelConfig, NORM_EPS, Precision};
 pub use generation::{
-    Finish, Generation, GenerationError, GenerationOptions, Sampler, SamplingError, SamplingOptions, StopStrings,
-    generate,
+    Finish, Generation, GenerationError, GenerationOptions, NotFinite, Sampler, SamplingError, SamplingOptions,
+    StopStrings, check_finite, generate,
 };
 pub use geometry::{Geometry, Multipliers, make_divisible};
 pub use layout::{TensorSpec, initial_deviation, tensor_specs};

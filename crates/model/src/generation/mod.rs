@@ -5,7 +5,7 @@ mod stop;
 
 use std::time::{Duration, Instant};
 
-pub use sampling::{Sampler, SamplingError, SamplingOptions};
+pub use sampling::{NotFinite, Sampler, SamplingError, SamplingOptions, check_finite};
 pub use stop::StopStrings;
 
 use crate::session::{Session, SessionError};
@@ -62,7 +62,7 @@ pub struct Generation {
 /// certain: whole characters that are not the beginning of a stop string.
 ///
 /// # Errors
-/// If the prompt does not fit the session, holds ids out of range, or the options make no sense.
+/// If the prompt does not fit the session, holds ids out of range, the options make no sense, or logits are not finite.
 pub fn generate(
     session: &mut Session,
     tokenizer: &Tokenizer,
@@ -92,7 +92,7 @@ pub fn generate(
         if history.len() - prompt.len() == options.max_tokens {
             break Finish::MaxTokens;
         }
-        let id = sampler.sample(logits, &history);
+        let id = sampler.sample(logits, &history)?;
         if tokenizer.eos_id() == Some(id) && !options.ignore_eos {
             break Finish::EndOfText;
         }
@@ -116,7 +116,7 @@ pub fn generate(
     Ok(Generation { ids, text, finish, prompt_time, generation_time })
 }
 
-/// A generation that cannot begin.
+/// A generation that cannot begin or go on.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum GenerationError {
     /// The prompt does not suit the model.
@@ -125,4 +125,7 @@ pub enum GenerationError {
     /// The options make no sense.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// The model says nothing.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
 }
