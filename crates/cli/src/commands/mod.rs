@@ -14,6 +14,7 @@ pub mod pull;
 pub mod tokenizer;
 pub mod train_log;
 
+use std::path::Path;
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -135,6 +136,11 @@ pub fn on_interrupt(first: impl Fn() + Send + 'static, last: impl Fn() + Send + 
     };
     ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
     Ok(stop)
+}
+
+/// A path as text, which JSON asks for: what is not UTF-8 in it is replaced.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The encodings of a model's tensors, the one with most elements first: `Q4_0 x 96, Q6_K x 1`.
