@@ -4,9 +4,11 @@ pub mod average;
 pub mod bench;
 pub mod compare;
 pub mod convert;
+pub mod examples;
 pub mod generate;
 pub mod inspect;
 pub mod logits;
+pub mod manual;
 pub mod plan;
 pub mod pretrain;
 #[cfg(feature = "hub")]
