@@ -8,6 +8,7 @@ use std::time::Instant;
 use openelm_model::kernels::Threads;
 use openelm_model::{CacheType, Engine, Footprint, ModelConfig, Session, TensorSpec};
 
+use crate::address_space;
 use crate::limits::Limits;
 use crate::peer::{Peer, PeerTest};
 use crate::report::{Measurement, Phase, Report, Run};
@@ -95,6 +96,9 @@ fn check_memory(source: &Source<'_>, options: &Options, with_peer: bool, availab
     let tokens = options.fill(&config).saturating_add(options.tokens);
     let tokens = options.prompts.iter().copied().fold(tokens, usize::max);
     let available = if with_peer { available / 2 } else { available };
+    // The file is mapped twice besides: for its layout, and while its weights are packed.
+    let mappable = address_space::left().map(|left| left.saturating_sub(2 * weights as u64));
+    let available = mappable.map_or(available, |mappable| mappable.min(available));
     let checked = Footprint::new(&config, weights, tokens, options.cache).check(available);
     checked.map_err(|source| BenchError::Memory { with_peer, source })
 }

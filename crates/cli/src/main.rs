@@ -1,16 +1,18 @@
 //! The `openelm` command: OpenELM from raw text to the device. Commands parse, call the libraries and render.
 
 mod commands;
+mod launched;
 mod model;
 mod pulled;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use openelm_formats::FormatError;
 
 /// Small language models with layer-wise scaling: train them, run them, carry them elsewhere.
 #[derive(Parser)]
-#[command(name = "openelm", version, about, infer_subcommands = true)]
+#[command(name = "openelm", version, long_version = launched::VERSION.as_str(), about, infer_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,12 +33,20 @@ enum Command {
     Convert(commands::convert::Arguments),
     Compare(commands::compare::Arguments),
     Inspect(commands::inspect::Arguments),
+    Completions(commands::manual::Completions),
+    Man(commands::manual::Man),
+}
+
+/// The whole command, with all that `--help` shows.
+fn command() -> clap::Command {
+    commands::examples::shown_by(Cli::command())
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let Cli { command } = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit());
+    let result = match command {
         Command::Generate(arguments) => commands::generate::run(arguments),
-        Command::Pretrain(arguments) => commands::pretrain::run(arguments),
+        Command::Pretrain(arguments) => alone().and_then(|()| commands::pretrain::run(arguments)),
         Command::TrainLog(arguments) => commands::train_log::run(arguments),
         Command::Plan(arguments) => commands::plan::run(arguments),
         Command::Logits(arguments) => commands::logits::run(arguments),
@@ -48,6 +58,8 @@ fn main() -> ExitCode {
         Command::Convert(arguments) => commands::convert::run(arguments),
         Command::Compare(arguments) => commands::compare::run(arguments),
         Command::Inspect(arguments) => commands::inspect::run(arguments),
+        Command::Completions(arguments) => commands::manual::complete(&arguments, self::command()),
+        Command::Man(arguments) => commands::manual::man(arguments, self::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,8 +67,20 @@ fn main() -> ExitCode {
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("error: {}", sentence(&e));
-            ExitCode::FAILURE
+            // As of a program that Ctrl-C ended: a script must not go on.
+            if is_interrupted(&e) { ExitCode::from(130) } else { ExitCode::FAILURE }
         }
+    }
+}
+
+/// Refuses to be one of several processes that know nothing of each other.
+fn alone() -> anyhow::Result<()> {
+    match launched::strangers() {
+        Some(count) => anyhow::bail!(
+            "this is one of {count} processes that MPI started, but it was built without MPI, and each would train by itself; \
+             build it with --features mpi (see docs/cluster.md), or start it without mpirun"
+        ),
+        None => Ok(()),
     }
 }
 
@@ -75,6 +99,10 @@ fn sentence(error: &anyhow::Error) -> String {
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let source = error.downcast_ref::<std::io::Error>();
     source.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(FormatError::Stopped))
 }
 
 #[cfg(test)]

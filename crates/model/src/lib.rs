@@ -31,8 +31,8 @@ pub use config::{Activation, ConfigError, LayerConfig, ModelConfig, NORM_EPS, Pr
 pub use engine::{BlockWorkspace, Engine, EngineError, Feed, Logits, Rows};
 pub use forward::{Buffers, Layers, forward};
 pub use generation::{
-    Finish, Generation, GenerationError, GenerationOptions, Piece, Sampler, SamplingError, SamplingOptions,
-    StopStrings, Token, generate, log_probability,
+    Finish, Generation, GenerationError, GenerationOptions, NotFinite, Piece, Sampler, SamplingError, SamplingOptions,
+    StopStrings, Token, check_finite, generate, log_probability,
 };
 pub use geometry::{Geometry, Multipliers, make_divisible};
 pub use layout::{Role, Site, TensorSpec, initial_deviation, layer_roles, sites, tensor_specs};

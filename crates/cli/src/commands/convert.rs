@@ -16,7 +16,7 @@ use openelm_model::kernels::quant::{AffineFormat, BlockFormat};
 use serde_json::{Value, json};
 
 use super::compare::{TextOptions, as_json, as_text};
-use super::{DTypeArgument, ThreadOptions, encodings, stop_on_interrupt};
+use super::{DTypeArgument, ThreadOptions, encodings, shown, stop_on_interrupt};
 use crate::model::{open, tokenizer_of};
 
 /// Write a model in another format, and say how far its logits moved.
@@ -166,7 +166,8 @@ fn write(arguments: &Arguments, model: &StoredModel, target: Target, threads: &T
     };
     let converted = convert(model, &arguments.output, target, threads, &progress);
     bar.finish_and_clear();
-    Ok(converted?)
+    converted?.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    Ok(())
 }
 
 /// How far the logits moved; `None`, and a note, if no tokenizer takes the text apart.
@@ -189,7 +190,7 @@ fn report(
     if arguments.json {
         let side = |model: &StoredModel| -> Value {
             json!({
-                "path": model.path,
+                "path": shown(&model.path),
                 "format": model.format.to_string(),
                 "encodings": encodings(model),
                 "bytes": model.size(),

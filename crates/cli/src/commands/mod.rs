@@ -4,9 +4,11 @@ pub mod average;
 pub mod bench;
 pub mod compare;
 pub mod convert;
+pub mod examples;
 pub mod generate;
 pub mod inspect;
 pub mod logits;
+pub mod manual;
 pub mod plan;
 pub mod pretrain;
 #[cfg(feature = "hub")]
@@ -14,7 +16,7 @@ pub mod pull;
 pub mod tokenizer;
 pub mod train_log;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -159,6 +161,11 @@ pub fn on_interrupt(first: impl Fn() + Send + 'static, last: impl Fn() + Send + 
     };
     ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
     Ok(stop)
+}
+
+/// A path as text, which JSON asks for: what is not UTF-8 in it is replaced.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The encodings of a model's tensors, the one with most elements first: `Q4_0 x 96, Q6_K x 1`.

@@ -29,6 +29,9 @@ pub struct Arguments {
     /// Fetch no tokenizer but the model's own
     #[arg(long)]
     no_tokenizer: bool,
+    /// Fetch again what is here already
+    #[arg(long)]
+    force: bool,
     /// How often to try again what fails, in a row
     #[arg(long, value_name = "N", default_value_t = 4)]
     retries: u32,
@@ -47,7 +50,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     };
     let mut settings = Settings::from_environment()?;
     settings.patience.retries = arguments.retries;
-    let options = PullOptions { files: arguments.file, tokenizer };
+    let options = PullOptions { files: arguments.file, tokenizer, force: arguments.force };
     let interrupted = || {
         eprintln!("\nstopped; the same command goes on from here");
         exit(130);

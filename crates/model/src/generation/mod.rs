@@ -3,7 +3,7 @@
 mod sampling;
 mod stop;
 
-pub use sampling::{Sampler, SamplingError, SamplingOptions, log_probability};
+pub use sampling::{NotFinite, Sampler, SamplingError, SamplingOptions, check_finite, log_probability};
 pub use stop::StopStrings;
 
 use crate::engine::EngineError;
@@ -78,6 +78,9 @@ pub enum GenerationError {
     /// The options make no sense.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// The model says nothing.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
 }
 
 /// A generation at work: an iterator over pieces of text.
@@ -94,6 +97,8 @@ pub struct Generation<'a> {
     options: GenerationOptions,
     drawn: usize,
     finish: Option<Finish>,
+    /// Whether it could not go on.
+    failed: bool,
     /// Drawn, but not handed out yet.
     piece: Piece,
 }
@@ -118,8 +123,8 @@ impl<'a> Generation<'a> {
         let mut detokenizer = tokenizer.detokenizer();
         // So that the text goes on where the session ends, its space included.
         session.tokens().iter().for_each(|&id| drop(detokenizer.push(id)));
-        let (drawn, finish, piece) = (0, None, Piece::default());
-        Ok(Self { session, tokenizer, sampler, stop, detokenizer, options, drawn, finish, piece })
+        let (drawn, finish, failed, piece) = (0, None, false, Piece::default());
+        Ok(Self { session, tokenizer, sampler, stop, detokenizer, options, drawn, finish, failed, piece })
     }
 
     /// Why the generation ended; `None` while it goes on.
@@ -137,7 +142,7 @@ impl<'a> Generation<'a> {
         }
         self.session.logits()?;
         let (logits, history) = self.session.known_logits();
-        let id = self.sampler.sample(logits, history);
+        let id = self.sampler.sample(logits, history)?;
         if self.tokenizer.eos_id() == Some(id) && !self.options.ignore_eos {
             return Ok(Some(Finish::EndOfText));
         }
@@ -167,10 +172,13 @@ impl Iterator for Generation<'_> {
     type Item = Result<Piece, GenerationError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.finish.is_none() && self.piece.text.is_empty() {
+        while !self.failed && self.finish.is_none() && self.piece.text.is_empty() {
             self.finish = match self.draw() {
                 Ok(finish) => finish,
-                Err(e) => return Some(Err(e)),
+                Err(e) => {
+                    self.failed = true;
+                    return Some(Err(e));
+                }
             };
             if self.finish.is_some_and(|finish| finish != Finish::Stop) {
                 self.piece.text.push_str(&self.stop.push(&self.detokenizer.finish()));
