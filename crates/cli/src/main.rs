@@ -1,12 +1,18 @@
 //! The `openelm` command: OpenELM from raw text to the device. Commands parse, call the libraries and render.
 
 mod commands;
+mod input;
+mod interrupt;
 mod model;
 mod pulled;
 
+use std::fmt::Display;
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use interrupt::Stopped;
 
 /// Small language models with layer-wise scaling: train them, run them, carry them elsewhere.
 #[derive(Parser)]
@@ -53,11 +59,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough, such as `head`, is no failure.
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {}", sentence(&e));
-            ExitCode::FAILURE
-        }
+        Err(e) => match e.downcast_ref::<Stopped>() {
+            Some(stopped) => ExitCode::from(stopped.exit_code()),
+            None => {
+                tell(format!("error: {}", sentence(&e)));
+                ExitCode::FAILURE
+            }
+        },
     }
+}
+
+/// Says something on standard error. Nobody may be there to hear it, which is no reason to give up the work.
+fn tell(line: impl Display) {
+    let _ = stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// What went wrong and why, each thing once: many errors say their cause themselves.

@@ -7,6 +7,7 @@ use clap::Args;
 use openelm_model::DType;
 
 use super::DTypeArgument;
+use crate::tell;
 
 /// Average the weights of several checkpoints of one model.
 #[derive(Args)]
@@ -26,6 +27,6 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { checkpoints, output, dtype } = arguments;
     openelm_train::average(&checkpoints, &output, dtype.map(DType::from))?;
     let count = checkpoints.len();
-    eprintln!("{}: the mean of {count} checkpoint{}", output.display(), if count == 1 { "" } else { "s" });
+    tell(format!("{}: the mean of {count} checkpoint{}", output.display(), if count == 1 { "" } else { "s" }));
     Ok(())
 }

@@ -3,8 +3,7 @@
 mod table;
 
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
-use std::process::exit;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -12,8 +11,10 @@ use openelm_bench::{BenchError, Options, Peer, Source, WeightFormat};
 use openelm_formats::{FormatError, StoredModel};
 use openelm_model::ModelConfig;
 
-use super::{CacheOption, MemoryOptions, refusal};
+use super::{CacheOption, MemoryOptions, note_on_threads, refusal};
+use crate::interrupt::leave_on_interrupt;
 use crate::model::{BUILTIN, locate, open_located};
+use crate::tell;
 
 /// Measure speed, the machine's limits, and the share of them that a model reaches.
 #[derive(Args)]
@@ -60,7 +61,10 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let sources = sources(&arguments)?;
     let scratch =
         tempfile::Builder::new().prefix("openelm-bench-").tempdir().context("a folder for temporary files")?;
-    remove_on_interrupt(scratch.path())?;
+    let folder = scratch.path().to_owned();
+    // Temporary models are large. What cannot be removed is left to the system's own cleaning of temporary files.
+    leave_on_interrupt(move || drop(std::fs::remove_dir_all(&folder)))?;
+    arguments.threads.iter().copied().for_each(note_on_threads);
     let wide = |numbers: &[u32]| numbers.iter().map(|&n| n as usize).collect();
     let options = Options {
         threads: match &arguments.threads[..] {
@@ -75,7 +79,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         scratch: scratch.path().to_owned(),
         ignore_memory: arguments.memory.ignore_memory,
     };
-    let report = openelm_bench::run(&sources, &options, peer.as_ref(), &mut |what| eprintln!("{what}"));
+    let report = openelm_bench::run(&sources, &options, peer.as_ref(), &mut |what| tell(what));
     let report = report.map_err(|error| match error {
         BenchError::Memory { .. } => refusal(&error),
         _ => error.into(),
@@ -101,15 +105,4 @@ fn sources(arguments: &Arguments) -> Result<Vec<Source<'_>>> {
         return Ok(vec![Source::Stored(opener())]);
     }
     Ok(formats.iter().map(|&format| Source::Encoded(opener(), format)).collect())
-}
-
-/// Temporary models are large: Ctrl-C takes them away too.
-fn remove_on_interrupt(scratch: &Path) -> Result<()> {
-    let scratch = scratch.to_owned();
-    let handler = move || {
-        // What cannot be removed is left to the system's own cleaning of temporary files.
-        let _ = std::fs::remove_dir_all(&scratch);
-        exit(130);
-    };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
 }
