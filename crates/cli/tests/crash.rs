@@ -200,7 +200,10 @@ fn what_does_not_fit_the_run_is_refused_in_one_sentence() {
         refused(&arguments, parts);
     };
     let newest = format!("step-{STEPS:08}");
-    says(&["model.layers=3"], &[&newest, "of another model: layers was 2 and is 3 now", "choose another output folder"]);
+    says(
+        &["model.layers=3"],
+        &[&newest, "of another model: layers was 2 and is 3 now", "choose another output folder"],
+    );
     says(&["train.sequence_length=30"], &["its rows were of 25 tokens and are of 31 now"]);
     says(&["train.batch_size=1000000000000"], &["available", "--ignore-memory"]);
     says(&["train.batch_size=0"], &["train.batch_size is 0"]);

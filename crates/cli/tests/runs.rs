@@ -57,8 +57,11 @@ fn assert_finished(run: &SmallRun, status: ExitStatus, steps: u64) {
 #[test]
 fn a_run_goes_on_when_nobody_listens() {
     let run = small(40);
-    let mut child =
-        openelm(&arguments(&run).each_ref().map(String::as_str)).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = openelm(&arguments(&run).each_ref().map(String::as_str))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_for(&run, 3);
     drop(child.stderr.take());
     assert_finished(&run, child.wait().unwrap(), 40);
@@ -66,11 +69,8 @@ fn a_run_goes_on_when_nobody_listens() {
     // A disk that is full, and standard output that is closed.
     let run = small(20);
     let full = || File::options().write(true).open("/dev/full").unwrap();
-    let mut child = openelm(&arguments(&run).each_ref().map(String::as_str))
-        .stdout(Stdio::piped())
-        .stderr(full())
-        .spawn()
-        .unwrap();
+    let mut child =
+        openelm(&arguments(&run).each_ref().map(String::as_str)).stdout(Stdio::piped()).stderr(full()).spawn().unwrap();
     drop(child.stdout.take());
     assert_finished(&run, child.wait().unwrap(), 20);
     // Others say what they have to say, or do not.
@@ -135,8 +135,7 @@ fn ctrl_c_leaves_other_long_work_with_130() {
 #[test]
 fn the_end_of_a_run_tells_what_came_out() {
     let run = small(15);
-    let Output { status, stderr, stdout } =
-        openelm(&arguments(&run).each_ref().map(String::as_str)).output().unwrap();
+    let Output { status, stderr, stdout } = openelm(&arguments(&run).each_ref().map(String::as_str)).output().unwrap();
     assert!(status.success());
     let text = String::from_utf8(stderr).unwrap();
     let line = text.lines().find(|line| line.starts_with("step 15: loss ") && line.contains("smoothed"));
@@ -151,7 +150,8 @@ fn another_recipe_is_told_and_the_one_of_before_is_kept() {
     let go = |sets: &[&str]| {
         let mut all = arguments(&run).to_vec();
         all.extend(sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
-        let Output { status, stderr, .. } = openelm(&all.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap();
+        let Output { status, stderr, .. } =
+            openelm(&all.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap();
         let text = String::from_utf8(stderr).unwrap();
         assert!(status.success(), "{text}");
         text
@@ -174,7 +174,8 @@ fn another_recipe_is_told_and_the_one_of_before_is_kept() {
     go(&["train.steps=30"]);
     assert!(run.out("recipe.toml.2").exists() && !run.out("recipe.toml.3").exists());
     refused(
-        &[&arguments(&run).each_ref().map(String::as_str)[..], &["--set", "model.dim=128", "--set", "model.layers=3"]].concat(),
+        &[&arguments(&run).each_ref().map(String::as_str)[..], &["--set", "model.dim=128", "--set", "model.layers=3"]]
+            .concat(),
         &["is of another model: layers was 2 and is 3 now, dim was 64 and is 128 now"],
     );
 }
@@ -186,7 +187,8 @@ fn a_start_that_fails_leaves_no_folder() {
         let mut all = arguments(&run).to_vec();
         let deep = format!("output={}", run.folder().join("runs/deep/er").display());
         all.extend(["--set", set, "--set", &deep].map(str::to_owned));
-        let Output { status, stderr, .. } = openelm(&all.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap();
+        let Output { status, stderr, .. } =
+            openelm(&all.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap();
         let text = String::from_utf8(stderr).unwrap();
         assert!(!status.success() && text.contains(part), "{text}");
         assert!(!run.folder().join("runs").exists(), "{set}");
@@ -211,7 +213,8 @@ fn a_first_run_works_as_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let tales = folder.path().join("tales");
     fs::create_dir(&tales).unwrap();
-    let day = |day: usize| format!("{{\"body\": \"On day {day} the fox met {} geese by the river.\"}}\n", day * 7 % 101);
+    let day =
+        |day: usize| format!("{{\"body\": \"On day {day} the fox met {} geese by the river.\"}}\n", day * 7 % 101);
     fs::write(tales.join("a.jsonl"), (0..3000).map(day).collect::<String>()).unwrap();
     let here = |arguments: &[&str]| openelm(arguments).current_dir(folder.path()).output().unwrap();
     let init = ["pretrain", "--init", "runs/first", "--text-key", "body", "tales", "--threads", "1"];

@@ -362,9 +362,7 @@ fn differences(was: &ModelConfig, is: &ModelConfig) -> String {
         changed.map(|((name, was), (_, is))| format!("{name} was {was} and is {is} now")).collect();
     let layers = was.layers.iter().zip(&is.layers).enumerate().find(|(_, (was, is))| was != is);
     if let Some((index, (was, is))) = layers {
-        let widths = |layer: &LayerConfig| {
-            format!("{}, {} and {}", layer.query_heads, layer.kv_heads, layer.ffn_dim)
-        };
+        let widths = |layer: &LayerConfig| format!("{}, {} and {}", layer.query_heads, layer.kv_heads, layer.ffn_dim);
         found.push(format!(
             "layer {index} had query heads, key/value heads and feed-forward columns of {} and has {} now",
             widths(was),

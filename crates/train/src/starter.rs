@@ -244,9 +244,9 @@ fn choose(folder: &str, path: &Path, texts: &Texts, peak: f64) -> Result<(String
         let steps = ((tokens / batch_tokens) as u64).max(20);
         let (text, recipe, parameters) = write(steps)?;
         let fits = available_memory().is_none_or(|available| {
-            recipe.model_config(texts.pieces).is_ok_and(|config| {
-                TrainingFootprint::new(&config, &recipe, 1).total() <= available / 2
-            })
+            recipe
+                .model_config(texts.pieces)
+                .is_ok_and(|config| TrainingFootprint::new(&config, &recipe, 1).total() <= available / 2)
         });
         let is_fed = tokens >= LEAST_TOKENS_PER_PARAMETER * parameters as f64;
         if chosen.is_some() && !(fits && is_fed) {
@@ -264,7 +264,11 @@ fn recipe(folder: &str, size: &Size, texts: &Texts, steps: u64) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let mut sources = String::new();
     for source in &texts.sources {
-        let key = if source.text_key == "text" { String::new() } else { format!(", text_key = {}", quoted(&source.text_key)) };
+        let key = if source.text_key == "text" {
+            String::new()
+        } else {
+            format!(", text_key = {}", quoted(&source.text_key))
+        };
         // Writing to a text cannot fail.
         let _ = writeln!(sources, "    {{ path = {}{key} }},", quoted(&source.path));
     }

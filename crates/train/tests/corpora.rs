@@ -316,8 +316,11 @@ mod parquet_files {
 
     use super::*;
 
+    /// Values, and levels of definition and of repetition.
+    type Column<'c> = (&'c [&'c [u8]], &'c [i16], &'c [i16]);
+
     /// Writes a file of one row group, each column with its values and levels of definition and repetition.
-    fn write(path: &Path, schema: &str, codec: Compression, columns: &[(&[&[u8]], &[i16], &[i16])]) {
+    fn write(path: &Path, schema: &str, codec: Compression, columns: &[Column<'_>]) {
         let schema = Arc::new(parse_message_type(schema).unwrap());
         let properties = Arc::new(WriterProperties::builder().set_compression(codec).build());
         let mut writer = SerializedFileWriter::new(fs::File::create(path).unwrap(), schema, properties).unwrap();
@@ -377,7 +380,7 @@ mod parquet_files {
         let path = folder.path().join("a.parquet");
         let schema = "message m { optional group doc { optional binary text (UTF8); required binary id (UTF8); } \
                       optional group tags (LIST) { repeated group list { optional binary element (UTF8); } } }";
-        let columns: [(&[&[u8]], &[i16], &[i16]); 3] = [
+        let columns: [Column<'_>; 3] = [
             (&[b"one", b"two"], &[2, 0, 1, 2], &[]),
             (&[b"a", b"b", b"c"], &[1, 0, 1, 1], &[]),
             (&[b"t", b"u"], &[3, 0, 0, 3], &[0, 0, 0, 0]),

@@ -120,7 +120,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         writeln!(out, "{result}")?;
     } else {
         let (read, made) = (ids.len(), generation.ids.len());
-        tell(format!("prompt: {read} tokens, {prompt_rate:.0} per second; generated: {made} tokens, {rate:.0} per second"));
+        tell(format!(
+            "prompt: {read} tokens, {prompt_rate:.0} per second; generated: {made} tokens, {rate:.0} per second"
+        ));
     }
     Ok(())
 }

@@ -61,7 +61,8 @@ fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
         return parse_ids(ids).context("--ids");
     }
     if let Some(file) = ids_file {
-        return serde_json::from_str(&read_file(file)?).with_context(|| format!("{}: expected a list of ids", file.display()));
+        return serde_json::from_str(&read_file(file)?)
+            .with_context(|| format!("{}: expected a list of ids", file.display()));
     }
     Ok(tokenizer_of(model)?.encode_with(text.as_deref().unwrap_or_default(), true, false))
 }

@@ -28,7 +28,8 @@ pub enum DataError {
     /// A folder without a file whose name tells its format.
     #[error(
         "{folder} holds no file of a corpus: their names end in .txt, .md, .text, .jsonl, .json, .ndjson or .parquet, the first \
-         six with .gz or .zst behind or not{}", others(found)
+         six with .gz or .zst behind or not{}",
+        others(found)
     )]
     NoneInFolder {
         /// The folder.
@@ -135,7 +136,10 @@ impl DataError {
 fn others(found: &[PathBuf]) -> String {
     match found {
         [] => String::new(),
-        found => format!("; there are {}", found.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")),
+        found => format!(
+            "; there are {}",
+            found.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 

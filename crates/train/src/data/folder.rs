@@ -22,7 +22,8 @@ impl Place for Folder {
         if Path::new(pattern).is_file() {
             paths.push(PathBuf::from(pattern));
         } else {
-            let wrong = |e: glob::PatternError| DataError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() };
+            let wrong =
+                |e: glob::PatternError| DataError::Pattern { pattern: pattern.to_owned(), reason: e.to_string() };
             let parts = Path::new(pattern).components().map(Part::new).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
             matching(PathBuf::new(), &parts, &mut paths)?;
         }

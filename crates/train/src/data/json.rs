@@ -246,7 +246,9 @@ mod tests {
 
     #[test]
     fn what_nobody_asked_for_is_not_looked_at() {
-        for value in ["NaN", "-Infinity", "1e999", "007", "{\"text\": \"other\"}", "\"\\ud83d\"", "\"\\\\\"", "\"}\\\"{\""] {
+        for value in
+            ["NaN", "-Infinity", "1e999", "007", "{\"text\": \"other\"}", "\"\\ud83d\"", "\"\\\\\"", "\"}\\\"{\""]
+        {
             assert_eq!(text(&format!("{{\"score\": {value}, \"text\": \"whole\", \"again\":{value}}}")), "whole");
         }
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

@@ -70,7 +70,8 @@ impl Column {
                 self.row += 1;
                 let Some(bytes) = row else { return Ok(Some(None)) };
                 let text = std::str::from_utf8(bytes.data());
-                let text = text.map_err(|e| DataError::Row { path, row: self.row, reason: format!("not UTF-8: {e}") })?;
+                let text =
+                    text.map_err(|e| DataError::Row { path, row: self.row, reason: format!("not UTF-8: {e}") })?;
                 return Ok(Some(Some(text.to_owned())));
             }
             let Some(reader) = &mut self.reader else {

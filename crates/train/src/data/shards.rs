@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use super::content::{Mark, Place};
 use super::folder::Folder;
+use super::reader::{Content, Lane, Order, Position, Reader};
 #[cfg(feature = "object-store")]
 use super::store::Store;
-use super::reader::{Content, Lane, Order, Position, Reader};
 use super::{CorpusConfig, DataError, Format, OnChange, Source, jsonl, text};
 
 /// A document, or `None` where a row or a line has no text.

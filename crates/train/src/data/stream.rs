@@ -147,7 +147,11 @@ impl RowStream {
         }
         let mixed = |state: &StreamState| {
             let (sources, lanes) = (state.counts.len(), state.lanes.len());
-            format!("{sources} source{}{}", if sources == 1 { "" } else { "s" }, if sources > 1 && lanes == sources { " mixed by weights" } else { "" })
+            format!(
+                "{sources} source{}{}",
+                if sources == 1 { "" } else { "s" },
+                if sources > 1 && lanes == sources { " mixed by weights" } else { "" }
+            )
         };
         if mixed(&state) != mixed(&self.state) {
             return other(format!("it had {} and has {} now", mixed(&state), mixed(&self.state)));

@@ -102,5 +102,8 @@ fn only_zeros(rest: &mut impl BufRead) -> io::Result<()> {
 }
 
 fn garbage() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "behind the last gzip member stands what is neither another one nor zeros")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "behind the last gzip member stands what is neither another one nor zeros",
+    )
 }

@@ -53,7 +53,8 @@ impl Recipe {
                  instead of {was_min} at update {was_end}"
             ));
         } else if tokens[0] != tokens[1] {
-            sentences.push("the learning rate follows the updates as before, whatever their number of tokens".to_owned());
+            sentences
+                .push("the learning rate follows the updates as before, whatever their number of tokens".to_owned());
         }
         sentences
     }
@@ -101,7 +102,10 @@ mod tests {
         );
         let longer = since(&["train.steps=200", "schedule.min_lr=1e-5"], 50);
         assert_eq!(longer[0], "schedule.min_lr is 0.00001 now");
-        assert_eq!(longer[1..3], ["train.steps was 100 and is 200 now", "the run ends at 25600 tokens instead of 12800"]);
+        assert_eq!(
+            longer[1..3],
+            ["train.steps was 100 and is 200 now", "the run ends at 25600 tokens instead of 12800"]
+        );
         // Half of the cosine is behind the old schedule, a fifth behind the new one.
         assert!(longer[3].starts_with("the learning rate of update 51 is ") && longer.len() == 4, "{longer:?}");
         assert!(longer[3].ends_with("falls to 1.000e-5 at update 200 instead of 1.000e-4 at update 100"), "{longer:?}");

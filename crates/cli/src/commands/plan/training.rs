@@ -10,12 +10,7 @@ use serde_json::{Map, Value, json};
 
 /// The reckoning for `recipe` on the first of `ranks` ranks, as a table or as JSON; without a `vocab_size` the recipe's tokenizer is
 /// asked for it.
-pub(super) fn plan(
-    recipe: &Recipe,
-    vocab_size: Option<usize>,
-    ranks: NonZeroUsize,
-    as_json: bool,
-) -> Result<String> {
+pub(super) fn plan(recipe: &Recipe, vocab_size: Option<usize>, ranks: NonZeroUsize, as_json: bool) -> Result<String> {
     let footprint = match vocab_size {
         Some(pieces) => TrainingFootprint::new(&recipe.model_config(pieces)?, recipe, ranks.get()),
         None => TrainingFootprint::of(recipe, ranks.get())

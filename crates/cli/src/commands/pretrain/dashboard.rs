@@ -85,9 +85,7 @@ mod suspension {
 
     pub fn obey(signal: i32) {
         if signal == SIGTSTP {
-            super::terminal::give_back();
-            // It stops here, and goes on here.
-            let _ = emulate_default_handler(SIGTSTP);
+            super::terminal::away(|| drop(emulate_default_handler(SIGTSTP)));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! Ctrl-Z are what they always are.
 
 use std::io::{IsTerminal, stderr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ratatui::crossterm::cursor::{Hide, Show};
@@ -13,6 +14,9 @@ const LEAST: (u16, u16) = (40, 10);
 
 /// Whether the terminal is taken, and how it was before; locked while a picture is drawn, so that nothing comes in between.
 static TAKEN: Mutex<Option<modes::Modes>> = Mutex::new(None);
+
+/// Set while the process is about to be suspended: it must not take the terminal again before it is.
+static SUSPENDED: AtomicBool = AtomicBool::new(false);
 
 fn taken() -> MutexGuard<'static, Option<modes::Modes>> {
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -28,10 +32,10 @@ pub fn is_able() -> bool {
 /// Calls `draw` with the terminal taken, and says whether it was taken just now; a terminal that belongs to another job, as after
 /// Ctrl-Z and `bg`, is left alone.
 pub fn draw_on(draw: impl FnOnce(bool)) {
-    if !modes::is_ours() {
+    let mut taken = taken();
+    if SUSPENDED.load(Ordering::SeqCst) || !modes::is_ours() {
         return;
     }
-    let mut taken = taken();
     let is_new = taken.is_none();
     if is_new {
         *taken = Some(modes::Modes::set());
@@ -48,7 +52,16 @@ pub fn give_back() {
     }
 }
 
-/// The same from a thread that panics, which may itself be drawing.
+/// Gives the terminal back for as long as `suspend` takes.
+#[cfg(unix)]
+pub fn away(suspend: impl FnOnce()) {
+    SUSPENDED.store(true, Ordering::SeqCst);
+    give_back();
+    suspend();
+    SUSPENDED.store(false, Ordering::SeqCst);
+}
+
+/// Gives the terminal back from a thread that panics, which may itself be drawing.
 pub fn give_back_now() {
     if let Ok(mut taken) = TAKEN.try_lock() {
         if let Some(modes) = taken.take() {
