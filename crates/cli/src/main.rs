@@ -1,14 +1,19 @@
 //! The `openelm` command: OpenELM from raw text to the device. Commands parse, call the libraries and render.
 
 mod commands;
+mod input;
+mod interrupt;
 mod launched;
 mod model;
 mod pulled;
 
+use std::fmt::Display;
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use openelm_formats::FormatError;
+
+use interrupt::Stopped;
 
 /// Small language models with layer-wise scaling: train them, run them, carry them elsewhere.
 #[derive(Parser)]
@@ -65,11 +70,13 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough, such as `head`, is no failure.
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {}", sentence(&e));
-            // As of a program that Ctrl-C ended: a script must not go on.
-            if is_interrupted(&e) { ExitCode::from(130) } else { ExitCode::FAILURE }
-        }
+        Err(e) => match e.downcast_ref::<Stopped>() {
+            Some(stopped) => ExitCode::from(stopped.exit_code()),
+            None => {
+                tell(format!("error: {}", sentence(&e)));
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
@@ -82,6 +89,11 @@ fn alone() -> anyhow::Result<()> {
         ),
         None => Ok(()),
     }
+}
+
+/// Says something on standard error. Nobody may be there to hear it, which is no reason to give up the work.
+fn tell(line: impl Display) {
+    let _ = stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// What went wrong and why, each thing once: many errors say their cause themselves.
@@ -99,10 +111,6 @@ fn sentence(error: &anyhow::Error) -> String {
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     let source = error.downcast_ref::<std::io::Error>();
     source.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-}
-
-fn is_interrupted(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(FormatError::Stopped))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use openelm_formats::{FormatError, atomic, huggingface};
 use openelm_kernels::{MappedFile, Threads};
-use openelm_model::{DType, ModelConfig, Tensor, TensorSpec};
+use openelm_model::{DType, LayerConfig, ModelConfig, Tensor, TensorSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -69,8 +69,8 @@ pub enum CheckpointError {
     Other {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs.
-        what: &'static str,
+        /// What differs, and how.
+        what: String,
     },
 }
 
@@ -305,11 +305,13 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
     }
     let state: RunState = serde_json::from_slice(&read(STATE)?).map_err(|e| damaged(format!("{STATE}: {e}")))?;
     let loaded = huggingface::read(path)?;
+    let other = |what: String| CheckpointError::Other { path: path.to_owned(), what };
     if !same_model(&loaded.config, trainer.config()) {
-        return Err(CheckpointError::Other { path: path.to_owned(), what: "model" });
+        return Err(other(format!("model: {}", differences(&loaded.config, trainer.config()))));
     }
     if state.tokenizer != tokenizer {
-        return Err(CheckpointError::Other { path: path.to_owned(), what: "tokenizer" });
+        let (was, is) = (&state.tokenizer, tokenizer);
+        return Err(other(format!("tokenizer: the SHA-256 of its file was {was:.12}… and is {is:.12}… now")));
     }
     let map = MappedFile::open(&path.join(OPTIMIZER)).map_err(at(&path.join(OPTIMIZER)))?;
     let moments = SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(format!("{OPTIMIZER}: {e}")))?;
@@ -332,6 +334,42 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
         trainer.restore_moments(start, &moment("first", &spec)?, &moment("second", &spec)?);
     }
     Ok(state)
+}
+
+/// What is different in two geometries.
+fn differences(was: &ModelConfig, is: &ModelConfig) -> String {
+    let values = |config: &ModelConfig| {
+        let activation = format!("{:?}", config.activation).to_lowercase();
+        [
+            ("layers", config.layers.len().to_string()),
+            ("dim", config.model_dim.to_string()),
+            ("head_dim", config.head_dim.to_string()),
+            ("gqa_groups", config.gqa_groups.to_string()),
+            ("ffn_divisor", config.ffn_divisor.to_string()),
+            ("ffn_glu", config.ffn_glu.to_string()),
+            ("activation", activation),
+            ("qk_norm", config.qk_norm.to_string()),
+            ("tied_embeddings", config.tied_embeddings.to_string()),
+            ("rope_theta", config.rope_theta.to_string()),
+            ("rope_max_length", config.rope_max_length.to_string()),
+            ("context_length", config.context_length.to_string()),
+            ("the vocabulary", config.vocab_size.to_string()),
+        ]
+    };
+    let pairs = values(was).into_iter().zip(values(is));
+    let changed = pairs.filter(|(was, is)| was != is);
+    let mut found: Vec<String> =
+        changed.map(|((name, was), (_, is))| format!("{name} was {was} and is {is} now")).collect();
+    let layers = was.layers.iter().zip(&is.layers).enumerate().find(|(_, (was, is))| was != is);
+    if let Some((index, (was, is))) = layers {
+        let widths = |layer: &LayerConfig| format!("{}, {} and {}", layer.query_heads, layer.kv_heads, layer.ffn_dim);
+        found.push(format!(
+            "layer {index} had query heads, key/value heads and feed-forward columns of {} and has {} now",
+            widths(was),
+            widths(is)
+        ));
+    }
+    found.join(", ")
 }
 
 /// Whether two geometries have the same tensors and arithmetic.

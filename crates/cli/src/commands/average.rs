@@ -8,6 +8,7 @@ use openelm_model::DType;
 
 use super::DTypeArgument;
 use crate::model::open;
+use crate::tell;
 
 /// Average the weights of several checkpoints of one model.
 #[derive(Args)]
@@ -28,6 +29,6 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let models = checkpoints.iter().map(|checkpoint| open(checkpoint, None)).collect::<Result<Vec<_>>>()?;
     openelm_train::average(&models, &output, dtype.map(DType::from))?;
     let count = checkpoints.len();
-    eprintln!("{}: the mean of {count} checkpoint{}", output.display(), if count == 1 { "" } else { "s" });
+    tell(format!("{}: the mean of {count} checkpoint{}", output.display(), if count == 1 { "" } else { "s" }));
     Ok(())
 }

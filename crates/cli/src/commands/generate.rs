@@ -1,16 +1,18 @@
 //! `openelm generate`: text behind a prompt.
 
-use std::io::{Read, Write, stdin, stdout};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use openelm_model::{Engine, Finish, Generation, GenerationOptions, SamplingOptions};
 use serde_json::json;
 
 use super::{AdapterOptions, ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
+use crate::input::{read_file, read_stdin};
 use crate::model::ModelOptions;
+use crate::tell;
 
 /// Continue a text.
 #[derive(Args)]
@@ -127,7 +129,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
         writeln!(out, "{result}")?;
     } else {
         let (read, made) = (ids.len(), made.len());
-        eprintln!("prompt: {read} tokens, {prompt_rate:.0} per second; generated: {made} tokens, {rate:.0} per second");
+        tell(format!(
+            "prompt: {read} tokens, {prompt_rate:.0} per second; generated: {made} tokens, {rate:.0} per second"
+        ));
     }
     Ok(())
 }
@@ -137,11 +141,9 @@ fn read_prompt(arguments: &Arguments) -> Result<String> {
         return Ok(prompt.clone());
     }
     if let Some(file) = &arguments.file {
-        return std::fs::read_to_string(file).with_context(|| file.display().to_string());
+        return read_file(file);
     }
-    let mut prompt = String::new();
-    stdin().read_to_string(&mut prompt).context("standard input")?;
-    Ok(prompt)
+    read_stdin()
 }
 
 fn options(arguments: &Arguments) -> GenerationOptions {

@@ -9,6 +9,7 @@ use openelm_formats::StoredModel;
 use openelm_model::{CacheType, Engine, Session};
 
 use super::{AdapterOptions, ArithmeticOptions, MemoryOptions, ThreadOptions, parse_ids};
+use crate::input::read_file;
 use crate::model::{open, tokenizer_of};
 
 /// Print the logits of every position as JSON: `{"shape":[tokens,vocabulary],"logits":[[…],…]}`.
@@ -62,8 +63,8 @@ fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
         return parse_ids(ids).context("--ids");
     }
     if let Some(file) = ids_file {
-        let text = std::fs::read(file).with_context(|| file.display().to_string())?;
-        return serde_json::from_slice(&text).with_context(|| format!("{}: expected a list of ids", file.display()));
+        return serde_json::from_str(&read_file(file)?)
+            .with_context(|| format!("{}: expected a list of ids", file.display()));
     }
     Ok(tokenizer_of(model)?.encode_with(text.as_deref().unwrap_or_default(), true, false))
 }

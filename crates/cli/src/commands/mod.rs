@@ -17,9 +17,8 @@ pub mod tokenizer;
 pub mod train_log;
 
 use std::path::{Path, PathBuf};
-use std::process::exit;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
@@ -31,6 +30,8 @@ use openelm_model::{
 
 use crate::model::locate;
 
+use crate::tell;
+
 /// How many threads a command uses.
 #[derive(Args)]
 pub struct ThreadOptions {
@@ -41,7 +42,17 @@ pub struct ThreadOptions {
 
 impl ThreadOptions {
     pub fn threads(&self) -> Threads {
+        self.threads.into_iter().for_each(note_on_threads);
         Threads::new(self.threads.map_or(0, usize::from))
+    }
+}
+
+/// Says so if `threads` are more than the machine can run at once.
+pub fn note_on_threads(threads: u16) {
+    if let Ok(cores) = available_parallelism()
+        && usize::from(threads) > cores.get()
+    {
+        tell(format!("note: this machine runs {cores} threads at once; {threads} do not make it faster"));
     }
 }
 
@@ -78,7 +89,7 @@ impl AdapterOptions {
     pub fn session(&self, engine: Engine, limit: usize) -> Result<Session> {
         let Some(path) = &self.adapter else { return Ok(Session::new(engine, limit)) };
         let adapter = openelm_formats::adapter::open(&locate(path)?, engine.model().config())?;
-        adapter.notes.iter().for_each(|note| eprintln!("{note}"));
+        adapter.notes.iter().for_each(tell);
         let weights = AdapterWeights::new(&adapter, engine.model(), engine.threads());
         Ok(Session::adapted(engine, limit, Arc::new(weights))?)
     }
@@ -141,26 +152,6 @@ impl From<DTypeArgument> for DType {
             DTypeArgument::Bf16 => DType::BF16,
         }
     }
-}
-
-/// A flag that the first Ctrl-C raises, saying what happens then; the second one leaves at once.
-pub fn stop_on_interrupt(what: &'static str) -> Result<Arc<AtomicBool>> {
-    on_interrupt(move || eprintln!("\n{what}; once more to leave at once"), || ())
-}
-
-/// A flag that the first Ctrl-C raises, after which `first` is called; the second one calls `last` and leaves at once.
-pub fn on_interrupt(first: impl Fn() + Send + 'static, last: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            last();
-            exit(130);
-        }
-        first();
-    };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
-    Ok(stop)
 }
 
 /// A path as text, which JSON asks for: what is not UTF-8 in it is replaced.

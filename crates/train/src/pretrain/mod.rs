@@ -1,7 +1,7 @@
 //! A whole training run, from a recipe to checkpoints that are models.
 //!
 //! ```text
-//! output/  recipe.toml            the recipe with every default written out
+//! output/  recipe.toml            the recipe with every default written out; .1, .2 and so on: those of before
 //!          log.jsonl              a line per logged update and per validation
 //!          tensorboard/           the same for TensorBoard
 //!          loss.svg               the same as a picture, at the end
@@ -12,6 +12,7 @@
 
 mod curve;
 mod error;
+mod fresh;
 mod log;
 mod ranks;
 mod records;
@@ -23,7 +24,6 @@ mod tensorboard;
 mod validation;
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,9 +38,10 @@ use crate::Recipe;
 use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
 use crate::collective::{Alone, Collective, CollectiveError};
 use crate::data::{CorpusConfig, Counts, DataError, Encode, Row, RowStream};
-use crate::recipe::CheckpointRecipe;
+use crate::recipe::{Changed, CheckpointRecipe};
 pub use error::PretrainError;
 use error::at;
+use fresh::Fresh;
 pub(crate) use log::read as read_log;
 pub use log::{Entry, SampleEntry, StepEntry, ValidationEntry};
 use ranks::Team;
@@ -62,6 +63,13 @@ pub enum Event<'a> {
         step: u64,
         /// The checkpoint that it goes on from.
         from: Option<PathBuf>,
+    },
+    /// The recipe is another one than the run had before.
+    RecipeChanged {
+        /// What is different, and what it does to the run.
+        changes: Vec<String>,
+        /// Where the recipe of before is kept.
+        before: PathBuf,
     },
     /// Lines of the log, counted from 1, that were no entries; they are gone from it.
     LogMended {
@@ -132,7 +140,23 @@ pub fn pretrain_on(
     Ok(None)
 }
 
+/// Leads the ranks; a run that never began leaves no folder behind.
 fn lead(
+    recipe: &Recipe,
+    threads: Threads,
+    ranks: Arc<dyn Collective>,
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Outcome, PretrainError> {
+    let fresh = Fresh::before(&recipe.output);
+    let outcome = begin(recipe, threads, ranks, stop, watch);
+    if outcome.is_err() {
+        fresh.remove_unused();
+    }
+    outcome
+}
+
+fn begin(
     recipe: &Recipe,
     threads: Threads,
     ranks: Arc<dyn Collective>,
@@ -143,9 +167,12 @@ fn lead(
     atomic::tidy(&recipe.output).map_err(at(&recipe.output))?;
     let mut run = Run::open(recipe, threads, ranks)?;
     let from = run.resume()?;
-    watch(Event::Started { config: run.team.trainer.config(), step: run.team.trainer.steps(), from });
-    let path = recipe.output.join("recipe.toml");
-    atomic::write_file(&path, |file| file.write_all(recipe.to_toml().as_bytes())).map_err(at(&path))?;
+    let (step, path) = (run.team.trainer.steps(), recipe.output.join("recipe.toml"));
+    let changed = crate::recipe::write(recipe, &path, from.is_some().then_some(step)).map_err(at(&path))?;
+    watch(Event::Started { config: run.team.trainer.config(), step, from });
+    if let Some(Changed { changes, before }) = changed {
+        watch(Event::RecipeChanged { changes, before });
+    }
     let outcome = run.train(stop, watch)?;
     run.team.end()?;
     Ok(outcome)

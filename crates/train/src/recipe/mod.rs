@@ -1,7 +1,9 @@
 //! What a training run is: a TOML file with every number in it.
 
+mod changes;
 mod checks;
 mod file;
+mod kept;
 
 use std::path::PathBuf;
 
@@ -14,6 +16,7 @@ use crate::memory::Keeping;
 use crate::schedule::Schedule;
 use crate::trainer::{Accumulation, OptimizerOptions};
 pub use file::RecipeError;
+pub(crate) use kept::{Changed, write};
 
 /// A pretraining run. Paths are relative to the current folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

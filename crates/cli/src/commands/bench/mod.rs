@@ -5,7 +5,6 @@ mod table;
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::process::exit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +14,10 @@ use openelm_bench::{BenchError, Options, Peer, Source, WeightFormat};
 use openelm_formats::{FormatError, StoredModel};
 use openelm_model::ModelConfig;
 
-use super::{CacheOption, MemoryOptions, refusal};
+use super::{CacheOption, MemoryOptions, note_on_threads, refusal};
+use crate::interrupt::leave_on_interrupt;
 use crate::model::{BUILTIN, locate, open_located};
+use crate::tell;
 use scratch::Scratch;
 
 /// Measure speed, the machine's limits, and the share of them that a model reaches.
@@ -64,6 +65,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let sources = sources(&arguments)?;
     let scratch = Scratch::new(&std::env::temp_dir()).context("a folder for temporary files")?;
     let interrupted = remove_on_interrupt(scratch.path())?;
+    arguments.threads.iter().copied().for_each(note_on_threads);
     let wide = |numbers: &[u32]| numbers.iter().map(|&n| n as usize).collect();
     let options = Options {
         threads: match &arguments.threads[..] {
@@ -78,7 +80,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         scratch: scratch.path().to_owned(),
         ignore_memory: arguments.memory.ignore_memory,
     };
-    let report = openelm_bench::run(&sources, &options, peer.as_ref(), &mut |what| eprintln!("{what}"));
+    let report = openelm_bench::run(&sources, &options, peer.as_ref(), &mut |what| tell(what));
     while interrupted.load(Ordering::Relaxed) {
         // What was measured lost its files: the program is about to end.
         std::thread::park();
@@ -114,7 +116,7 @@ fn sources(arguments: &Arguments) -> Result<Vec<Source<'_>>> {
 fn remove_on_interrupt(scratch: &Path) -> Result<Arc<AtomicBool>> {
     let (scratch, flag) = (scratch.to_owned(), Arc::new(AtomicBool::new(false)));
     let raised = flag.clone();
-    let handler = move || {
+    leave_on_interrupt(move || {
         raised.store(true, Ordering::Relaxed);
         // What is being written meanwhile may appear between the last look and the end of the folder.
         for _ in 0..100 {
@@ -123,8 +125,6 @@ fn remove_on_interrupt(scratch: &Path) -> Result<Arc<AtomicBool>> {
                 break;
             }
         }
-        exit(130);
-    };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
+    })?;
     Ok(flag)
 }
