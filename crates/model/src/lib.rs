@@ -37,5 +37,5 @@ pub use openelm_kernels as kernels;
 pub use openelm_kernels::attention::CacheType;
 pub use session::{Session, SessionError};
 pub use tensor::{DType, Encoding, Tensor, TensorError};
-pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError, clean};
+pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
 pub use weights::{LayerWeights, Weights};

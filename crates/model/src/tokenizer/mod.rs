@@ -1,6 +1,5 @@
 //! Text to token ids and back.
 
-mod clean;
 mod detokenizer;
 mod pieces;
 mod supported;
@@ -11,7 +10,6 @@ use kitoken::Kitoken;
 use kitoken::convert::{convert_sentencepiece, convert_tokenizers};
 use serde_json::Value;
 
-pub use clean::clean;
 pub use detokenizer::Detokenizer;
 use pieces::Vocabulary;
 
