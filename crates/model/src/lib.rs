@@ -45,5 +45,5 @@ pub use openelm_kernels::attention::CacheType;
 pub use sequence::Sequence;
 pub use session::Session;
 pub use tensor::{DType, Encoding, Tensor, TensorError};
-pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError, clean};
+pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
 pub use weights::{LayerWeights, Weights, vector};

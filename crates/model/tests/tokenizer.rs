@@ -1,8 +1,8 @@
-//! Agreement with SentencePiece and, for cleaning, with ftfy.
+//! Agreement with SentencePiece.
 
 #![allow(clippy::unwrap_used)]
 
-use openelm_model::{Tokenizer, TokenizerError, clean};
+use openelm_model::{Tokenizer, TokenizerError};
 use openelm_testing::{golden, json, shared};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -62,23 +62,6 @@ fn every_prefix_of_a_stream_decodes_like_sentencepiece() {
             }
         }
     }
-}
-
-#[test]
-fn cleaning_repairs_what_ftfy_repairs() {
-    let Some(folder) = shared("golden/tokenizer") else { return };
-    let tokenizer = Tokenizer::open(&folder).unwrap();
-    let mut wrong = Vec::new();
-    for case in cases(&folder, "encode.json") {
-        let input = text(&case["text"]);
-        let expected = case.get("ftfy_text").map_or(input, text);
-        if clean(input) != expected {
-            wrong.push((input.to_owned(), clean(input), expected.to_owned()));
-        } else if let Some(expected) = case.get("corenet_ids") {
-            assert_eq!(tokenizer.encode_with(&clean(input), true, true), ids(expected), "{input:?}");
-        }
-    }
-    assert!(wrong.is_empty(), "{} texts differ: {wrong:#?}", wrong.len());
 }
 
 #[test]

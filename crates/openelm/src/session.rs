@@ -23,7 +23,8 @@ impl Session {
     /// # Errors
     /// If the prompt does not fit the session, or the options make no sense.
     pub fn generate(&mut self, prompt: &str, options: GenerationOptions) -> Result<Generation<'_>, Error> {
-        let ids = self.tokenizer.encode_with(prompt, self.session.is_empty(), false);
+        let begins = self.session.is_empty();
+        let ids = if begins { self.tokenizer.encode_prompt(prompt) } else { self.tokenizer.encode(prompt) };
         Ok(Generation::new(&mut self.session, &self.tokenizer, &ids, options)?)
     }
 

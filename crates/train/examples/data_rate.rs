@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use openelm_model::{Tokenizer, clean};
-use openelm_train::Recipe;
+use openelm_model::Tokenizer;
 use openelm_train::data::{Encode, RowStream};
+use openelm_train::{Recipe, text_repair};
 
 /// How long rows are taken.
 const TIME: Duration = Duration::from_secs(10);
@@ -21,10 +21,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = arguments.next().ok_or("give a recipe, and key=value for what it should have otherwise")?;
     let recipe = Recipe::load(Path::new(&path), &arguments.collect::<Vec<_>>())?;
     let tokenizer = Tokenizer::open(&Tokenizer::find(&recipe.tokenizer.path)?)?;
-    let (pad, repair) = (tokenizer.vocab_size() as u32, recipe.tokenizer.clean);
+    let (pad, repair) = (tokenizer.vocab_size() as u32, recipe.tokenizer.clean.then(text_repair).transpose()?);
     let encode: Encode = Arc::new(move |text| match repair {
-        true => tokenizer.encode_with(&clean(text), true, true),
-        false => tokenizer.encode_with(text, true, true),
+        Some(repair) => tokenizer.encode_with(&repair(text), true, true),
+        None => tokenizer.encode_with(text, true, true),
     });
     let length = recipe.train.sequence_length + 1;
     let mut rows = RowStream::new(recipe.data.clone(), encode, length, pad, recipe.train.seed, true)?;

@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use openelm_formats::atomic;
-use openelm_model::clean;
 use openelm_train::data::{CorpusConfig, DataError, Format, Source, documents};
-use openelm_train::train_tokenizer;
+use openelm_train::{text_repair, train_tokenizer};
 
 use super::parse_ids;
 use crate::input::read_stdin;
@@ -96,7 +95,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Command::Encode(Encode { tokenizer, text, bos, eos, clean: repair }) => {
             let tokenizer = load_tokenizer(&tokenizer)?;
             let text = text_or_stdin(text)?;
-            let text = if repair { clean(&text) } else { text };
+            let text = if repair { text_repair()?(&text) } else { text };
             let ids = tokenizer.encode_with(&text, bos, eos);
             writeln!(stdout(), "{}", serde_json::to_string(&ids)?)?;
             Ok(())
@@ -118,12 +117,16 @@ fn train(arguments: Train) -> Result<()> {
     let source = |path| Source { text_key: text_key.clone(), format, ..Source::new(path) };
     leave_on_interrupt(|| ())?;
     let corpus = CorpusConfig::new(corpus.into_iter().map(source).collect());
+    let repair = repair.then(text_repair).transpose()?;
     let bar = indicatif::ProgressBar::new_spinner();
     let texts = documents(&corpus)?.map(|document| {
         let document = document?;
         bar.inc(1);
         bar.set_message(format!("{} documents", bar.position()));
-        Ok::<_, DataError>(if repair { clean(&document) } else { document })
+        Ok::<_, DataError>(match repair {
+            Some(repair) => repair(&document),
+            None => document,
+        })
     });
     let model = train_tokenizer(texts, vocab_size)?;
     bar.finish_and_clear();

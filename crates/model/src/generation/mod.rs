@@ -143,7 +143,7 @@ impl<'a> Generation<'a> {
         self.session.logits()?;
         let (logits, history) = self.session.known_logits();
         let id = self.sampler.sample(logits, history)?;
-        if self.tokenizer.eos_id() == Some(id) && !self.options.ignore_eos {
+        if self.tokenizer.is_end(id) && !self.options.ignore_eos {
             return Ok(Some(Finish::EndOfText));
         }
         let log_probability = self.options.log_probabilities.then(|| log_probability(logits, id));

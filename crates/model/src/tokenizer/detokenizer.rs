@@ -1,6 +1,7 @@
 //! Decoding id by id, without ever showing half a character.
 
-use super::pieces::{Piece, Vocabulary};
+use super::SPACE;
+use super::pieces::{LeadingSpace, Piece, Vocabulary};
 
 /// Turns a stream of ids into text; made by [`super::Tokenizer::detokenizer`].
 #[derive(Debug, Clone)]
@@ -8,13 +9,14 @@ pub struct Detokenizer<'t> {
     vocabulary: &'t Vocabulary,
     /// Bytes of a character that is not complete yet.
     pending: Vec<u8>,
-    /// Whether a space at this place is the one that encoding put before the text.
+    /// Whether a space at this place is one that encoding put before the text.
     at_start: bool,
 }
 
 impl<'t> Detokenizer<'t> {
     pub(super) fn new(vocabulary: &'t Vocabulary) -> Self {
-        Self { vocabulary, pending: Vec::new(), at_start: true }
+        let at_start = vocabulary.leading_space != LeadingSpace::Stays;
+        Self { vocabulary, pending: Vec::new(), at_start }
     }
 
     /// The text that `id` completes, possibly none.
@@ -26,28 +28,35 @@ impl<'t> Detokenizer<'t> {
                 self.pending.push(*byte);
                 self.complete()
             }
+            Some(Piece::Bytes(bytes)) => {
+                self.at_start = false;
+                self.pending.extend(bytes);
+                self.complete()
+            }
             Some(Piece::Text(text)) => {
                 let mut out = self.finish();
-                let stripped = text.strip_prefix(' ').filter(|_| self.at_start && vocabulary.leading_space);
-                self.at_start = false;
-                out.push_str(stripped.unwrap_or(text));
+                let stripped = text.strip_prefix(SPACE).filter(|_| self.at_start);
+                let text = stripped.unwrap_or(text);
+                let another_may_go = vocabulary.leading_space == LeadingSpace::AllGo || stripped.is_none();
+                self.at_start &= text.is_empty() && another_may_go;
+                out.push_str(&text.replace(SPACE, " "));
                 out
             }
             Some(Piece::Unknown(surface)) => {
                 let mut out = self.finish();
-                self.at_start = false;
+                self.at_start &= surface.is_empty();
                 out.push_str(surface);
                 out
             }
-            // A control token ends a row of bytes, like any other piece.
-            Some(Piece::Control) => self.finish(),
-            None => String::new(),
+            // A control token ends a row of bytes, like any other piece; but where all are bytes it is as if it were not there.
+            Some(Piece::Control) if !vocabulary.byte_level => self.finish(),
+            Some(Piece::Control) | None => String::new(),
         }
     }
 
-    /// What is left at the end: bytes that never became a character, one U+FFFD each.
+    /// What is left at the end: bytes that never became a character, as U+FFFD.
     pub fn finish(&mut self) -> String {
-        let out = replace_invalid(&self.pending);
+        let out = self.replace_invalid(&self.pending);
         self.pending.clear();
         out
     }
@@ -57,8 +66,20 @@ impl<'t> Detokenizer<'t> {
         let tail = self.pending.utf8_chunks().last().map_or(0, |chunk| chunk.invalid().len());
         let may_grow = may_become_character(&self.pending[self.pending.len() - tail..]);
         let complete = self.pending.len() - if may_grow { tail } else { 0 };
-        let out = replace_invalid(&self.pending[..complete]);
+        let out = self.replace_invalid(&self.pending[..complete]);
         self.pending.drain(..complete);
+        out
+    }
+
+    /// One U+FFFD for each byte that belongs to no character, as SentencePiece has it; where all pieces are bytes, one for each
+    /// row of them that begins like a character.
+    fn replace_invalid(&self, bytes: &[u8]) -> String {
+        let mut out = String::new();
+        for chunk in bytes.utf8_chunks() {
+            out.push_str(chunk.valid());
+            let count = if self.vocabulary.byte_level { chunk.invalid().len().min(1) } else { chunk.invalid().len() };
+            out.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, count));
+        }
         out
     }
 }
@@ -66,14 +87,4 @@ impl<'t> Detokenizer<'t> {
 /// Whether more bytes could make a character of these.
 fn may_become_character(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
-}
-
-/// Decodes like SentencePiece: one U+FFFD for each byte that belongs to no character.
-fn replace_invalid(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.utf8_chunks() {
-        out.push_str(chunk.valid());
-        out.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
-    }
-    out
 }

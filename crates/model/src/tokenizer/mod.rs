@@ -1,19 +1,30 @@
 //! Text to token ids and back.
 
-mod clean;
+mod byte_level;
+mod companions;
 mod detokenizer;
+mod hash;
+mod huggingface;
+mod merges;
 mod pieces;
-mod supported;
+mod sentencepiece;
+mod trie;
+mod words;
 
 use std::path::{Path, PathBuf};
 
-use kitoken::Kitoken;
-use kitoken::convert::{convert_sentencepiece, convert_tokenizers};
+use sentencepiece_model::SentencePieceModel;
 use serde_json::Value;
 
-pub use clean::clean;
+use companions::Companions;
 pub use detokenizer::Detokenizer;
+use huggingface::HuggingFace;
 use pieces::Vocabulary;
+use sentencepiece::SentencePiece;
+
+/// How SentencePiece writes a space.
+const SPACE: &str = "▁";
+const SPACE_CHARACTER: char = '▁';
 
 /// A tokenizer that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +59,20 @@ pub enum TokenizerError {
     },
 }
 
+impl TokenizerError {
+    /// The same, of the file at `path`.
+    fn at(self, path: &Path) -> Self {
+        TokenizerError::File { path: path.to_owned(), source: Box::new(self) }
+    }
+}
+
 fn unusable(reason: impl std::fmt::Display) -> TokenizerError {
     TokenizerError::Unusable { reason: reason.to_string() }
 }
 
-/// A tokenizer: LLaMA's SentencePiece models and their like, or a Hugging Face `tokenizer.json`.
+/// A tokenizer: a SentencePiece model such as LLaMA's, or a Hugging Face `tokenizer.json`.
+///
+/// Ids are those of SentencePiece, or of the library `tokenizers`, for every file that opens: what is not followed is refused.
 ///
 /// ```
 /// # let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tokenizer_small/tokenizer.model"))?;
@@ -62,23 +82,34 @@ fn unusable(reason: impl std::fmt::Display) -> TokenizerError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Tokenizer {
-    encoder: Kitoken,
+    encoder: Encoder,
     vocabulary: Vocabulary,
+    ends: Vec<u32>,
+    adds_bos: bool,
+}
+
+enum Encoder {
+    SentencePiece(SentencePiece),
+    HuggingFace(HuggingFace),
 }
 
 impl Tokenizer {
-    /// Reads the bytes of a SentencePiece `.model`.
+    /// Reads the bytes of a SentencePiece `.model` of the type BPE or unigram.
     ///
     /// # Errors
     /// If they are no such model, or of a kind that is not supported.
     pub fn from_sentencepiece(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let vocabulary = Vocabulary::from_sentencepiece(bytes)?;
-        let definition = convert_sentencepiece(bytes).map_err(unusable)?;
-        let encoder = Kitoken::try_from(definition).map_err(unusable)?;
-        Ok(Self { encoder, vocabulary })
+        let model = SentencePieceModel::from_slice(bytes)
+            .map_err(|e| unusable(format_args!("not a SentencePiece model: {e}")))?;
+        if model.pieces.is_empty() {
+            return Err(unusable("the SentencePiece model has no pieces"));
+        }
+        let encoder = Encoder::SentencePiece(SentencePiece::new(model.model())?);
+        Ok(Self::new(encoder, Vocabulary::from_sentencepiece(model.model()), true))
     }
 
-    /// Reads the text of a Hugging Face `tokenizer.json` with byte fallback, as LLaMA's is.
+    /// Reads the text of a Hugging Face `tokenizer.json` with byte-pair encoding: with byte fallback as LLaMA's is, or byte by
+    /// byte as those of GPT-2, Llama 3, Qwen 2 and SmolLM.
     ///
     /// # Errors
     /// If it is no such file, or of a kind that is not supported.
@@ -86,10 +117,28 @@ impl Tokenizer {
         let json: Value =
             serde_json::from_slice(text).map_err(|e| unusable(format_args!("not a tokenizer.json: {e}")))?;
         let vocabulary = Vocabulary::from_tokenizer_json(&json)?;
-        let parts = supported::encoding_parts(&json)?;
-        let definition = convert_tokenizers(parts.to_string()).map_err(unusable)?;
-        let encoder = Kitoken::try_from(definition).map_err(unusable)?;
-        Ok(Self { encoder, vocabulary })
+        let encoder = Encoder::HuggingFace(HuggingFace::new(&json)?);
+        Ok(Self::new(encoder, vocabulary, companions::template_begins_with_token(&json["post_processor"])))
+    }
+
+    fn new(encoder: Encoder, vocabulary: Vocabulary, adds_bos: bool) -> Self {
+        Self { ends: vocabulary.eos.into_iter().collect(), encoder, vocabulary, adds_bos }
+    }
+
+    /// The same, with other tokens that end a text beside its own. Ids beyond the vocabulary are passed over.
+    pub fn with_ends(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
+        for id in ids {
+            if (id as usize) < self.vocab_size() && !self.ends.contains(&id) {
+                self.ends.push(id);
+            }
+        }
+        self
+    }
+
+    /// The same, but for whether a prompt begins with BOS.
+    pub fn with_bos(mut self, adds_bos: bool) -> Self {
+        self.adds_bos = adds_bos;
+        self
     }
 
     /// The tokenizer's file at `path`: itself, or the `tokenizer.model` or `tokenizer.json` in a folder.
@@ -105,7 +154,9 @@ impl Tokenizer {
         found.ok_or_else(|| TokenizerError::NoTokenizer { path: path.to_owned() })
     }
 
-    /// Reads `path`: a `.model` or `.json` file, or a folder with a `tokenizer.model` or `tokenizer.json`.
+    /// Reads `path`: a `.model` or `.json` file, or a folder with a `tokenizer.model` or `tokenizer.json`. Whether a prompt begins
+    /// with BOS, and what ends a text, is taken from the `tokenizer_config.json`, `generation_config.json` and `config.json`
+    /// beside it.
     ///
     /// # Errors
     /// See [`TokenizerError`].
@@ -114,16 +165,22 @@ impl Tokenizer {
         let bytes = std::fs::read(&file).map_err(|source| TokenizerError::Io { path: file.clone(), source })?;
         let is_json = file.extension().is_some_and(|extension| extension == "json");
         let tokenizer = if is_json { Self::from_tokenizer_json(&bytes) } else { Self::from_sentencepiece(&bytes) };
-        tokenizer.map_err(|source| TokenizerError::File { path: file, source: Box::new(source) })
+        let tokenizer = tokenizer.map_err(|source| source.at(&file))?;
+        let companions = Companions::of(&file)?;
+        Ok(companions.complete(tokenizer))
     }
 
     /// The ids of `text`, without BOS and EOS. Spellings of control tokens in the text are plain text.
     pub fn encode(&self, text: &str) -> Vec<u32> {
-        if text.is_empty() {
-            return Vec::new();
+        match &self.encoder {
+            Encoder::SentencePiece(encoder) => encoder.encode(text),
+            Encoder::HuggingFace(encoder) => encoder.encode(text),
         }
-        // Encoding fails only where a character has neither a piece nor bytes nor an unknown token.
-        self.encoder.encode(text, false).unwrap_or_default()
+    }
+
+    /// The ids of a text that is to be gone on with: behind BOS if prompts of this tokenizer begin with it.
+    pub fn encode_prompt(&self, text: &str) -> Vec<u32> {
+        self.encode_with(text, self.adds_bos, false)
     }
 
     /// The ids of `text`, between BOS and EOS where asked for and where the tokenizer has them.
@@ -159,15 +216,45 @@ impl Tokenizer {
         self.vocabulary.bos
     }
 
-    /// Id of the token that ends a text.
+    /// Whether a prompt begins with BOS. Unless a file says otherwise it does.
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
+    }
+
+    /// Id of the token that is put behind a text.
     pub fn eos_id(&self) -> Option<u32> {
         self.vocabulary.eos
+    }
+
+    /// All tokens at which generation ends: [`Self::eos_id`], and others that its files name, such as the end of a turn.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// Whether generation ends at `id`.
+    pub fn is_end(&self, id: u32) -> bool {
+        self.ends.contains(&id)
     }
 
     /// Id of the token for what has no other.
     pub fn unk_id(&self) -> Option<u32> {
         self.vocabulary.unk
     }
+}
+
+/// Longest piece in bytes: SentencePiece learns pieces of up to 512 characters. The time that a text takes may grow with it.
+const MAX_PIECE_BYTES: usize = 2048;
+
+/// Refuses a piece that is longer than any that is learnt.
+fn check_length(piece: &str) -> Result<(), TokenizerError> {
+    if piece.len() > MAX_PIECE_BYTES {
+        let begin: String = piece.chars().take(20).collect();
+        return Err(unusable(format_args!(
+            "the piece {begin:?}… has {} bytes; at most {MAX_PIECE_BYTES} are possible",
+            piece.len()
+        )));
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Tokenizer {

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use openelm_model::{Tokenizer, clean};
+use openelm_model::Tokenizer;
 use openelm_testing::{json, npz, shared};
 use proptest::prelude::*;
 
@@ -419,8 +419,9 @@ fn corenets_pipeline_takes_no_memory_for_a_shuffle_buffer() {
 fn rows_are_corenets() {
     let Some(folder) = shared("golden/data") else { return };
     let Some(model) = shared("assets/tokenizer/llama.model") else { return };
+    let Ok(repair) = crate::text_repair() else { return };
     let tokenizer = Tokenizer::open(&model).unwrap();
-    let encode: Encode = Arc::new(move |text| tokenizer.encode_with(&clean(text), true, true));
+    let encode: Encode = Arc::new(move |text| tokenizer.encode_with(&repair(text), true, true));
     let settings = json(&folder.join("general_lm.json"));
     let arrays = npz(&folder.join("general_lm.npz"));
     let source = |name: &str, file_id_range, text_key: &str| Source {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use openelm_model::{ConfigError, TokenizerError};
 
+use crate::NoTextRepair;
 use crate::checkpoint::CheckpointError;
 use crate::collective::CollectiveError;
 use crate::data::DataError;
@@ -29,6 +30,9 @@ pub enum PretrainError {
     /// The tokenizer cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The recipe wants texts repaired, which this build cannot do.
+    #[error("tokenizer.clean: {0}")]
+    TextRepair(#[from] NoTextRepair),
     /// The geometry makes no model.
     #[error("the recipe's [model]: {0}")]
     Config(#[from] ConfigError),

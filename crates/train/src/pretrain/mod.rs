@@ -32,13 +32,14 @@ use std::time::Instant;
 use openelm_formats::atomic;
 use openelm_model::kernels::Threads;
 use openelm_model::kernels::cross_entropy::LossSums;
-use openelm_model::{ModelConfig, Tokenizer, clean};
+use openelm_model::{ModelConfig, Tokenizer};
 
 use crate::Recipe;
 use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
 use crate::collective::{Alone, Collective, CollectiveError};
 use crate::data::{CorpusConfig, Counts, DataError, Encode, Row, RowStream};
 use crate::recipe::{Changed, CheckpointRecipe};
+use crate::text_repair;
 pub use error::PretrainError;
 use error::at;
 use fresh::Fresh;
@@ -199,6 +200,8 @@ fn checkpoints(recipe: &Recipe) -> PathBuf {
 /// The tokenizer of a run and the file that every checkpoint takes along.
 struct RunTokenizer {
     tokenizer: Arc<Tokenizer>,
+    /// What is done to texts before they are encoded.
+    repair: Option<fn(&str) -> String>,
     file_name: String,
     bytes: Arc<[u8]>,
     sha256: String,
@@ -209,9 +212,10 @@ impl RunTokenizer {
         let path = Tokenizer::find(&recipe.tokenizer.path)?;
         let tokenizer = Arc::new(Tokenizer::open(&path)?);
         let bytes = std::fs::read(&path).map_err(at(&path))?;
+        let repair = recipe.tokenizer.clean.then(text_repair).transpose()?;
         let is_json = path.extension().is_some_and(|extension| extension == "json");
         let file_name = if is_json { "tokenizer.json" } else { "tokenizer.model" }.to_owned();
-        Ok(Self { tokenizer, file_name, sha256: checkpoint::sha256(&bytes), bytes: bytes.into() })
+        Ok(Self { tokenizer, repair, file_name, sha256: checkpoint::sha256(&bytes), bytes: bytes.into() })
     }
 
     /// The id behind the last piece, as in CoreNet: 32000 for LLaMA's.
@@ -421,10 +425,10 @@ fn rows(
     training: bool,
 ) -> Result<RowStream, DataError> {
     let pad = tokenizer.pad_id();
-    let (tokenizer, repair) = (tokenizer.tokenizer.clone(), recipe.tokenizer.clean);
+    let (repair, tokenizer) = (tokenizer.repair, tokenizer.tokenizer.clone());
     let encode: Encode = Arc::new(move |text| match repair {
-        true => tokenizer.encode_with(&clean(text), true, true),
-        false => tokenizer.encode_with(text, true, true),
+        Some(repair) => tokenizer.encode_with(&repair(text), true, true),
+        None => tokenizer.encode_with(text, true, true),
     });
     RowStream::new(corpus, encode, recipe.train.sequence_length + 1, pad, recipe.train.seed, training)
 }

@@ -1,12 +1,10 @@
-//! Repair of text before it is encoded.
+//! Repair by the rules of ftfy.
 
 /// Longest piece that is repaired at once, in characters, as in ftfy.
 const SEGMENT: usize = 1_000_000;
 
-/// Repairs `text` by ftfy's rules and brings it into Unicode's NFC, as CoreNet does before it encodes: mojibake, HTML
-/// entities (up to the first line with a `<`, beyond which the text may be HTML itself), terminal escapes, ligatures,
-/// full-width letters, curly quotes, line breaks and control characters.
-pub fn clean(text: &str) -> String {
+/// See [`super::text_repair`].
+pub(super) fn clean(text: &str) -> String {
     let mut unescape_html = true;
     let mut out = String::with_capacity(text.len());
     for line in text.split_inclusive('\n') {
