@@ -3,16 +3,9 @@
 use crate::Matrix;
 use crate::Threads;
 use crate::gemm::{Product, View, gemm};
+use crate::inner;
 use crate::input::Input;
 use crate::integer;
-use crate::simd::{dispatch, dot};
-use crate::streamed;
-
-/// Up to this many rows of `x`, weights are streamed once per row instead of being packed: packing costs about as much as
-/// four products of a row.
-const STREAMED_ROWS: usize = 4;
-/// Quantised weight rows in a task of a streamed product.
-const TASK_ROWS: usize = 32;
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`, as a residual connection does.
 ///
@@ -25,11 +18,7 @@ pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>
     if let Matrix::Packed(weight) = weight {
         return integer::product(threads, out, Input::Rows { x, inputs }, weight, accumulate);
     }
-    if rows <= STREAMED_ROWS {
-        return streamed(threads, out, x, weight, inputs, accumulate);
-    }
-    let (a, b) = (View::rows(x, inputs), View::rows(weight, inputs).transposed());
-    gemm(threads, out, outputs, Product { m: rows, n: outputs, k: inputs, a, b, accumulate });
+    inner::product(threads, out, x, weight, inputs, accumulate);
 }
 
 /// [`forward`] of an input that is computed on the way: row by row as it is rounded where the weights are packed, otherwise
@@ -49,35 +38,6 @@ pub fn forward_fused(
             forward(threads, out, input.rows(threads, buffer), weight, inputs, accumulate);
         }
     }
-}
-
-/// Reads the weights once, in order; quantised ones are widened row by row.
-fn streamed(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize, accumulate: bool) {
-    match weight {
-        Matrix::F32(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
-        Matrix::F16(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
-        Matrix::BF16(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
-        Matrix::Blocks(_) | Matrix::Affine(_) | Matrix::Packed(_) => {}
-    }
-    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-    let out = crate::threads::Chunks::new(out, 1);
-    threads.run(outputs.div_ceil(TASK_ROWS), |task| {
-        dispatch(
-            #[inline(always)]
-            || {
-                let mut buffer = vec![0.0; inputs];
-                for output in task * TASK_ROWS..outputs.min((task + 1) * TASK_ROWS) {
-                    let weights = weight.widened(output * inputs, inputs, &mut buffer);
-                    for row in 0..rows {
-                        // SAFETY: each weight row belongs to one task, which alone writes that column of `out`.
-                        let target = unsafe { out.slice(row * outputs + output, 1) };
-                        let before = if accumulate { target[0] } else { 0.0 };
-                        target[0] = before + dot(&x[row * inputs..][..inputs], weights);
-                    }
-                }
-            },
-        )
-    });
 }
 
 /// The derivative by the input: `dx[n, i] (+)= sum over o of dout[n, o] weight[o, i]`; adds if `accumulate`.
