@@ -26,6 +26,7 @@ pub mod embedding;
 mod gemm;
 pub mod gradient_norm;
 mod heads;
+mod inner;
 mod input;
 mod integer;
 mod lanes;
@@ -40,7 +41,6 @@ pub mod rms_norm;
 pub mod rope;
 pub mod row_norms;
 pub(crate) mod simd;
-mod streamed;
 pub mod swiglu;
 mod threads;
 

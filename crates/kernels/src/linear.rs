@@ -1,18 +1,24 @@
 //! Linear layers without bias, `y = x W^T`, and their derivatives.
 
+use std::cell::RefCell;
+
 use crate::Matrix;
 use crate::Threads;
+use crate::cache_line::{CacheLine, reserve};
 use crate::gemm::{Product, View, gemm};
+use crate::inner;
 use crate::input::Input;
 use crate::integer;
-use crate::simd::{dispatch, dot};
-use crate::streamed;
 
-/// Up to this many rows of `x`, weights are streamed once per row instead of being packed: packing costs about as much as
-/// four products of a row.
-const STREAMED_ROWS: usize = 4;
-/// Quantised weight rows in a task of a streamed product.
-const TASK_ROWS: usize = 32;
+/// Most elements of quantised weights that are widened at a time.
+const SLAB_LENGTH: usize = 1 << 20;
+/// They are a multiple of so many rows, if their length allows: whole slices of a product.
+const SLAB_ROWS: usize = 256;
+
+thread_local! {
+    /// Rows of quantised weights, widened.
+    static SLAB: RefCell<Vec<CacheLine>> = const { RefCell::new(Vec::new()) };
+}
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`, as a residual connection does.
 ///
@@ -25,11 +31,7 @@ pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>
     if let Matrix::Packed(weight) = weight {
         return integer::product(threads, out, Input::Rows { x, inputs }, weight, accumulate);
     }
-    if rows <= STREAMED_ROWS {
-        return streamed(threads, out, x, weight, inputs, accumulate);
-    }
-    let (a, b) = (View::rows(x, inputs), View::rows(weight, inputs).transposed());
-    gemm(threads, out, outputs, Product { m: rows, n: outputs, k: inputs, a, b, accumulate });
+    inner::product(threads, out, x, weight, inputs, accumulate);
 }
 
 /// [`forward`] of an input that is computed on the way: row by row as it is rounded where the weights are packed, otherwise
@@ -51,41 +53,10 @@ pub fn forward_fused(
     }
 }
 
-/// Reads the weights once, in order; quantised ones are widened row by row.
-fn streamed(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>, inputs: usize, accumulate: bool) {
-    match weight {
-        Matrix::F32(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
-        Matrix::F16(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
-        Matrix::BF16(weight) => return streamed::product(threads, out, x, weight, inputs, accumulate),
-        Matrix::Blocks(_) | Matrix::Affine(_) | Matrix::Packed(_) => {}
-    }
-    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-    let out = crate::threads::Chunks::new(out, 1);
-    threads.run(outputs.div_ceil(TASK_ROWS), |task| {
-        dispatch(
-            #[inline(always)]
-            || {
-                let mut buffer = vec![0.0; inputs];
-                for output in task * TASK_ROWS..outputs.min((task + 1) * TASK_ROWS) {
-                    let weights = weight.widened(output * inputs, inputs, &mut buffer);
-                    for row in 0..rows {
-                        // SAFETY: each weight row belongs to one task, which alone writes that column of `out`.
-                        let target = unsafe { out.slice(row * outputs + output, 1) };
-                        let before = if accumulate { target[0] } else { 0.0 };
-                        target[0] = before + dot(&x[row * inputs..][..inputs], weights);
-                    }
-                }
-            },
-        )
-    });
-}
-
 /// The derivative by the input: `dx[n, i] (+)= sum over o of dout[n, o] weight[o, i]`; adds if `accumulate`.
 ///
 /// `dout` is `[N, outputs]`, `weight` `[outputs, inputs]`, `dx` `[N, inputs]`.
-///
-/// # Panics
-/// If `weight` is quantised.
+/// Quantised weights are widened some rows at a time.
 pub fn backward_input(
     threads: &Threads,
     dx: &mut [f32],
@@ -96,20 +67,40 @@ pub fn backward_input(
 ) {
     let (rows, outputs) = (dx.len() / inputs, weight.len() / inputs);
     assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
-    let is_float = matches!(weight, Matrix::F32(_) | Matrix::F16(_) | Matrix::BF16(_));
-    assert!(is_float, "columns of quantised weights cannot be read alone");
-    let (a, b) = (View::rows(dout, outputs), View::rows(weight, inputs));
-    gemm(threads, dx, inputs, Product { m: rows, n: inputs, k: outputs, a, b, accumulate });
+    if matches!(weight, Matrix::F32(_) | Matrix::F16(_) | Matrix::BF16(_)) {
+        let (a, b) = (View::rows(dout, outputs), View::rows(weight, inputs));
+        return gemm(threads, dx, inputs, Product { m: rows, n: inputs, k: outputs, a, b, accumulate });
+    }
+    SLAB.with_borrow_mut(|slab| {
+        let slab_rows = (SLAB_LENGTH / inputs / SLAB_ROWS * SLAB_ROWS).max(SLAB_ROWS);
+        for first in (0..outputs).step_by(slab_rows) {
+            let count = slab_rows.min(outputs - first);
+            let slab: &mut [f32] = reserve(slab, count * inputs);
+            threads.for_each_chunk(slab, inputs, |row, values| {
+                weight.widen_as_multiplied((first + row) * inputs, values);
+            });
+            let (a, b) = (View::rows(&dout[first..], outputs), View::rows(Matrix::F32(slab), inputs));
+            let accumulate = accumulate || first > 0;
+            gemm(threads, dx, inputs, Product { m: rows, n: inputs, k: count, a, b, accumulate });
+        }
+    });
 }
 
-/// The derivative by the weight, added to what is there: `dweight[o, i] += sum over n of dout[n, o] x[n, i]`.
+/// The derivative by the weight: `dweight[o, i] (+)= sum over n of dout[n, o] x[n, i]`; adds if `accumulate`.
 ///
 /// `dout` is `[N, outputs]`, `x` `[N, inputs]`, `dweight` `[outputs, inputs]`.
-pub fn backward_weight(threads: &Threads, dweight: &mut [f32], dout: &[f32], x: &[f32], inputs: usize) {
+pub fn backward_weight(
+    threads: &Threads,
+    dweight: &mut [f32],
+    dout: &[f32],
+    x: &[f32],
+    inputs: usize,
+    accumulate: bool,
+) {
     let (rows, outputs) = (x.len() / inputs, dweight.len() / inputs);
     assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
     let (a, b) = (View::rows(dout, outputs).transposed(), View::rows(Matrix::F32(x), inputs));
-    gemm(threads, dweight, inputs, Product { m: outputs, n: inputs, k: rows, a, b, accumulate: true });
+    gemm(threads, dweight, inputs, Product { m: outputs, n: inputs, k: rows, a, b, accumulate });
 }
 
 #[cfg(test)]
@@ -118,6 +109,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Packed;
+    use crate::quant::{Affine, AffineFormat, BlockFormat, Blocks, Scales, quantise_affine};
 
     fn values(count: usize, seed: f32) -> Vec<f32> {
         (0..count).map(|i| ((i as f32 + seed) * 1.618).sin()).collect()
@@ -169,9 +162,12 @@ mod tests {
             assert_close(&dx, &expected, outputs);
 
             let mut dw = vec![2.0; outputs * inputs];
-            backward_weight(&threads, &mut dw, &dout, &x, inputs);
+            backward_weight(&threads, &mut dw, &dout, &x, inputs, true);
             let mut expected = reference(outputs, inputs, rows, |o, n| dout_at(n, o), x_at);
             expected.iter_mut().for_each(|x| *x += 2.0);
+            assert_close(&dw, &expected, rows);
+            backward_weight(&threads, &mut dw, &dout, &x, inputs, false);
+            expected.iter_mut().for_each(|x| *x -= 2.0);
             assert_close(&dw, &expected, rows);
         }
     }
@@ -192,6 +188,41 @@ mod tests {
             &reference(rows, outputs, inputs, |n, i| x[n * inputs + i], |i, o| w[o * inputs + i]),
             inputs,
         );
+    }
+
+    #[test]
+    fn the_derivative_goes_through_quantised_weights_as_through_their_widened_values() {
+        let threads = Threads::new(2);
+        // More than a slab of rows, and not a whole one more.
+        let (rows, inputs) = (9, 512);
+        let outputs = SLAB_LENGTH / inputs + 100;
+        let weights = values(outputs * inputs, 0.7);
+        let dout = values(rows * outputs, 0.8);
+        let check = |name: &str, weight: Matrix<'_>, accumulate: bool| {
+            let run = |weight| {
+                let mut dx = values(rows * inputs, 0.9);
+                backward_input(&threads, &mut dx, &dout, weight, inputs, accumulate);
+                dx
+            };
+            let mut buffer = vec![0.0; weight.len()];
+            let wide = weight.widened(0, weight.len(), &mut buffer);
+            assert_eq!(run(weight), run(Matrix::F32(wide)), "{name}");
+        };
+        for format in [BlockFormat::Q4_0, BlockFormat::Q6_K] {
+            let mut bytes = vec![0; format.bytes_of(weights.len()).unwrap()];
+            format.quantise(&weights, &mut bytes);
+            let blocks = Matrix::Blocks(Blocks { format, bytes: &bytes });
+            let packed = Packed::new(&threads, blocks, inputs).unwrap();
+            check("blocks", blocks, false);
+            check("blocks, added", blocks, true);
+            check("packed", Matrix::Packed(&packed), false);
+        }
+        let format = AffineFormat::new(4, 64).unwrap();
+        let mut numbers = vec![0; format.bytes_of(weights.len())];
+        let (scales, biases): (Vec<_>, Vec<_>) = quantise_affine(&weights, format, &mut numbers).into_iter().unzip();
+        let (scales, biases) = (Scales::F32(&scales), Scales::F32(&biases));
+        let affine = Matrix::Affine(Affine { format, numbers: &numbers, scales, biases });
+        check("affine", affine, true);
     }
 
     #[test]

@@ -64,6 +64,20 @@ impl<'a> Matrix<'a> {
         );
     }
 
+    /// Elements `start..start + out.len()` as products see them; of affine groups `scale q + bias` in `f32`. Whole rows.
+    pub(crate) fn widen_as_multiplied(self, start: usize, out: &mut [f32]) {
+        dispatch(
+            #[inline(always)]
+            || {
+                if let Matrix::F32(data) = self {
+                    out.copy_from_slice(&data[start..start + out.len()]);
+                } else {
+                    self.widened(start, out.len(), out);
+                }
+            },
+        );
+    }
+
     /// Elements `start..start + length` as `f32`, borrowed or widened into `buffer`. What is quantised begins and ends with
     /// a block or group, what is packed with a row.
     #[inline(always)]

@@ -9,6 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// Rounds of busy waiting before a worker goes to sleep: some tens of microseconds, longer than the serial code between
 /// two operations of a decode step.
 const SPINS: u32 = 20_000;
+/// Rounds after which others may have the processor now and then: a thread that is waited for may be among them.
+const ALONE: u32 = 2_000;
 
 /// The threads that an operation may use. Cheap to clone; the workers end with the last clone.
 ///
@@ -145,54 +147,101 @@ struct Pool {
     turn: Mutex<()>,
 }
 
-/// The job of the moment: a task borrowed from a caller that waits until every worker has let go of it.
+/// The job of the moment: a task borrowed from a caller that waits until every worker that takes part has let go of it.
 type Job = *const (dyn Fn(usize) + Sync);
 
 #[derive(Default)]
 struct Shared {
     job: UnsafeCell<Option<Job>>,
-    /// Counts the jobs; a worker that sees a new number takes part.
-    generation: AtomicU64,
+    gate: Gate,
     next: AtomicUsize,
     tasks: AtomicUsize,
-    busy: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     asleep: Mutex<usize>,
     wake: Condvar,
 }
 
-// SAFETY: `job` is written only by the caller that holds `turn` while no worker is busy, published by `generation`
-// (release), and read by workers after they see the new generation (acquire).
+// SAFETY: `job` is written only by the caller that holds `turn` while the gate is shut and nobody is inside, published by
+// opening the gate (release), and read by workers that have entered (acquire).
 unsafe impl Sync for Shared {}
 // SAFETY: the raw pointer in `job` is followed only while its owner waits in `Pool::run`.
 unsafe impl Send for Shared {}
 
+/// Who takes part in a job. Workers enter while the gate is open; the caller shuts it when no task is left, and then waits for
+/// those inside alone: a worker that has not begun costs nothing, however late it comes.
+///
+/// One number holds it all, so that a worker cannot enter a job other than the one it saw: the number of the job, whether the
+/// gate is open, and the workers inside.
+#[derive(Default)]
+struct Gate(AtomicU64);
+
+impl Gate {
+    const INSIDE: u64 = (1 << 16) - 1;
+    const OPEN: u64 = 1 << 16;
+    const JOB: u64 = 1 << 17;
+
+    /// The number of the latest job.
+    fn job(&self) -> u64 {
+        self.0.load(Ordering::SeqCst) / Self::JOB
+    }
+
+    /// Begins the next job. The gate is shut, nobody inside.
+    fn open(&self) {
+        let next = (self.job() + 1) % (u64::MAX / Self::JOB);
+        self.0.store(next * Self::JOB + Self::OPEN, Ordering::SeqCst);
+    }
+
+    /// Lets nobody in any more.
+    fn shut(&self) {
+        self.0.fetch_and(!Self::OPEN, Ordering::Relaxed);
+    }
+
+    /// Whether a worker may take part in `job`; if so, it is inside until it leaves.
+    fn enter(&self, job: u64) -> bool {
+        let may = |gate| (gate / Self::JOB == job && gate & Self::OPEN > 0).then_some(gate + 1);
+        self.0.fetch_update(Ordering::Acquire, Ordering::Relaxed, may).is_ok()
+    }
+
+    fn leave(&self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Acquire) & Self::INSIDE == 0
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits a moment.
+fn pause(round: u32) {
+    if round > ALONE && round.is_multiple_of(64) { std::thread::yield_now() } else { std::hint::spin_loop() }
 }
 
 impl Pool {
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let turn = lock(&self.turn);
         let shared = &*self.shared;
-        // SAFETY: only the lifetime is erased; this function does not return before `busy` is 0 again, after which no
-        // worker touches the job.
+        // SAFETY: only the lifetime is erased; this function does not return before the gate is shut and nobody inside, after
+        // which no worker touches the job.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(task) };
-        // SAFETY: no worker is busy and `turn` is held, so nobody else reads or writes the cell.
+        // SAFETY: the gate is shut with nobody inside and `turn` is held, so nobody else reads or writes the cell.
         unsafe { *shared.job.get() = Some(job) };
         shared.next.store(0, Ordering::Relaxed);
         shared.tasks.store(tasks, Ordering::Relaxed);
-        shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        shared.generation.fetch_add(1, Ordering::SeqCst);
+        shared.gate.open();
         if *lock(&shared.asleep) > 0 {
             shared.wake.notify_all();
         }
         shared.take_tasks(task);
-        let mut spins = 0;
-        while shared.busy.load(Ordering::Acquire) > 0 {
-            spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        shared.gate.shut();
+        let mut round = 0u32;
+        while !shared.gate.is_empty() {
+            pause(round);
+            round = round.wrapping_add(1);
         }
         let panic = lock(&shared.panic).take();
         drop(turn);
@@ -205,7 +254,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+        self.shared.gate.open();
         drop(lock(&self.shared.asleep));
         self.shared.wake.notify_all();
         for worker in self.workers.drain(..) {
@@ -240,28 +289,30 @@ impl Shared {
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
-            // SAFETY: a new generation was seen, so the cell was written before; its owner waits for `busy`.
-            if let Some(job) = unsafe { *self.job.get() } {
-                // SAFETY: the pointee lives until this worker has left `busy`.
-                self.take_tasks(unsafe { &*job });
+            if self.gate.enter(seen) {
+                // SAFETY: the gate was open, so the cell was written before; its owner waits for this worker to leave.
+                if let Some(job) = unsafe { *self.job.get() } {
+                    // SAFETY: the pointee lives until this worker has left.
+                    self.take_tasks(unsafe { &*job });
+                }
+                self.gate.leave();
             }
-            self.busy.fetch_sub(1, Ordering::Release);
         }
     }
 
-    /// Waits until the generation is another than `seen`: spinning at first, then asleep.
+    /// Waits until there is a job other than `seen`: spinning at first, then asleep.
     fn wait_beyond(&self, seen: u64) -> u64 {
-        for _ in 0..SPINS {
-            let now = self.generation.load(Ordering::SeqCst);
+        for round in 0..SPINS {
+            let now = self.gate.job();
             if now != seen {
                 return now;
             }
-            std::hint::spin_loop();
+            pause(round);
         }
         let mut asleep = lock(&self.asleep);
         *asleep += 1;
         loop {
-            let now = self.generation.load(Ordering::SeqCst);
+            let now = self.gate.job();
             if now != seen {
                 *asleep -= 1;
                 return now;
@@ -287,6 +338,63 @@ mod tests {
                 });
                 assert!(runs.iter().all(|n| n.load(Ordering::Relaxed) == 1));
             }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_has_not_begun_is_not_waited_for() {
+        // As many workers as the processors cannot run at once, each of which would have to be scheduled.
+        let busy = AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            for _ in 0..2 * num_cpus::get() {
+                scope.spawn(|| {
+                    while busy.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let threads = Threads::new(16);
+            let begin = std::time::Instant::now();
+            for _ in 0..500 {
+                let sum = AtomicUsize::new(0);
+                threads.run(3, |i| {
+                    sum.fetch_add(i, Ordering::Relaxed);
+                });
+                assert_eq!(sum.into_inner(), 3);
+            }
+            let taken = begin.elapsed();
+            busy.store(false, Ordering::Relaxed);
+            // Waiting for fifteen others takes some turns of the scheduler, milliseconds each time.
+            assert!(taken.as_secs() < 3, "{taken:?}");
+        });
+    }
+
+    #[test]
+    fn a_worker_enters_only_the_job_that_it_saw_and_while_it_is_open() {
+        let gate = Gate::default();
+        assert!(!gate.enter(gate.job()), "no job yet");
+        gate.open();
+        let first = gate.job();
+        assert!(gate.enter(first) && gate.enter(first));
+        gate.shut();
+        assert!(!gate.enter(first), "shut");
+        assert!(!gate.is_empty());
+        gate.leave();
+        gate.leave();
+        assert!(gate.is_empty());
+        gate.open();
+        assert!(!gate.enter(first), "another job");
+        assert!(gate.enter(gate.job()));
+    }
+
+    #[test]
+    fn jobs_end_before_their_data_do_while_workers_come_late() {
+        // Short jobs beside more threads than processors: workers see jobs that have ended meanwhile.
+        let threads = Threads::new(9);
+        for round in 0..5_000 {
+            let mut data = vec![0; 1 + round % 7];
+            threads.for_each_chunk(&mut data, 1, |i, chunk| chunk[0] = i + round);
+            assert!(data.iter().enumerate().all(|(i, &x)| x == i + round));
         }
     }
 

@@ -56,15 +56,15 @@ pub(crate) fn backward(
         config.ffn_glu,
         layer.ffn_dim,
     );
-    linear::backward_weight(threads, gradients.proj_2, stream, &d.gated_again, layer.ffn_dim);
+    linear::backward_weight(threads, gradients.proj_2, stream, &d.gated_again, layer.ffn_dim, true);
     fit(&mut d.normed_again, rows * dim);
     rms_norm::forward(threads, &mut d.normed_again, &kept.mid, weights.ffn_norm, NORM_EPS);
-    linear::backward_weight(threads, gradients.proj_1, &d.hidden, &d.normed_again, dim);
+    linear::backward_weight(threads, gradients.proj_1, &d.hidden, &d.normed_again, dim, true);
     fit(&mut d.normed, rows * dim);
     linear::backward_input(threads, &mut d.normed, &d.hidden, weights.proj_1, dim, false);
     rms_norm::backward(threads, stream, gradients.ffn_norm, &d.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
 
-    linear::backward_weight(threads, gradients.out_proj, stream, &kept.attended, query_dim);
+    linear::backward_weight(threads, gradients.out_proj, stream, &kept.attended, query_dim, true);
     fit(&mut d.attended, rows * query_dim);
     linear::backward_input(threads, &mut d.attended, stream, weights.out_proj, query_dim, false);
     fit(&mut d.q, rows * query_dim);
@@ -78,7 +78,7 @@ pub(crate) fn backward(
     let qk = pass.qk_norm_rope(layer, weights.qk_norms);
     qk.backward(threads, &mut d.qkv, gradients.qk_norms.as_mut(), by, &kept.qkv);
     rms_norm::forward(threads, &mut d.normed_again, x, weights.attn_norm, NORM_EPS);
-    linear::backward_weight(threads, gradients.qkv_proj, &d.qkv, &d.normed_again, dim);
+    linear::backward_weight(threads, gradients.qkv_proj, &d.qkv, &d.normed_again, dim, true);
     linear::backward_input(threads, &mut d.normed, &d.qkv, weights.qkv_proj, dim, false);
     rms_norm::backward(threads, stream, gradients.attn_norm, &d.normed, x, weights.attn_norm, NORM_EPS);
 }

@@ -247,7 +247,7 @@ impl Network {
             linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
             let (ignore, z_weight) = (options.ignore, options.z_weight);
             sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, ignore, z_weight, scale);
-            linear::backward_weight(&self.threads, head_gradient, &self.logits, normed, dim);
+            linear::backward_weight(&self.threads, head_gradient, &self.logits, normed, dim, true);
             let dnormed = &mut dnormed[..normed.len()];
             linear::backward_input(&self.threads, dnormed, &self.logits, weights.head, dim, false);
             normed.copy_from_slice(dnormed);

@@ -1,18 +1,18 @@
-//! One row of activations: the weights are streamed once, in order, so that memory is the limit.
+//! A few rows of activations: the weights are streamed once, in order, so that memory is the limit.
 
 use super::activations::{Activations, Record};
 use super::lanes::{InstructionSet, IntegerLanes, Job, LANES};
 use super::layout::{Numbers, QUADS, Scales};
 use super::packed::{Packed, Reader, read};
 use crate::Threads;
+use crate::threads::Chunks;
 
 /// Bytes of weights in a task.
 const TASK_BYTES: usize = 64 << 10;
-/// Panels read side by side: a processor fetches ahead in several streams at once, and one does not use up the memory's speed.
-const STREAMS: usize = 4;
 
-/// `out[o] (+)= x . weight[o]`.
-pub(super) fn run(
+/// `out[n, o] (+)= x[n] . weight[o]` with activations in tiles of `T` rows and `STREAMS` panels read side by side: a processor
+/// fetches ahead in several streams at once, and one does not use up the memory's speed.
+pub(super) fn run<const T: usize, const STREAMS: usize>(
     set: InstructionSet,
     threads: &Threads,
     out: &mut [f32],
@@ -20,22 +20,25 @@ pub(super) fn run(
     weight: &Packed,
     accumulate: bool,
 ) {
-    let panels = TASK_BYTES.div_ceil(weight.panel_bytes()).next_multiple_of(STREAMS);
-    threads.for_each_chunk(out, panels * LANES, |task, out| {
-        set.run(Decode { out, first_panel: task * panels, x, weight, accumulate });
+    let out = Chunks::new(out, 1);
+    let panels = weight.rows().div_ceil(LANES);
+    let task_panels = TASK_BYTES.div_ceil(weight.panel_bytes()).next_multiple_of(STREAMS);
+    threads.run(panels.div_ceil(task_panels), |task| {
+        let panels = task * task_panels..panels.min((task + 1) * task_panels);
+        set.run(Decode::<T, STREAMS> { out: &out, panels, x, weight, accumulate });
     });
 }
 
-/// The panels from `first_panel` on that fill `out`.
-struct Decode<'a> {
-    out: &'a mut [f32],
-    first_panel: usize,
+/// Some panels with all rows of activations.
+struct Decode<'a, const T: usize, const STREAMS: usize> {
+    out: &'a Chunks<f32>,
+    panels: std::ops::Range<usize>,
     x: &'a Activations,
     weight: &'a Packed,
     accumulate: bool,
 }
 
-impl Job for Decode<'_> {
+impl<const T: usize, const STREAMS: usize> Job for Decode<'_, T, STREAMS> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes>(self) {
         // SAFETY: the instruction set is that of `L`.
@@ -43,7 +46,7 @@ impl Job for Decode<'_> {
     }
 }
 
-impl Reader for Decode<'_> {
+impl<const T: usize, const STREAMS: usize> Reader for Decode<'_, T, STREAMS> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes, N: Numbers, S: Scales>(self, scales: S) {
         // SAFETY: the instruction set is that of `L`, and `read` chose the types by the matrix.
@@ -56,25 +59,31 @@ impl Reader for Decode<'_> {
     }
 }
 
-impl Decode<'_> {
+impl<const T: usize, const STREAMS: usize> Decode<'_, T, STREAMS> {
     /// # Safety
     /// The instruction set is that of `L`; the other types are the matrix's, `PARTS` is `S::PARTS`.
     #[inline(always)]
     unsafe fn panels<L: IntegerLanes, N: Numbers, S: Scales, const PARTS: usize>(self, scales: S) {
-        let panels = self.out.len().div_ceil(LANES);
-        for panel in (0..panels).step_by(STREAMS) {
-            // SAFETY: as the caller says.
-            unsafe {
-                let sums = self.products::<L, N, S, PARTS>(panel, panels - 1, scales);
-                for (out, sums) in self.out[panel * LANES..].chunks_mut(LANES).zip(sums) {
-                    write::<L>(out, sums, self.accumulate);
+        let outputs = self.weight.rows();
+        for panel in self.panels.clone().step_by(STREAMS) {
+            for tile in 0..self.x.rows().div_ceil(T) {
+                // SAFETY: as the caller says.
+                let sums = unsafe { self.products::<L, N, S, PARTS>(panel, self.x.tile(tile), scales) };
+                for (panel, sums) in (panel..self.panels.end).zip(sums) {
+                    let count = LANES.min(outputs - panel * LANES);
+                    for (row, sums) in (tile * T..self.x.rows()).zip(sums) {
+                        // SAFETY: a task alone writes its columns of `out`; the instruction set is that of `L`.
+                        unsafe {
+                            write::<L>(self.out.slice(row * outputs + panel * LANES, count), sums, self.accumulate);
+                        }
+                    }
                 }
             }
         }
     }
 
-    /// The inner products of the rows of the panels from `panel` on with the row of activations; in the place of panels behind
-    /// the `last` one it stands again.
+    /// The inner products of the rows of the panels from `panel` on with a tile of activations; in the place of panels behind
+    /// the last of the task it stands again.
     ///
     /// # Safety
     /// As of [`Decode::panels`].
@@ -83,42 +92,47 @@ impl Decode<'_> {
     unsafe fn products<L: IntegerLanes, N: Numbers, S: Scales, const PARTS: usize>(
         &self,
         panel: usize,
-        last: usize,
+        records: &[i32],
         scales: S,
-    ) -> [L::Floats; STREAMS] {
+    ) -> [[L::Floats; T]; STREAMS] {
         let block_bytes = scales.header() + S::STEPS * N::BYTES;
-        let words = Record::<1, PARTS>::WORDS;
-        let panels: [&[u8]; STREAMS] =
-            std::array::from_fn(|p| self.weight.panel(self.first_panel + last.min(panel + p)));
-        let records = self.x.tile(0);
-        assert!(panels[0].len() / block_bytes * S::STEPS * words <= records.len(), "records too short");
+        let words = Record::<T, PARTS>::WORDS;
+        let panels: [&[u8]; STREAMS] = std::array::from_fn(|p| self.weight.panel((panel + p).min(self.panels.end - 1)));
+        let blocks = panels[0].len() / block_bytes;
+        assert!(blocks * S::STEPS * words <= records.len(), "records too short");
         // SAFETY: pointers stay within a block, of which each panel has as many, and its records.
         unsafe {
-            let mut sums = [L::splat(0.0); STREAMS];
-            for block in 0..panels[0].len() / block_bytes {
+            let mut sums = [[L::splat(0.0); T]; STREAMS];
+            for block in 0..blocks {
                 for step in 0..S::STEPS {
                     let record = records.as_ptr().add((block * S::STEPS + step) * words);
-                    let factor = L::splat(record.add(Record::<1, PARTS>::SCALES).cast::<f32>().read());
+                    let corrections = record.add(Record::<T, PARTS>::CORRECTIONS);
+                    let factors = record.add(Record::<T, PARTS>::SCALES).cast::<f32>();
+                    let totals = record.add(Record::<T, PARTS>::SUMS).cast::<f32>();
                     for p in 0..STREAMS {
                         let header = panels[p].as_ptr().add(block * block_bytes);
                         let numbers = N::load::<L>(header.add(scales.header() + step * N::BYTES));
                         for part in 0..PARTS {
-                            let correction = record.add(Record::<1, PARTS>::CORRECTIONS + part).read();
-                            let mut products = L::splat_integer(correction);
-                            for quad in part * QUADS / PARTS..(part + 1) * QUADS / PARTS {
-                                let (w, a) = (numbers[quad], L::splat_quad(record.add(quad).cast()));
-                                products = if N::SMALL {
-                                    L::dot::<true>(products, w, a)
-                                } else {
-                                    L::dot::<false>(products, w, a)
-                                };
+                            let scale = scales.scale::<L>(header, step, part);
+                            for t in 0..T {
+                                let mut products = L::splat_integer(corrections.add(t * PARTS + part).read());
+                                for quad in part * QUADS / PARTS..(part + 1) * QUADS / PARTS {
+                                    let (w, a) = (numbers[quad], L::splat_quad(record.add(t * QUADS + quad).cast()));
+                                    products = if N::SMALL {
+                                        L::dot::<true>(products, w, a)
+                                    } else {
+                                        L::dot::<false>(products, w, a)
+                                    };
+                                }
+                                let scale = L::mul(scale, L::splat(factors.add(t).read()));
+                                sums[p][t] = L::mul_add(L::to_floats(products), scale, sums[p][t]);
                             }
-                            let scale = L::mul(scales.scale::<L>(header, step, part), factor);
-                            sums[p] = L::mul_add(L::to_floats(products), scale, sums[p]);
                         }
                         if S::MINIMA {
-                            let sum = L::splat(record.add(Record::<1, PARTS>::SUMS).cast::<f32>().read());
-                            sums[p] = L::mul_add(scales.minimum::<L>(header, step), sum, sums[p]);
+                            let minimum = scales.minimum::<L>(header, step);
+                            for t in 0..T {
+                                sums[p][t] = L::mul_add(minimum, L::splat(totals.add(t).read()), sums[p][t]);
+                            }
                         }
                     }
                 }

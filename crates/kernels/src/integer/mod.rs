@@ -48,22 +48,22 @@ fn product_with(
     assert_eq!(out.len(), rows * weight.rows(), "out is not [{rows}, {}]", weight.rows());
     let (offset, tile) = set.traits();
     let offset = if weight.is_small() { 0 } else { offset };
-    ACTIVATIONS.with_borrow_mut(|activations| match (rows, tile) {
-        (1, _) => {
-            activations.quantise(threads, input, weight, Grouping { rows: 1, paired: false }, offset);
-            decode::run(set, threads, out, activations, weight, accumulate);
+    ACTIVATIONS.with_borrow_mut(|activations| {
+        /// Activations in tiles of `T` rows, then `run` of decoding or prefill.
+        macro_rules! run {
+            ($rows:literal, $paired:literal, $run:expr) => {{
+                activations.quantise(threads, input, weight, Grouping { rows: $rows, paired: $paired }, offset);
+                $run(set, threads, out, activations, weight, accumulate)
+            }};
         }
-        (_, Tile::Wide) => {
-            activations.quantise(threads, input, weight, Grouping { rows: 6, paired: false }, offset);
-            prefill::run::<6>(set, threads, out, activations, weight, accumulate);
-        }
-        (_, Tile::Narrow) => {
-            activations.quantise(threads, input, weight, Grouping { rows: 3, paired: false }, offset);
-            prefill::run::<3>(set, threads, out, activations, weight, accumulate);
-        }
-        (_, Tile::Paired) => {
-            activations.quantise(threads, input, weight, Grouping { rows: 4, paired: true }, offset);
-            prefill::run::<4>(set, threads, out, activations, weight, accumulate);
+        match (rows, tile) {
+            (..=1, _) => run!(1, false, decode::run::<1, 4>),
+            // Rows that are not there cost less than a kernel for each number of them would.
+            (2..=4, _) => run!(4, false, decode::run::<4, 2>),
+            (5..=8, Tile::Wide) => run!(8, false, decode::run::<8, 1>),
+            (_, Tile::Wide) => run!(6, false, prefill::run::<6>),
+            (_, Tile::Narrow) => run!(3, false, prefill::run::<3>),
+            (_, Tile::Paired) => run!(4, true, prefill::run::<4>),
         }
     });
 }

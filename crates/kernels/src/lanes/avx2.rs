@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C: two registers are a vector.
 
-use std::arch::x86_64::{__m128i, __m256, _mm256_cvtph_ps};
+use std::arch::x86_64::{__m128i, __m256, _MM_HINT_T0, _mm_prefetch, _mm256_cvtph_ps};
 
 use half::{bf16, f16};
 
@@ -24,19 +24,25 @@ impl Avx2 {
     pub(super) fn try_new() -> Option<Self> {
         Features::try_new().map(Self)
     }
-
-    #[inline]
-    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
-        self.0.vectorize(
-            #[inline(always)]
-            || job.run(self),
-        )
-    }
 }
 
 impl Lanes for Avx2 {
     type Vector = [__m256; 2];
     const WIDE_TILES: bool = false;
+
+    #[inline]
+    fn run<J: Job>(self, job: J) -> J::Output {
+        self.0.vectorize(
+            #[inline(always)]
+            || job.run(self),
+        )
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: nothing is read.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> [__m256; 2] {
@@ -81,6 +87,34 @@ impl Lanes for Avx2 {
     fn mul_add(self, x: [__m256; 2], y: [__m256; 2], z: [__m256; 2]) -> [__m256; 2] {
         let fma = self.0.fma;
         [fma._mm256_fmadd_ps(x[0], y[0], z[0]), fma._mm256_fmadd_ps(x[1], y[1], z[1])]
+    }
+
+    #[inline(always)]
+    fn reduce(self, vectors: [[__m256; 2]; LANES]) -> [f32; LANES] {
+        let avx = self.0.avx;
+        // Each step halves what is left of a sum; beginning with the second, two registers become one. They meet in such an order
+        // that the sums end in theirs.
+        let mut quarters = [vectors[0][0]; 8];
+        for (i, quarter) in quarters.iter_mut().enumerate() {
+            let first = i + i / 4 * 4;
+            let [x, y] = [vectors[first], vectors[first + 4]];
+            let (x, y) = (avx._mm256_add_ps(x[0], x[1]), avx._mm256_add_ps(y[0], y[1]));
+            let (low, high) = (avx._mm256_permute2f128_ps::<0x20>(x, y), avx._mm256_permute2f128_ps::<0x31>(x, y));
+            *quarter = avx._mm256_add_ps(low, high);
+        }
+        let mut pairs = [vectors[0][0]; 4];
+        for i in 0..4 {
+            let (x, y) = (pulp::cast(quarters[2 * i]), pulp::cast(quarters[2 * i + 1]));
+            let (low, high) = (avx._mm256_unpacklo_pd(x, y), avx._mm256_unpackhi_pd(x, y));
+            pairs[i] = avx._mm256_add_ps(pulp::cast(low), pulp::cast(high));
+        }
+        let mut sums = vectors[0];
+        for i in 0..2 {
+            let [x, y] = [pairs[2 * i], pairs[2 * i + 1]];
+            let (low, high) = (avx._mm256_shuffle_ps::<0x88>(x, y), avx._mm256_shuffle_ps::<0xdd>(x, y));
+            sums[i] = avx._mm256_add_ps(low, high);
+        }
+        pulp::cast(sums)
     }
 
     #[inline(always)]

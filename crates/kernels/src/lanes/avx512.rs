@@ -1,6 +1,6 @@
 //! AVX-512: one register is a vector.
 
-use std::arch::x86_64::__m512;
+use std::arch::x86_64::{__m512, _MM_HINT_T0, _mm_prefetch};
 
 use half::{bf16, f16};
 use pulp::f32x16;
@@ -16,19 +16,25 @@ impl Avx512 {
     pub(super) fn try_new() -> Option<Self> {
         V4::try_new().map(Self)
     }
-
-    #[inline]
-    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
-        self.0.vectorize(
-            #[inline(always)]
-            || job.run(self),
-        )
-    }
 }
 
 impl Lanes for Avx512 {
     type Vector = f32x16;
     const WIDE_TILES: bool = true;
+
+    #[inline]
+    fn run<J: Job>(self, job: J) -> J::Output {
+        self.0.vectorize(
+            #[inline(always)]
+            || job.run(self),
+        )
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: nothing is read.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> f32x16 {
@@ -65,6 +71,36 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn mul_add(self, x: f32x16, y: f32x16, z: f32x16) -> f32x16 {
         self.0.mul_add_f32x16(x, y, z)
+    }
+
+    #[inline(always)]
+    fn reduce(self, vectors: [f32x16; LANES]) -> [f32; LANES] {
+        let avx512f = self.0.avx512f;
+        let vectors: [__m512; LANES] = pulp::cast(vectors);
+        // Each step halves what is left of a sum, and two registers become one. They meet in such an order that the sums end in
+        // theirs.
+        let mut halves = [vectors[0]; 8];
+        for (i, half) in halves.iter_mut().enumerate() {
+            let first = 8 * (i % 2) + i / 2;
+            let [x, y] = [vectors[first], vectors[first + 4]];
+            let (low, high) = (avx512f._mm512_shuffle_f32x4::<0x44>(x, y), avx512f._mm512_shuffle_f32x4::<0xee>(x, y));
+            *half = avx512f._mm512_add_ps(low, high);
+        }
+        let mut quarters = [vectors[0]; 4];
+        for i in 0..4 {
+            let [x, y] = [halves[2 * i], halves[2 * i + 1]];
+            let (low, high) = (avx512f._mm512_shuffle_f32x4::<0x88>(x, y), avx512f._mm512_shuffle_f32x4::<0xdd>(x, y));
+            quarters[i] = avx512f._mm512_add_ps(low, high);
+        }
+        let mut pairs = [vectors[0]; 2];
+        for i in 0..2 {
+            let (x, y) = (pulp::cast(quarters[2 * i]), pulp::cast(quarters[2 * i + 1]));
+            let (low, high) = (avx512f._mm512_unpacklo_pd(x, y), avx512f._mm512_unpackhi_pd(x, y));
+            pairs[i] = avx512f._mm512_add_ps(pulp::cast(low), pulp::cast(high));
+        }
+        let [x, y] = pairs;
+        let (low, high) = (avx512f._mm512_shuffle_ps::<0x88>(x, y), avx512f._mm512_shuffle_ps::<0xdd>(x, y));
+        pulp::cast(avx512f._mm512_add_ps(low, high))
     }
 
     #[inline(always)]

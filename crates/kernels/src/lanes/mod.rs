@@ -24,6 +24,11 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     /// Whether the registers hold the sums of a tile of 4 x 4 vectors, or only of 4 x 1.
     const WIDE_TILES: bool;
 
+    /// Runs `job` as code of this instruction set: what is handed to other threads begins without.
+    fn run<J: Job>(self, job: J) -> J::Output;
+
+    /// Has the cache line at `address` fetched, if there is memory.
+    fn prefetch(self, address: *const u8);
     fn splat(self, x: f32) -> Self::Vector;
     fn load(self, x: &[f32; LANES]) -> Self::Vector;
     fn load_f16(self, x: &[f16; LANES]) -> Self::Vector;
@@ -32,6 +37,8 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn to_array(self, x: Self::Vector) -> [f32; LANES];
     /// `x y + z`, rounded once.
     fn mul_add(self, x: Self::Vector, y: Self::Vector, z: Self::Vector) -> Self::Vector;
+    /// The sum over the lanes of each vector, in the order of [`reduce`].
+    fn reduce(self, vectors: [Self::Vector; LANES]) -> [f32; LANES];
     /// The columns of `rows`.
     fn transpose(self, rows: [Self::Vector; LANES]) -> [Self::Vector; LANES];
 }

@@ -1,6 +1,7 @@
 //! NEON: four registers are a vector.
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use half::{bf16, f16};
 
@@ -14,19 +15,25 @@ impl Neon {
     pub(super) fn try_new() -> Option<Self> {
         pulp::aarch64::Neon::try_new().map(Self)
     }
-
-    #[inline]
-    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
-        self.0.vectorize(
-            #[inline(always)]
-            || job.run(self),
-        )
-    }
 }
 
 impl Lanes for Neon {
     type Vector = [float32x4_t; 4];
     const WIDE_TILES: bool = false;
+
+    #[inline]
+    fn run<J: Job>(self, job: J) -> J::Output {
+        self.0.vectorize(
+            #[inline(always)]
+            || job.run(self),
+        )
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // The intrinsic is not stable. SAFETY: nothing is read.
+        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, preserves_flags, readonly)) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> [float32x4_t; 4] {
@@ -72,6 +79,26 @@ impl Lanes for Neon {
     fn mul_add(self, x: [float32x4_t; 4], y: [float32x4_t; 4], z: [float32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: the value in `self` is the proof of NEON.
         std::array::from_fn(|i| unsafe { vfmaq_f32(z[i], x[i], y[i]) })
+    }
+
+    #[inline(always)]
+    fn reduce(self, vectors: [[float32x4_t; 4]; LANES]) -> [f32; LANES] {
+        let neon = self.0.neon;
+        // Each step halves what is left of a sum; beginning with the third, two registers become one.
+        let mut pairs = [vectors[0][0]; 8];
+        for i in 0..8 {
+            let [x, y] = [vectors[2 * i], vectors[2 * i + 1]];
+            let x = neon.vaddq_f32(neon.vaddq_f32(x[0], x[2]), neon.vaddq_f32(x[1], x[3]));
+            let y = neon.vaddq_f32(neon.vaddq_f32(y[0], y[2]), neon.vaddq_f32(y[1], y[3]));
+            let (x, y) = (neon.vreinterpretq_f64_f32(x), neon.vreinterpretq_f64_f32(y));
+            let (low, high) = (neon.vtrn1q_f64(x, y), neon.vtrn2q_f64(x, y));
+            pairs[i] = neon.vaddq_f32(neon.vreinterpretq_f32_f64(low), neon.vreinterpretq_f32_f64(high));
+        }
+        let mut sums = vectors[0];
+        for i in 0..4 {
+            sums[i] = neon.vpaddq_f32(pairs[2 * i], pairs[2 * i + 1]);
+        }
+        pulp::cast(sums)
     }
 
     #[inline(always)]

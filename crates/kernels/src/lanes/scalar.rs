@@ -2,24 +2,25 @@
 
 use half::{bf16, f16};
 
-use super::{Job, LANES, Lanes};
+use super::{Job, LANES, Lanes, reduce};
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
 
-impl Scalar {
+impl Lanes for Scalar {
+    type Vector = [f32; LANES];
+    const WIDE_TILES: bool = false;
+
     #[inline]
-    pub(super) fn run<J: Job>(self, job: J) -> J::Output {
+    fn run<J: Job>(self, job: J) -> J::Output {
         crate::simd::dispatch(
             #[inline(always)]
             || job.run(self),
         )
     }
-}
 
-impl Lanes for Scalar {
-    type Vector = [f32; LANES];
-    const WIDE_TILES: bool = false;
+    #[inline(always)]
+    fn prefetch(self, _address: *const u8) {}
 
     #[inline(always)]
     fn splat(self, x: f32) -> [f32; LANES] {
@@ -54,6 +55,11 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn mul_add(self, x: [f32; LANES], y: [f32; LANES], z: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
+    }
+
+    #[inline(always)]
+    fn reduce(self, vectors: [[f32; LANES]; LANES]) -> [f32; LANES] {
+        vectors.map(reduce)
     }
 
     #[inline(always)]
