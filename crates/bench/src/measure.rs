@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, Engine, Footprint, ModelConfig, Session, TensorSpec};
+use openelm_model::{CacheType, Engine, Feed, Footprint, Logits, ModelConfig, Rows, Sequence, Session, TensorSpec};
 
 use crate::address_space;
 use crate::limits::Limits;
@@ -29,6 +29,8 @@ pub struct Options {
     pub tokens: usize,
     /// Tokens in the cache when decoding is measured a second time; `None` means as many as the context leaves.
     pub fill: Option<usize>,
+    /// Numbers of sequences to decode together.
+    pub sequences: Vec<usize>,
     /// How keys and values are stored.
     pub cache: CacheType,
     /// Rounds of each measurement; the median counts.
@@ -103,11 +105,15 @@ fn check_memory(source: &Source<'_>, options: &Options, with_peer: bool, availab
     checked.map_err(|source| BenchError::Memory { with_peer, source })
 }
 
+/// Tokens of each sequence before several are decoded together.
+const BATCH_PROMPT: usize = 16;
+
 /// A rate whose limit is still to be worked out.
 struct Rate {
     phase: Phase,
     tokens: usize,
     cached: usize,
+    sequences: usize,
     medians: Medians,
     first_token_seconds: Option<f64>,
     /// What is done for `work_tokens` tokens at a time.
@@ -123,6 +129,7 @@ impl Rate {
             phase: self.phase,
             tokens: self.tokens,
             cached: self.cached,
+            sequences: self.sequences,
             tokens_per_second: rate,
             limit_tokens_per_second: limit,
             bound,
@@ -164,6 +171,7 @@ fn measure(
             phase: Phase::Prefill,
             tokens,
             cached: 0,
+            sequences: 1,
             medians,
             first_token_seconds: first_token,
             work: work(tokens, 0),
@@ -178,10 +186,26 @@ fn measure(
             phase: Phase::Decode,
             tokens: options.tokens,
             cached,
+            sequences: 1,
             medians,
             first_token_seconds: None,
             work: work(1, cached),
             work_tokens: 1,
+        });
+    }
+    for &sequences in &options.sequences {
+        progress(&format!("decode {} of {sequences} sequences", options.tokens));
+        let medians = bench.batch(sequences, options.tokens)?;
+        progress(&format!("decode {} of {sequences} sequences: {medians}", options.tokens));
+        rates.push(Rate {
+            phase: Phase::Batch,
+            tokens: options.tokens,
+            cached: BATCH_PROMPT,
+            sequences,
+            medians,
+            first_token_seconds: None,
+            work: Work::of_sequences(&layout.config, encoding, sequences, BATCH_PROMPT, options.cache),
+            work_tokens: sequences,
         });
     }
     let run = Run {
@@ -254,6 +278,34 @@ impl Bench<'_> {
         Ok(medians)
     }
 
+    /// The rate of `sequences` sequences, of which each generates `tokens` tokens, all in step.
+    fn batch(&mut self, sequences: usize, tokens: usize) -> Result<Medians, BenchError> {
+        let vocabulary = self.engine.model().config().vocab_size;
+        let ids = ids(BATCH_PROMPT + sequences * tokens, vocabulary);
+        let (prompt, drawn) = ids.split_at(BATCH_PROMPT);
+        let mut together: Vec<Sequence> = (0..sequences).map(|_| self.engine.sequence(BATCH_PROMPT + tokens)).collect();
+        let (engine, mut logits, mut private) = (self.engine, Logits::default(), self.private);
+        for sequence in &mut together {
+            engine.step(&mut [Feed { sequence, tokens: prompt, logits: Rows::Last }], &mut logits)?;
+        }
+        let ours = || {
+            together.iter_mut().for_each(|sequence| sequence.truncate(BATCH_PROMPT));
+            let begin = Instant::now();
+            for ids in drawn.chunks(sequences) {
+                let feed = |(sequence, tokens)| Feed { sequence, tokens, logits: Rows::Last };
+                let mut feeds: Vec<Feed<'_>> = together.iter_mut().zip(ids.chunks(1)).map(feed).collect();
+                engine.step(&mut feeds, &mut logits)?;
+                black_box(&logits);
+            }
+            let seconds = begin.elapsed().as_secs_f64();
+            note_private(&mut private);
+            Ok((sequences * tokens) as f64 / seconds)
+        };
+        let medians = self.alternate(ours, PeerTest::Batch { sequences, tokens, cached: BATCH_PROMPT })?;
+        self.private = private;
+        Ok(medians)
+    }
+
     fn alternate(&self, ours: impl FnMut() -> Result<f64, BenchError>, test: PeerTest) -> Result<Medians, BenchError> {
         let Some((peer, file)) = self.peer else { return alternate(self.rounds, ours, None) };
         let mut theirs = || peer.rate(file, self.engine.threads().count(), test);
@@ -290,6 +342,7 @@ mod tests {
             phase: Phase::Prefill,
             tokens: 100,
             cached: 0,
+            sequences: 1,
             medians: Medians { ours: 300.0, peer: Some(200.0) },
             first_token_seconds: None,
             work: Work { bytes: 1_000, f32_operations: 0, int8_operations: 800_000_000 },
@@ -309,6 +362,7 @@ mod tests {
             prompts: vec![8],
             tokens: 4,
             fill: None,
+            sequences: Vec::new(),
             cache: CacheType::default(),
             rounds: 1,
             scratch: PathBuf::from("nowhere"),

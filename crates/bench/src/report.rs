@@ -48,6 +48,8 @@ pub enum Phase {
     Prefill,
     /// Token after token.
     Decode,
+    /// Token after token of several sequences together.
+    Batch,
 }
 
 /// A rate and its limit.
@@ -59,7 +61,9 @@ pub struct Measurement {
     pub tokens: usize,
     /// Tokens in the cache before.
     pub cached: usize,
-    /// The rate: the median of all rounds.
+    /// Sequences that are decoded together.
+    pub sequences: usize,
+    /// The rate, of all sequences: the median of all rounds.
     pub tokens_per_second: f64,
     /// The rate that the machine's limits allow.
     pub limit_tokens_per_second: f64,

@@ -17,6 +17,23 @@ pub struct Work {
 }
 
 impl Work {
+    /// One token of each of some sequences, which are decoded together behind `cached` others each.
+    pub fn of_sequences(
+        config: &ModelConfig,
+        encoding: impl Fn(&TensorSpec) -> Option<Encoding>,
+        sequences: usize,
+        cached: usize,
+        cache_type: CacheType,
+    ) -> Self {
+        let one = Self::of_tokens(config, encoding, 1, 0, cache_type);
+        let times = sequences as u64;
+        Self {
+            bytes: one.bytes + times * cached_bytes(config, cache_type, cached),
+            f32_operations: times * one.f32_operations,
+            int8_operations: times * one.int8_operations,
+        }
+    }
+
     /// `tokens` tokens behind `cached` others, stored as `cache_type`, with the logits of the last one; `encoding` says how a
     /// tensor is stored.
     pub fn of_tokens(
@@ -64,6 +81,17 @@ mod tests {
     fn encoding(name: &str, layers: usize) -> impl Fn(&TensorSpec) -> Option<Encoding> {
         let format: WeightFormat = name.parse().unwrap();
         move |spec| Some(format.encoding_of(spec, layers))
+    }
+
+    #[test]
+    fn sequences_share_the_reading_of_weights() {
+        let config = ModelConfig::openelm_270m();
+        let work = |sequences| Work::of_sequences(&config, encoding("q4_0", 16), sequences, 100, CacheType::F16);
+        let (one, eight) = (work(1), work(8));
+        assert_eq!(one, Work::of_tokens(&config, encoding("q4_0", 16), 1, 100, CacheType::F16));
+        assert_eq!(eight.int8_operations, 8 * one.int8_operations);
+        let cached = (100 * 2 * config.kv_elements_per_token()) as u64;
+        assert_eq!(eight.bytes - one.bytes, 7 * cached);
     }
 
     #[test]

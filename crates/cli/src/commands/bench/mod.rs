@@ -44,6 +44,9 @@ pub struct Arguments {
     /// Tokens in the cache when decoding is measured again [default: what the model's context leaves]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     fill: Option<u32>,
+    /// Numbers of sequences to decode together, with commas
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    sequences: Vec<u16>,
     /// How keys and values are stored
     #[arg(long, value_enum, default_value_t = CacheOption::F32)]
     cache: CacheOption,
@@ -74,6 +77,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         },
         prompts: wide(&arguments.prompts),
         tokens: arguments.tokens as usize,
+        sequences: arguments.sequences.iter().copied().map(usize::from).collect(),
         fill: arguments.fill.map(|n| n as usize),
         cache: arguments.cache.into(),
         rounds: arguments.rounds.into(),

@@ -67,6 +67,7 @@ fn rate_row(run: &Run, measurement: &Measurement) -> Vec<String> {
     let step = match measurement.phase {
         Phase::Prefill => format!("prefill {}", measurement.tokens),
         Phase::Decode => format!("decode {} behind {}", measurement.tokens, measurement.cached),
+        Phase::Batch => format!("decode {} of {} sequences", measurement.tokens, measurement.sequences),
     };
     let first_token = measurement.first_token_seconds.map(|seconds| format!("{:.0} ms", 1e3 * seconds));
     vec![
@@ -122,6 +123,7 @@ mod tests {
             phase: Phase::Prefill,
             tokens: 512,
             cached: 0,
+            sequences: 1,
             tokens_per_second: 1234.5,
             limit_tokens_per_second: 2469.0,
             bound: Bound::Int8,
