@@ -17,6 +17,13 @@ pub struct LossSums {
     pub valid: usize,
 }
 
+impl LossSums {
+    /// Mean cross-entropy in nats per row that counts; no number where none does.
+    pub fn mean(&self) -> f64 {
+        self.cross_entropy / self.valid as f64
+    }
+}
+
 impl AddAssign for LossSums {
     fn add_assign(&mut self, other: Self) {
         self.cross_entropy += other.cross_entropy;

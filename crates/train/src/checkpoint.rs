@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::collective::CollectiveError;
 use crate::data::StreamState;
 use crate::parameters::Parameters;
-use crate::pretrain::SpikeDetector;
+use crate::spike::SpikeDetector;
 use crate::trainer::Trainer;
 
 const CHECKSUMS: &str = "checksums.json";

@@ -8,7 +8,6 @@ use openelm_model::{ModelConfig, NORM_EPS, Weights};
 
 use crate::backward::{Derivatives, backward};
 use crate::data::Batch;
-use crate::memory::Keeping;
 use crate::parameters::{Gradients, Parameters};
 use crate::rounded::Rounded;
 
@@ -22,6 +21,17 @@ pub struct LossOptions {
     pub ignore: Option<u32>,
     /// Weight of the squared logarithm of the softmax denominator (z-loss).
     pub z_weight: f32,
+}
+
+/// What is kept how in a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// Whether a block's activations are computed again in its backward pass instead of kept from its forward pass.
+    pub recompute: bool,
+    /// Whether what the forward pass keeps for the backward pass is kept in bf16 instead of f32.
+    pub bf16_activations: bool,
+    /// Whether the optimiser's moments are kept in bf16 instead of f32.
+    pub bf16_moments: bool,
 }
 
 /// Which buffers a block uses: the streams of its input and its output, and its activations.

@@ -19,11 +19,19 @@ use crate::collective::{Alone, Collective, CollectiveError, add, share};
 use crate::data::Batch;
 use crate::network::{LossOptions, Network};
 use crate::parameters::Parameters;
-use crate::trainer::Accumulation;
 
 /// Most numbers that are reduced at once: 16 MiB, small enough to be on its way while more is computed, large enough that
 /// each of a hundred ranks still gets whole blocks.
 const BUCKET: usize = 1024 * BLOCK;
+
+/// How the micro-batches of one step are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accumulation {
+    /// The loss is the mean over all counted tokens of the step.
+    Mean,
+    /// CoreNet's: each micro-batch has its own mean, and the gradients are summed, not averaged.
+    SumOfMeans,
+}
 
 /// How a run is spread over ranks.
 #[derive(Clone)]

@@ -9,11 +9,10 @@ use openelm_model::ModelConfig;
 
 use crate::collective::CollectiveError;
 use crate::data::Batch;
-use crate::memory::Keeping;
 use crate::moments::Moments;
-use crate::network::{LossOptions, Network};
+use crate::network::{Keeping, LossOptions, Network};
 use crate::parameters::Parameters;
-use crate::reduction::{Distribution, Piece, Reduction};
+use crate::reduction::{Accumulation, Distribution, Piece, Reduction};
 
 /// Settings of the optimiser that stay the same from step to step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,15 +27,6 @@ pub struct OptimizerOptions {
     pub weight_decay: f32,
     /// Largest global norm of the gradients; 0 leaves them as they are.
     pub clip: f32,
-}
-
-/// How the micro-batches of one step are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accumulation {
-    /// The loss is the mean over all counted tokens of the step.
-    Mean,
-    /// CoreNet's: each micro-batch has its own mean, and the gradients are summed, not averaged.
-    SumOfMeans,
 }
 
 /// What came out of a step.

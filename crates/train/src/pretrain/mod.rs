@@ -11,15 +11,15 @@
 //! ```
 
 mod curve;
-mod error;
+pub(crate) mod error;
 mod log;
 mod ranks;
 mod records;
 mod samples;
 mod saver;
-mod spike;
 mod study;
 mod tensorboard;
+mod tokenizer;
 mod validation;
 
 use std::fs::{File, TryLockError};
@@ -31,14 +31,14 @@ use std::time::Instant;
 
 use openelm_formats::atomic;
 use openelm_model::kernels::Threads;
-use openelm_model::kernels::cross_entropy::LossSums;
-use openelm_model::{ModelConfig, Tokenizer, clean};
+use openelm_model::ModelConfig;
 
 use crate::Recipe;
 use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
 use crate::collective::{Alone, Collective, CollectiveError};
-use crate::data::{CorpusConfig, Counts, DataError, Encode, Row, RowStream};
+use crate::data::{Counts, DataError, Row, RowStream};
 use crate::recipe::CheckpointRecipe;
+use crate::spike::SpikeDetector;
 pub use error::PretrainError;
 use error::at;
 pub(crate) use log::read as read_log;
@@ -47,8 +47,8 @@ use ranks::Team;
 use records::Records;
 use samples::Samples;
 use saver::Saver;
-pub use spike::SpikeDetector;
 use study::{Refused, Study};
+use tokenizer::{RunTokenizer, rows};
 use validation::Validation;
 
 /// What happens in a run, for whoever watches it.
@@ -164,35 +164,6 @@ fn lock(recipe: &Recipe) -> Result<File, PretrainError> {
     }
 }
 
-/// Where the checkpoints of a run are.
-fn checkpoints(recipe: &Recipe) -> PathBuf {
-    recipe.output.join("checkpoints")
-}
-
-/// The tokenizer of a run and the file that every checkpoint takes along.
-struct RunTokenizer {
-    tokenizer: Arc<Tokenizer>,
-    file_name: String,
-    bytes: Arc<[u8]>,
-    sha256: String,
-}
-
-impl RunTokenizer {
-    fn open(recipe: &Recipe) -> Result<Self, PretrainError> {
-        let path = Tokenizer::find(&recipe.tokenizer.path)?;
-        let tokenizer = Arc::new(Tokenizer::open(&path)?);
-        let bytes = std::fs::read(&path).map_err(at(&path))?;
-        let is_json = path.extension().is_some_and(|extension| extension == "json");
-        let file_name = if is_json { "tokenizer.json" } else { "tokenizer.model" }.to_owned();
-        Ok(Self { tokenizer, file_name, sha256: checkpoint::sha256(&bytes), bytes: bytes.into() })
-    }
-
-    /// The id behind the last piece, as in CoreNet: 32000 for LLaMA's.
-    fn pad_id(&self) -> u32 {
-        self.tokenizer.vocab_size() as u32
-    }
-}
-
 struct Run<'r> {
     recipe: &'r Recipe,
     threads: Threads,
@@ -215,7 +186,7 @@ impl<'r> Run<'r> {
         let validation = validation.collect::<Result<_, _>>()?;
         let samples = Samples::open(recipe, &config, &tokenizer)?;
         let team = Team::new(recipe, config, &tokenizer, threads.clone(), ranks)?;
-        let checkpoints = Checkpoints::open(checkpoints(recipe))?;
+        let checkpoints = Checkpoints::open(recipe.checkpoints())?;
         checkpoints.tidy()?;
         Ok(Self {
             recipe,
@@ -347,10 +318,10 @@ impl<'r> Run<'r> {
         let learning_rate = self.recipe.schedule().rounded(self.team.trainer.steps());
         let (mut losses, spike) = (self.losses, &self.recipe.spike);
         let report = self.team.step(&rows, stop, |report| {
-            let loss = mean(report.loss);
+            let loss = report.loss.mean();
             loss.is_finite() && report.gradient_norm.is_finite() && !losses.observe(loss, spike)
         })?;
-        let (loss, gradient_norm) = (mean(report.loss), report.gradient_norm);
+        let (loss, gradient_norm) = (report.loss.mean(), report.gradient_norm);
         let finite = loss.is_finite() && gradient_norm.is_finite();
         if !finite || losses.stopped(spike) {
             let (smoothed_loss, standard_deviation) = (self.losses.mean(), self.losses.deviation());
@@ -384,24 +355,4 @@ impl<'r> Run<'r> {
         };
         Snapshot::new(&self.team.trainer, state, (self.tokenizer.file_name.clone(), self.tokenizer.bytes.clone()))
     }
-}
-
-/// Rows of `corpus`, of one id more than a sequence: without end for training, once and in order otherwise.
-fn rows(
-    recipe: &Recipe,
-    corpus: CorpusConfig,
-    tokenizer: &RunTokenizer,
-    training: bool,
-) -> Result<RowStream, DataError> {
-    let pad = tokenizer.pad_id();
-    let (tokenizer, repair) = (tokenizer.tokenizer.clone(), recipe.tokenizer.clean);
-    let encode: Encode = Arc::new(move |text| match repair {
-        true => tokenizer.encode_with(&clean(text), true, true),
-        false => tokenizer.encode_with(text, true, true),
-    });
-    RowStream::new(corpus, encode, recipe.train.sequence_length + 1, pad, recipe.train.seed, training)
-}
-
-fn mean(sums: LossSums) -> f64 {
-    sums.cross_entropy / sums.valid as f64
 }

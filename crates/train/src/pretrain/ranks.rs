@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use openelm_model::ModelConfig;
 use openelm_model::kernels::Threads;
 
-use super::{PretrainError, RunTokenizer, checkpoints};
+use super::error::PretrainError;
+use super::tokenizer::RunTokenizer;
 use crate::checkpoint;
 use crate::collective::{Collective, CollectiveError};
 use crate::data::{Batch, Packing, Row};
@@ -130,7 +131,7 @@ impl<'r> Team<'r> {
         loop {
             match Command::receive(&*self.ranks)? {
                 Command::Load(name) => {
-                    let path = checkpoints(self.recipe).join(&*name);
+                    let path = self.recipe.checkpoints().join(&*name);
                     checkpoint::load(&path, &mut self.trainer, &tokenizer.sha256)?;
                 }
                 Command::Step(ids) => drop(self.update(&ids, stop, |_| true)?),

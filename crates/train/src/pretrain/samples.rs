@@ -3,8 +3,9 @@
 use openelm_model::kernels::Threads;
 use openelm_model::{GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, generate};
 
+use super::error::PretrainError;
 use super::log::SampleEntry;
-use super::{PretrainError, RunTokenizer};
+use super::tokenizer::RunTokenizer;
 use crate::{Recipe, Trainer};
 
 /// The recipe's prompts, as text and as ids, if samples are to be written at all.

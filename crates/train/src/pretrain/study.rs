@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use openelm_formats::atomic;
 use serde::Serialize;
 
-use super::mean;
 use crate::Trainer;
 use crate::checkpoint::{CheckpointError, Checkpoints, Snapshot};
 use crate::data::{self, Batch};
@@ -57,7 +56,7 @@ impl<'a> Study<'a> {
         let gradients = trainer.gradients().tensors();
         let gradient_norms = gradients.map(|(spec, values)| (spec.name.clone(), norm(values))).collect();
         let mut row = |row: &'a data::Row| Row {
-            loss: mean(trainer.validate(&Batch::from_rows(std::slice::from_ref(row)))),
+            loss: trainer.validate(&Batch::from_rows(std::slice::from_ref(row))).mean(),
             ids: &row.ids,
         };
         let micro_batches = refused.rows.iter().map(|rows| rows.iter().map(&mut row).collect()).collect();

@@ -2,8 +2,9 @@
 
 use openelm_kernels::cross_entropy::LossSums;
 
+use super::error::PretrainError;
 use super::log::ValidationEntry;
-use super::{PretrainError, RunTokenizer, mean, rows};
+use super::tokenizer::{RunTokenizer, rows};
 use crate::data::{Batch, DataError, RowStream, StreamState};
 use crate::recipe::ValidationRecipe;
 use crate::{Recipe, Trainer};
@@ -54,7 +55,7 @@ impl<'r> Validation<'r> {
         Ok(ValidationEntry {
             step: trainer.steps(),
             corpus: self.name.to_owned(),
-            validation_loss: mean(sums),
+            validation_loss: sums.mean(),
             validation_tokens: sums.valid as u64,
         })
     }

@@ -10,9 +10,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::CorpusConfig;
-use crate::memory::Keeping;
+use crate::network::Keeping;
+use crate::reduction::Accumulation;
 use crate::schedule::Schedule;
-use crate::trainer::{Accumulation, OptimizerOptions};
+use crate::trainer::OptimizerOptions;
 pub use file::RecipeError;
 
 /// A pretraining run. Paths are relative to the current folder.
@@ -294,6 +295,11 @@ impl Recipe {
         let ScheduleRecipe { max_lr, min_lr, warmup_steps, warmup_init_lr } = self.schedule;
         let min_lr = min_lr.unwrap_or(0.1 * max_lr);
         Schedule { warmup_init_lr, max_lr, min_lr, warmup_steps, steps: self.train.steps }
+    }
+
+    /// Where the checkpoints of the run are.
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.output.join("checkpoints")
     }
 
     /// The optimiser's settings.

@@ -24,7 +24,7 @@ pub struct SpikeDetector {
 impl SpikeDetector {
     /// Takes in the loss of an update; says whether it is the last of as many spikes in a row as stop a run. Spikes do not
     /// count towards what is usual.
-    pub(super) fn observe(&mut self, loss: f64, recipe: &SpikeRecipe) -> bool {
+    pub(crate) fn observe(&mut self, loss: f64, recipe: &SpikeRecipe) -> bool {
         let watches = recipe.deviations > 0.0 && self.seen >= WARM_UP;
         if watches && loss > self.mean + recipe.deviations * self.deviation() {
             self.above += 1;
@@ -40,17 +40,17 @@ impl SpikeDetector {
     }
 
     /// Whether the loss observed last stops a run.
-    pub(super) fn stopped(&self, recipe: &SpikeRecipe) -> bool {
+    pub(crate) fn stopped(&self, recipe: &SpikeRecipe) -> bool {
         self.above >= recipe.updates
     }
 
     /// The smoothed loss.
-    pub(super) fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         self.mean
     }
 
     /// The standard deviation of the losses around it.
-    pub(super) fn deviation(&self) -> f64 {
+    pub(crate) fn deviation(&self) -> f64 {
         self.variance.sqrt().max(SMALLEST_DEVIATION)
     }
 }
