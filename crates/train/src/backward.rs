@@ -1,13 +1,15 @@
 //! One transformer block, backward: the mirror of [`openelm_model::block::forward`].
 //!
-//! The outputs of the norms and of SwiGLU are computed anew rather than kept: they cost little and are large.
+//! The outputs of the norms and of SwiGLU are computed anew rather than kept: they cost little and are large. What nobody
+//! trains gets no derivative.
 
 use openelm_kernels::attention::{self, Rows};
-use openelm_kernels::{linear, qk_norm_rope, rms_norm, swiglu};
+use openelm_kernels::qk_norm_rope::{self, QkNormGradients};
+use openelm_kernels::{Threads, linear, rms_norm, swiglu};
 use openelm_model::block::{Activations, Pass, Scratch, fit, heads};
 use openelm_model::{LayerConfig, LayerWeights, NORM_EPS};
 
-use crate::parameters::LayerGradients;
+use crate::parameters::Segment;
 
 /// Derivatives on the way through a block, one row per token.
 #[derive(Default)]
@@ -22,74 +24,178 @@ pub(crate) struct Derivatives {
     qkv: Vec<f32>,
 }
 
-/// Turns `stream`, the derivative by the block's output, into that by its input `x`, both `[N, dim]`, and adds the
-/// derivatives by the weights to `gradients`.
-pub(crate) fn backward(
-    pass: &Pass<'_>,
-    layer: &LayerConfig,
-    weights: &LayerWeights<'_>,
-    gradients: &mut LayerGradients<'_>,
+/// Where the derivatives by one layer's weights are added, for those that are trained; shapes as in
+/// [`openelm_model::LayerWeights`].
+#[derive(Default)]
+pub(crate) struct LayerGradients<'a> {
+    attn_norm: Option<&'a mut [f32]>,
+    qkv_proj: Option<&'a mut [f32]>,
+    q_norm: Option<&'a mut [f32]>,
+    k_norm: Option<&'a mut [f32]>,
+    out_proj: Option<&'a mut [f32]>,
+    ffn_norm: Option<&'a mut [f32]>,
+    proj_1: Option<&'a mut [f32]>,
+    proj_2: Option<&'a mut [f32]>,
+}
+
+impl<'a> LayerGradients<'a> {
+    /// The tensors of `segment` by their names.
+    ///
+    /// # Panics
+    /// If a block has no such tensor.
+    pub fn of(segment: &'a mut Segment<'_>) -> Self {
+        let mut gradients = Self::default();
+        for (name, values) in segment.tensors() {
+            let gradient = match name {
+                "attn_norm.weight" => &mut gradients.attn_norm,
+                "attn.qkv_proj.weight" => &mut gradients.qkv_proj,
+                "attn.q_norm.weight" => &mut gradients.q_norm,
+                "attn.k_norm.weight" => &mut gradients.k_norm,
+                "attn.out_proj.weight" => &mut gradients.out_proj,
+                "ffn_norm.weight" => &mut gradients.ffn_norm,
+                "ffn.proj_1.weight" => &mut gradients.proj_1,
+                "ffn.proj_2.weight" => &mut gradients.proj_2,
+                _ => panic!("a block has no {name}"),
+            };
+            *gradient = Some(values);
+        }
+        gradients
+    }
+}
+
+/// One block's backward pass.
+pub(crate) struct BlockBackward<'a> {
+    /// As in the forward pass.
+    pub pass: &'a Pass<'a>,
+    pub layer: &'a LayerConfig,
+    pub weights: &'a LayerWeights<'a>,
+    /// The block's input, `[N, dim]`.
+    pub x: &'a [f32],
+    /// What the forward pass left.
+    pub kept: &'a Activations,
+}
+
+impl BlockBackward<'_> {
+    /// Turns `stream`, the derivative by the block's output, into that by its input, both `[N, dim]`, and adds the
+    /// derivatives by the weights to `gradients`.
+    pub fn run(
+        &self,
+        gradients: &mut LayerGradients<'_>,
+        stream: &mut [f32],
+        scratch: &mut Scratch,
+        d: &mut Derivatives,
+    ) {
+        self.feed_forward(gradients, stream, scratch, d);
+        self.attention(gradients, stream, scratch, d);
+    }
+
+    /// From the output to the stream in the middle.
+    fn feed_forward(
+        &self,
+        gradients: &mut LayerGradients<'_>,
+        stream: &mut [f32],
+        scratch: &mut Scratch,
+        d: &mut Derivatives,
+    ) {
+        let Self { pass: &Pass { threads, config, span, .. }, layer, weights, kept, .. } = *self;
+        let (rows, dim) = (span.rows(), config.model_dim);
+        fit(&mut d.gated, rows * layer.ffn_dim);
+        linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
+        fit(&mut d.hidden, kept.hidden.len());
+        fit(&mut scratch.gated, rows * layer.ffn_dim);
+        swiglu::backward(
+            threads,
+            &mut d.hidden,
+            &mut scratch.gated,
+            &d.gated,
+            &kept.hidden,
+            config.activation,
+            config.ffn_glu,
+            layer.ffn_dim,
+        );
+        if let Some(proj_2) = &mut gradients.proj_2 {
+            linear::backward_weight(threads, proj_2, stream, &scratch.gated, layer.ffn_dim);
+        }
+        if let Some(proj_1) = &mut gradients.proj_1 {
+            fit(&mut scratch.normed, rows * dim);
+            rms_norm::forward(threads, &mut scratch.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
+            linear::backward_weight(threads, proj_1, &d.hidden, &scratch.normed, dim);
+        }
+        fit(&mut d.normed, rows * dim);
+        linear::backward_input(threads, &mut d.normed, &d.hidden, weights.proj_1, dim, false);
+        norm(threads, stream, gradients.ffn_norm.as_deref_mut(), &d.normed, &kept.mid, weights.ffn_norm);
+    }
+
+    /// From the stream in the middle to the input.
+    fn attention(
+        &self,
+        gradients: &mut LayerGradients<'_>,
+        stream: &mut [f32],
+        scratch: &mut Scratch,
+        d: &mut Derivatives,
+    ) {
+        let Self { pass: &Pass { threads, config, rope, span, document_starts }, layer, weights, x, kept } = *self;
+        let (rows, dim) = (span.rows(), config.model_dim);
+        let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
+        if let Some(out_proj) = &mut gradients.out_proj {
+            linear::backward_weight(threads, out_proj, stream, &kept.attended, query_dim);
+        }
+        fit(&mut d.attended, rows * query_dim);
+        linear::backward_input(threads, &mut d.attended, stream, weights.out_proj, query_dim, false);
+        fit(&mut d.q, rows * query_dim);
+        fit(&mut d.k, rows * kv_dim);
+        fit(&mut d.v, rows * kv_dim);
+        let by_inputs = attention::Gradients { q: &mut d.q, k: &mut d.k, v: &mut d.v };
+        let k = Rows { data: &kept.k, stride: kv_dim };
+        let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: config.qkv_dim(layer) };
+        let shape = span.attention(config, layer);
+        let (dout, out, log_sums) = (&d.attended, &kept.attended, &kept.log_sums);
+        attention::backward(threads, by_inputs, dout, out, log_sums, &kept.q, k, v, document_starts, shape);
+        fit(&mut d.qkv, kept.qkv.len());
+        // Both norms or none: what only one of them needs costs nothing.
+        let mut unwanted = [vec![0.0; config.head_dim], vec![0.0; config.head_dim]];
+        let [unwanted_q, unwanted_k] = &mut unwanted;
+        let mut norms = QkNormGradients {
+            q: gradients.q_norm.as_deref_mut().unwrap_or(unwanted_q),
+            k: gradients.k_norm.as_deref_mut().unwrap_or(unwanted_k),
+        };
+        qk_norm_rope::backward(
+            threads,
+            &mut d.qkv,
+            weights.qk_norms.is_some().then_some(&mut norms),
+            &d.q,
+            &d.k,
+            &d.v,
+            &kept.qkv,
+            weights.qk_norms,
+            rope,
+            span.positions(),
+            heads(config, layer),
+            NORM_EPS,
+        );
+        if let Some(qkv_proj) = &mut gradients.qkv_proj {
+            fit(&mut scratch.normed, rows * dim);
+            rms_norm::forward(threads, &mut scratch.normed, x, weights.attn_norm, NORM_EPS);
+            linear::backward_weight(threads, qkv_proj, &d.qkv, &scratch.normed, dim);
+        }
+        linear::backward_input(threads, &mut d.normed, &d.qkv, weights.qkv_proj, dim, false);
+        norm(threads, stream, gradients.attn_norm.as_deref_mut(), &d.normed, x, weights.attn_norm);
+    }
+}
+
+/// The derivatives of a norm are added to `dx`, `[N, dim]`, and to `dweight`, `[dim]`, if that is trained.
+pub(crate) fn norm(
+    threads: &Threads,
+    dx: &mut [f32],
+    dweight: Option<&mut [f32]>,
+    dout: &[f32],
     x: &[f32],
-    kept: &Activations,
-    stream: &mut [f32],
-    scratch: &mut Scratch,
-    d: &mut Derivatives,
+    weight: &[f32],
 ) {
-    let Pass { threads, config, rope, span, document_starts } = *pass;
-    let (rows, dim) = (span.rows(), config.model_dim);
-    let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
-
-    fit(&mut d.gated, rows * layer.ffn_dim);
-    linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
-    fit(&mut d.hidden, kept.hidden.len());
-    fit(&mut scratch.gated, rows * layer.ffn_dim);
-    swiglu::backward(
-        threads,
-        &mut d.hidden,
-        &mut scratch.gated,
-        &d.gated,
-        &kept.hidden,
-        config.activation,
-        config.ffn_glu,
-        layer.ffn_dim,
-    );
-    linear::backward_weight(threads, gradients.proj_2, stream, &scratch.gated, layer.ffn_dim);
-    fit(&mut scratch.normed, rows * dim);
-    rms_norm::forward(threads, &mut scratch.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
-    linear::backward_weight(threads, gradients.proj_1, &d.hidden, &scratch.normed, dim);
-    fit(&mut d.normed, rows * dim);
-    linear::backward_input(threads, &mut d.normed, &d.hidden, weights.proj_1, dim, false);
-    rms_norm::backward(threads, stream, gradients.ffn_norm, &d.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
-
-    linear::backward_weight(threads, gradients.out_proj, stream, &kept.attended, query_dim);
-    fit(&mut d.attended, rows * query_dim);
-    linear::backward_input(threads, &mut d.attended, stream, weights.out_proj, query_dim, false);
-    fit(&mut d.q, rows * query_dim);
-    fit(&mut d.k, rows * kv_dim);
-    fit(&mut d.v, rows * kv_dim);
-    let by_inputs = attention::Gradients { q: &mut d.q, k: &mut d.k, v: &mut d.v };
-    let k = Rows { data: &kept.k, stride: kv_dim };
-    let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: config.qkv_dim(layer) };
-    let shape = span.attention(config, layer);
-    let (dout, out, log_sums) = (&d.attended, &kept.attended, &kept.log_sums);
-    attention::backward(threads, by_inputs, dout, out, log_sums, &kept.q, k, v, document_starts, shape);
-    fit(&mut d.qkv, kept.qkv.len());
-    qk_norm_rope::backward(
-        threads,
-        &mut d.qkv,
-        gradients.qk_norms.as_mut(),
-        &d.q,
-        &d.k,
-        &d.v,
-        &kept.qkv,
-        weights.qk_norms,
-        rope,
-        span.positions(),
-        heads(config, layer),
-        NORM_EPS,
-    );
-    rms_norm::forward(threads, &mut scratch.normed, x, weights.attn_norm, NORM_EPS);
-    linear::backward_weight(threads, gradients.qkv_proj, &d.qkv, &scratch.normed, dim);
-    linear::backward_input(threads, &mut d.normed, &d.qkv, weights.qkv_proj, dim, false);
-    rms_norm::backward(threads, stream, gradients.attn_norm, &d.normed, x, weights.attn_norm, NORM_EPS);
+    let mut unwanted = Vec::new();
+    let dweight = dweight.unwrap_or_else(|| {
+        unwanted.resize(weight.len(), 0.0);
+        &mut unwanted
+    });
+    rms_norm::backward(threads, dx, dweight, dout, x, weight, NORM_EPS);
 }

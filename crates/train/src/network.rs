@@ -1,27 +1,22 @@
 //! The whole model for training: forward, loss and backward over a batch.
 
+use std::ops::Range;
+
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::{Threads, embedding, linear, rms_norm};
 use openelm_model::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
 use openelm_model::{ModelConfig, NORM_EPS, Weights};
 
-use crate::backward::{Derivatives, backward};
+use crate::backward::{BlockBackward, Derivatives, LayerGradients, norm};
 use crate::data::Batch;
-use crate::parameters::{Gradients, Parameters};
+use crate::objective::{Loss, Objective, TargetWeights, Weighed};
+use crate::parameters::{Parameters, Parts};
 use crate::rounded::Rounded;
+use crate::trainable::TrainableModel;
 
 /// Rows whose logits are in memory at a time.
 pub(crate) const LOSS_ROWS: usize = 256;
-
-/// What the loss is made of.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LossOptions {
-    /// Targets with this id do not count, and as an input it has no embedding to learn (CoreNet's `padding_index`).
-    pub ignore: Option<u32>,
-    /// Weight of the squared logarithm of the softmax denominator (z-loss).
-    pub z_weight: f32,
-}
 
 /// What is kept how in a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,7 +30,7 @@ pub struct Keeping {
 }
 
 /// Which buffers a block uses: the streams of its input and its output, and its activations.
-struct Place {
+struct Buffers {
     from: usize,
     to: usize,
     kept: usize,
@@ -43,9 +38,9 @@ struct Place {
 
 /// Buffers for passes over batches; they are kept from step to step.
 pub struct Network {
-    config: ModelConfig,
     threads: Threads,
     rope: RopeTable,
+    padding: Option<u32>,
     /// The residual stream before each block and behind the last, `[N, dim]` each; where it is kept rounded, the first two
     /// serve all.
     streams: Vec<Vec<f32>>,
@@ -62,135 +57,111 @@ pub struct Network {
 }
 
 impl Network {
-    /// Empty buffers; the first batch sizes them.
-    pub fn new(config: ModelConfig, threads: Threads) -> Self {
+    /// Empty buffers for models of the geometry `config`; the first batch sizes them. Between a forward and its backward
+    /// pass they keep what `keeping` says. The input `padding` has no embedding to learn (CoreNet's `padding_index`).
+    pub fn new(config: &ModelConfig, threads: Threads, keeping: Keeping, padding: Option<u32>) -> Self {
         let layers = config.layers.len();
+        let rounded = if keeping.bf16_activations { layers } else { 0 };
         Self {
+            threads,
             rope: RopeTable::new(config.head_dim, config.rope_theta),
+            padding,
             streams: vec![Vec::new(); layers + 1],
             kept: (0..layers).map(|_| Activations::default()).collect(),
-            rounded: Vec::new(),
-            recompute: false,
+            rounded: (0..rounded).map(|_| Rounded::default()).collect(),
+            recompute: keeping.recompute,
             scratch: Scratch::default(),
             derivatives: Derivatives::default(),
             stream: Vec::new(),
             logits: Vec::new(),
-            config,
-            threads,
         }
     }
 
-    /// The same network, which keeps between its forward and its backward pass what `keeping` says.
-    #[must_use]
-    pub fn keeping(self, keeping: Keeping) -> Self {
-        let rounded = if keeping.bf16_activations { self.config.layers.len() } else { 0 };
-        Self { rounded: (0..rounded).map(|_| Rounded::default()).collect(), recompute: keeping.recompute, ..self }
+    /// The threads that it uses.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
     }
 
-    /// Sums of the losses of `batch`, without a backward pass.
-    pub fn loss(&mut self, parameters: &Parameters, batch: &Batch, options: LossOptions) -> LossSums {
-        let config = self.config.clone();
-        let weights = parameters.weights(&config);
-        // One set of activations serves all layers where nothing is kept.
-        self.forward(&weights, batch, false);
+    /// The logarithm of the probability of each target of `batch`, in nats, `[sequences, time]`.
+    pub fn log_probabilities(&mut self, model: &TrainableModel, batch: &Batch) -> Vec<f64> {
+        let weights = model.weights();
+        self.forward(model.config(), &weights, batch, false);
+        self.target_log_probabilities(&weights, batch)
+    }
+
+    /// The loss of `batch`, without a backward pass.
+    pub fn loss<O: Objective>(&mut self, model: &TrainableModel, objective: &O, batch: &O::Batch) -> Loss {
+        let (sequences, weights) = (objective.sequences(batch), model.weights());
+        self.forward(model.config(), &weights, sequences, false);
+        let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(&weights, sequences));
         let mut sums = LossSums::default();
-        for_each_chunk(batch, |rows, targets| {
-            let normed = &self.scratch.normed[rows.start * config.model_dim..rows.end * config.model_dim];
-            fit(&mut self.logits, targets.len() * config.vocab_size);
-            linear::forward(&self.threads, &mut self.logits, normed, weights.head, config.model_dim, false);
-            sums += cross_entropy::forward(&self.threads, &self.logits, targets, options.ignore);
+        let rows = weighed.weights.rows();
+        for_each_chunk(sequences, |range, targets| {
+            self.project(&weights, range.clone());
+            sums += cross_entropy::forward(&self.threads, &mut self.logits, targets, rows.rows(range));
         });
-        sums
+        loss(&weighed, objective.amount(batch), sums)
     }
 
-    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) sums. As soon
+    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) loss. As soon
     /// as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
     /// layers, the layers from last to first, the embedding table.
-    pub fn gradients<'g>(
+    pub fn gradients<'g, O: Objective>(
         &mut self,
-        parameters: &Parameters,
+        model: &TrainableModel,
         gradients: &'g mut Parameters,
-        batch: &Batch,
-        options: LossOptions,
+        objective: &O,
+        batch: &O::Batch,
         scale: f32,
         ready: &mut dyn FnMut(usize, &'g mut [f32]),
-    ) -> LossSums {
-        let config = self.config.clone();
-        let weights = parameters.weights(&config);
-        let mut gradients = gradients.gradients();
-        self.forward(&weights, batch, true);
-        let sums = self.head(&weights, &mut gradients, batch, options, scale);
-        let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
-        let pass = Pass {
-            threads: &self.threads,
-            config: &config,
-            rope: &self.rope,
-            span,
-            document_starts: batch.document_starts.as_deref(),
-        };
+    ) -> Loss {
+        let (config, sequences, weights) = (model.config(), objective.sequences(batch), model.weights());
+        let mut gradients = gradients.parts(config.layers.len());
+        self.forward(config, &weights, sequences, true);
+        let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(&weights, sequences));
+        let derivative = HeadDerivative { weights: &weighed.weights, z_weight: objective.z_weight(), scale };
+        let sums = self.head(config, &weights, &mut gradients, sequences, derivative);
         ready(gradients.tail.start, gradients.tail.values);
-        for ((i, layer), mut segment) in config.layers.iter().enumerate().zip(gradients.layers).rev() {
-            let Place { from, to, kept } = self.place(i, true);
-            if let Some(rounded) = self.rounded.get(i) {
-                rounded.input(&self.threads, &mut self.streams[from]);
-            }
-            // The last block's activations are still there.
-            if self.recompute && i + 1 < config.layers.len() {
-                // What the block after this one began with is not needed any more.
-                let mut out = std::mem::take(&mut self.streams[to]);
-                let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
-                block::forward(&pass, layer, &weights.layers[i], x, &mut out, kept, scratch, Memory::Backward);
-                self.streams[to] = out;
-            } else if let (false, Some(rounded)) = (self.recompute, self.rounded.get(i)) {
-                rounded.activations(&self.threads, &mut self.kept[kept]);
-            }
-            backward(
-                &pass,
-                layer,
-                &weights.layers[i],
-                &mut segment.layer(config.qk_norm),
-                &self.streams[from],
-                &self.kept[kept],
-                &mut self.stream,
-                &mut self.scratch,
-                &mut self.derivatives,
-            );
+        // Nobody asks for derivatives below the first tensor that is trained.
+        let first = match gradients.embedding.is_empty() {
+            true => gradients.layers.iter().position(|layer| !layer.is_empty()).unwrap_or(config.layers.len()),
+            false => 0,
+        };
+        for (i, mut segment) in gradients.layers.into_iter().enumerate().skip(first).rev() {
+            self.block_backward(config, &weights, sequences, i, &mut LayerGradients::of(&mut segment));
             ready(segment.start, segment.values);
         }
-        let (dim, table) = (config.model_dim, gradients.embedding);
-        embedding::backward(&self.threads, table.values, &batch.inputs, &self.stream, dim, options.ignore);
-        ready(table.start, table.values);
-        sums
+        let table = gradients.embedding;
+        if !table.is_empty() {
+            let (dim, ids) = (config.model_dim, &sequences.inputs);
+            embedding::backward(&self.threads, table.values, ids, &self.stream, dim, self.padding);
+            ready(table.start, table.values);
+        }
+        loss(&weighed, objective.amount(batch), sums)
     }
 
     /// The buffers of the block `layer`, in a pass that a backward pass follows if `keep`.
-    fn place(&self, layer: usize, keep: bool) -> Place {
+    fn buffers(&self, layer: usize, keep: bool) -> Buffers {
         let (from, to) = match keep && self.rounded.is_empty() {
             true => (layer, layer + 1),
             false => (layer % 2, (layer + 1) % 2),
         };
         let kept = if keep && self.rounded.is_empty() && !self.recompute { layer } else { 0 };
-        Place { from, to, kept }
+        Buffers { from, to, kept }
     }
 
     /// Runs all blocks and the last norm, whose output is left in `scratch.normed`.
-    fn forward(&mut self, weights: &Weights<'_>, batch: &Batch, keep: bool) {
-        let dim = self.config.model_dim;
-        let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
+    fn forward(&mut self, config: &ModelConfig, weights: &Weights<'_>, batch: &Batch, keep: bool) {
+        let dim = config.model_dim;
         self.rope.grow_to(batch.time);
-        let pass = Pass {
-            threads: &self.threads,
-            config: &self.config,
-            rope: &self.rope,
-            span,
-            document_starts: batch.document_starts.as_deref(),
-        };
-        fit(&mut self.streams[0], span.rows() * dim);
+        let rows = batch.inputs.len();
+        fit(&mut self.streams[0], rows * dim);
         embedding::forward(&self.threads, &mut self.streams[0], &batch.inputs, weights.embedding, dim);
-        for (i, (layer, weights)) in self.config.layers.iter().zip(&weights.layers).enumerate() {
-            let Place { from, to, kept } = self.place(i, keep);
+        for (i, (layer, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
+            let Buffers { from, to, kept } = self.buffers(i, keep);
             let mut out = std::mem::take(&mut self.streams[to]);
-            fit(&mut out, span.rows() * dim);
+            fit(&mut out, rows * dim);
+            let pass = pass(&self.threads, config, &self.rope, batch);
             let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
             block::forward(&pass, layer, weights, x, &mut out, kept, scratch, Memory::Backward);
             if let (true, Some(rounded)) = (keep, self.rounded.get_mut(i)) {
@@ -201,55 +172,127 @@ impl Network {
             }
             self.streams[to] = out;
         }
-        fit(&mut self.scratch.normed, span.rows() * dim);
-        let last = &self.streams[self.place(self.config.layers.len(), keep).from];
+        fit(&mut self.scratch.normed, rows * dim);
+        let last = &self.streams[self.buffers(config.layers.len(), keep).from];
         rms_norm::forward(&self.threads, &mut self.scratch.normed, last, weights.norm, NORM_EPS);
+    }
+
+    /// Logits of the rows in `range`, from the output of the last norm.
+    fn project(&mut self, weights: &Weights<'_>, range: Range<usize>) {
+        let dim = weights.norm.len();
+        fit(&mut self.logits, range.len() * (weights.head.len() / dim));
+        let normed = &self.scratch.normed[range.start * dim..range.end * dim];
+        linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
+    }
+
+    /// The logarithm of each target's probability, from the output of the last norm.
+    fn target_log_probabilities(&mut self, weights: &Weights<'_>, batch: &Batch) -> Vec<f64> {
+        let mut found = vec![0.0; batch.targets.len()];
+        for_each_chunk(batch, |range, targets| {
+            self.project(weights, range.clone());
+            cross_entropy::log_probabilities(&self.threads, &mut found[range], &mut self.logits, targets);
+        });
+        found
     }
 
     /// Output projection and loss, chunk by chunk, forward and backward; the derivative by the last residual stream is
     /// left in `self.stream`.
     fn head(
         &mut self,
+        config: &ModelConfig,
         weights: &Weights<'_>,
-        gradients: &mut Gradients<'_>,
+        gradients: &mut Parts<'_>,
         batch: &Batch,
-        options: LossOptions,
-        scale: f32,
+        derivative: HeadDerivative<'_>,
     ) -> LossSums {
-        let (dim, vocabulary) = (self.config.model_dim, self.config.vocab_size);
+        let HeadDerivative { weights: rows, z_weight, scale } = derivative;
+        let dim = config.model_dim;
         let mut sums = LossSums::default();
-        let (norm_gradient, head_gradient) = gradients.tail.norm_and_head();
-        let head_gradient = head_gradient.unwrap_or(gradients.embedding.values);
+        let (mut norm_gradient, mut head_gradient) = (None, None);
+        for (name, values) in gradients.tail.tensors() {
+            match name {
+                "norm.weight" => norm_gradient = Some(values),
+                "classifier.weight" => head_gradient = Some(values),
+                _ => panic!("nothing behind the blocks is called {name}"),
+            }
+        }
+        if config.tied_embeddings && !gradients.embedding.is_empty() {
+            head_gradient = Some(&mut *gradients.embedding.values);
+        }
         // The derivative by the norm's output takes the place of that output, chunk by chunk.
         let mut dnormed = vec![0.0; LOSS_ROWS * dim];
-        for_each_chunk(batch, |rows, targets| {
-            let normed = &mut self.scratch.normed[rows.start * dim..rows.end * dim];
-            fit(&mut self.logits, targets.len() * vocabulary);
-            linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
-            let (ignore, z_weight) = (options.ignore, options.z_weight);
-            sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, ignore, z_weight, scale);
-            linear::backward_weight(&self.threads, head_gradient, &self.logits, normed, dim);
+        for_each_chunk(batch, |range, targets| {
+            self.project(weights, range.clone());
+            let normed = &mut self.scratch.normed[range.start * dim..range.end * dim];
+            let rows = rows.rows().rows(range);
+            sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, rows, z_weight, scale);
+            if let Some(head_gradient) = &mut head_gradient {
+                linear::backward_weight(&self.threads, head_gradient, &self.logits, normed, dim);
+            }
             let dnormed = &mut dnormed[..normed.len()];
             linear::backward_input(&self.threads, dnormed, &self.logits, weights.head, dim, false);
             normed.copy_from_slice(dnormed);
         });
         self.stream.clear();
         self.stream.resize(batch.inputs.len() * dim, 0.0);
-        let last = &self.streams[self.place(self.config.layers.len(), true).from];
-        rms_norm::backward(
-            &self.threads,
-            &mut self.stream,
-            norm_gradient,
-            &self.scratch.normed,
-            last,
-            weights.norm,
-            NORM_EPS,
-        );
+        let last = &self.streams[self.buffers(config.layers.len(), true).from];
+        norm(&self.threads, &mut self.stream, norm_gradient, &self.scratch.normed, last, weights.norm);
         sums
+    }
+
+    /// The backward pass of the block `i`, with `self.stream` as the derivative by its output.
+    fn block_backward(
+        &mut self,
+        config: &ModelConfig,
+        weights: &Weights<'_>,
+        batch: &Batch,
+        i: usize,
+        gradients: &mut LayerGradients<'_>,
+    ) {
+        let Buffers { from, to, kept } = self.buffers(i, true);
+        let (layer, weights) = (&config.layers[i], &weights.layers[i]);
+        if let Some(rounded) = self.rounded.get(i) {
+            rounded.input(&self.threads, &mut self.streams[from]);
+        }
+        let pass = pass(&self.threads, config, &self.rope, batch);
+        // The last block's activations are still there.
+        if self.recompute && i + 1 < config.layers.len() {
+            // What the block after this one began with is not needed any more.
+            let mut out = std::mem::take(&mut self.streams[to]);
+            let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
+            block::forward(&pass, layer, weights, x, &mut out, kept, scratch, Memory::Backward);
+            self.streams[to] = out;
+        } else if let (false, Some(rounded)) = (self.recompute, self.rounded.get(i)) {
+            rounded.activations(&self.threads, &mut self.kept[kept]);
+        }
+        let backward = BlockBackward { pass: &pass, layer, weights, x: &self.streams[from], kept: &self.kept[kept] };
+        backward.run(gradients, &mut self.stream, &mut self.scratch, &mut self.derivatives);
     }
 }
 
-fn for_each_chunk(batch: &Batch, mut task: impl FnMut(std::ops::Range<usize>, &[u32])) {
+/// What the derivative of the loss by the logits is made of.
+struct HeadDerivative<'a> {
+    weights: &'a TargetWeights,
+    z_weight: f32,
+    scale: f32,
+}
+
+fn pass<'a>(threads: &'a Threads, config: &'a ModelConfig, rope: &'a RopeTable, batch: &'a Batch) -> Pass<'a> {
+    let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
+    Pass { threads, config, rope, span, document_starts: batch.document_starts.as_deref() }
+}
+
+/// The loss of a micro-batch from the sums over its rows.
+fn loss(weighed: &Weighed, amount: f64, sums: LossSums) -> Loss {
+    Loss {
+        sum: weighed.loss.unwrap_or(sums.cross_entropy),
+        amount,
+        tokens: sums.rows,
+        squared_log_partition: sums.squared_log_partition,
+    }
+}
+
+fn for_each_chunk(batch: &Batch, mut task: impl FnMut(Range<usize>, &[u32])) {
     for (chunk, targets) in batch.targets.chunks(LOSS_ROWS).enumerate() {
         task(chunk * LOSS_ROWS..chunk * LOSS_ROWS + targets.len(), targets);
     }

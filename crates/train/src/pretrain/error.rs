@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use openelm_model::{ConfigError, TokenizerError};
+use openelm_model::{ConfigError, ModelError, TokenizerError};
 
 use crate::checkpoint::CheckpointError;
 use crate::collective::CollectiveError;
@@ -32,6 +32,9 @@ pub enum PretrainError {
     /// The geometry makes no model.
     #[error("the recipe's [model]: {0}")]
     Config(#[from] ConfigError),
+    /// The weights to begin with make no model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The corpus cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),

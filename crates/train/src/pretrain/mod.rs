@@ -30,15 +30,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use openelm_formats::atomic;
-use openelm_model::kernels::Threads;
 use openelm_model::ModelConfig;
+use openelm_model::kernels::Threads;
 
-use crate::Recipe;
 use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
 use crate::collective::{Alone, Collective, CollectiveError};
 use crate::data::{Counts, DataError, Row, RowStream};
 use crate::recipe::CheckpointRecipe;
 use crate::spike::SpikeDetector;
+use crate::{Recipe, Update};
 pub use error::PretrainError;
 use error::at;
 pub(crate) use log::read as read_log;
@@ -265,7 +265,7 @@ impl<'r> Run<'r> {
             let paused = Instant::now();
             if due(recipe.log.validate_every) {
                 for validation in &mut self.validation {
-                    let entry = validation.measure(&mut self.team.trainer)?;
+                    let entry = validation.measure(&mut self.team.trainer, &self.team.objective)?;
                     records.add(&Entry::Validation(entry.clone()))?;
                     watch(Event::Validated(entry));
                 }
@@ -317,17 +317,18 @@ impl<'r> Run<'r> {
         let rows: Vec<&[Row]> = rows.chunks(train.batch_size).collect();
         let learning_rate = self.recipe.schedule().rounded(self.team.trainer.steps());
         let (mut losses, spike) = (self.losses, &self.recipe.spike);
-        let report = self.team.step(&rows, stop, |report| {
+        let update = self.team.step(&rows, stop, |report| {
             let loss = report.loss.mean();
             loss.is_finite() && report.gradient_norm.is_finite() && !losses.observe(loss, spike)
         })?;
+        let (Update::Made(report) | Update::Refused(report)) = update;
         let (loss, gradient_norm) = (report.loss.mean(), report.gradient_norm);
-        let finite = loss.is_finite() && gradient_norm.is_finite();
-        if !finite || losses.stopped(spike) {
+        if let Update::Refused(_) = update {
+            let finite = loss.is_finite() && gradient_norm.is_finite();
             let (smoothed_loss, standard_deviation) = (self.losses.mean(), self.losses.deviation());
             let refused =
                 Refused { rows: &rows, learning_rate, loss, smoothed_loss, standard_deviation, gradient_norm };
-            let study = Study::new(&refused, &mut self.team.trainer);
+            let study = Study::new(&refused, &mut self.team.trainer, &self.team.objective);
             let study = study.save(&self.recipe.output, &self.snapshot()?);
             let step = self.team.trainer.steps() + 1;
             let (what, value) = if loss.is_finite() { ("gradient norm", gradient_norm) } else { ("loss", loss) };
@@ -337,7 +338,7 @@ impl<'r> Run<'r> {
             });
         }
         self.losses = losses;
-        self.tokens += report.loss.valid as u64;
+        self.tokens += report.loss.tokens as u64;
         let epoch = self.stream.epochs();
         let (step, tokens, lr) = (self.team.trainer.steps(), self.tokens, learning_rate);
         Ok(StepEntry { step, tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })

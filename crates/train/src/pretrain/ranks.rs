@@ -17,7 +17,7 @@ use crate::collective::{Collective, CollectiveError};
 use crate::data::{Batch, Packing, Row};
 use crate::recipe::Sharding;
 use crate::trainer::StepReport;
-use crate::{Distribution, LossOptions, Recipe, Trainer, initialise};
+use crate::{Distribution, NextToken, Recipe, TrainableModel, Trainer, TrainerOptions, Update, initialise};
 
 /// Marks an id with which a document begins, where documents stay apart; no vocabulary is that large.
 const START: u32 = 1 << 31;
@@ -63,6 +63,7 @@ impl Command<'_> {
 pub(super) struct Team<'r> {
     recipe: &'r Recipe,
     ranks: Arc<dyn Collective>,
+    pub objective: NextToken,
     pub trainer: Trainer,
 }
 
@@ -77,13 +78,18 @@ impl<'r> Team<'r> {
     ) -> Result<Self, PretrainError> {
         let shares = shares(recipe, ranks.ranks())?;
         let parameters = initialise(&config, recipe.train.seed);
-        let ignore = recipe.data.parity.map(|_| tokenizer.pad_id());
-        let loss = LossOptions { ignore, z_weight: recipe.optimizer.z_loss };
-        let trainer = Trainer::new(config, parameters, threads, loss, recipe.optimizer(), recipe.accumulation());
+        let padding = recipe.data.parity.map(|_| tokenizer.pad_id());
+        let model = TrainableModel::new(config, parameters)?;
         let sharded = recipe.train.sharding == Sharding::Optimizer;
-        let trainer =
-            trainer.keeping(recipe.keeping()).distributed(Distribution { ranks: ranks.clone(), shares, sharded });
-        Ok(Self { recipe, ranks, trainer })
+        let options = TrainerOptions {
+            optimizer: recipe.optimizer(),
+            accumulation: recipe.accumulation(),
+            keeping: recipe.keeping(),
+            distribution: Distribution { ranks: ranks.clone(), shares, sharded },
+            padding,
+        };
+        let objective = NextToken { ignore: padding, z_weight: recipe.optimizer.z_loss };
+        Ok(Self { recipe, ranks, objective, trainer: Trainer::new(model, threads, options) })
     }
 
     /// Tells the other ranks to go on from the checkpoint at `path`, which this rank has loaded.
@@ -99,7 +105,7 @@ impl<'r> Team<'r> {
         rows: &[&[Row]],
         stop: &AtomicBool,
         accept: impl FnOnce(&StepReport) -> bool,
-    ) -> Result<StepReport, CollectiveError> {
+    ) -> Result<Update, CollectiveError> {
         let mut ids = Vec::new();
         for row in rows.iter().copied().flatten() {
             let first = ids.len();
@@ -134,7 +140,7 @@ impl<'r> Team<'r> {
                     let path = self.recipe.checkpoints().join(&*name);
                     checkpoint::load(&path, &mut self.trainer, &tokenizer.sha256)?;
                 }
-                Command::Step(ids) => drop(self.update(&ids, stop, |_| true)?),
+                Command::Step(ids) => _ = self.update(&ids, stop, |_| true)?,
                 Command::Moments => drop(self.trainer.moments()?),
                 Command::End => return Ok(()),
             }
@@ -147,7 +153,7 @@ impl<'r> Team<'r> {
         ids: &[u32],
         stop: &AtomicBool,
         accept: impl FnOnce(&StepReport) -> bool,
-    ) -> Result<StepReport, CollectiveError> {
+    ) -> Result<Update, CollectiveError> {
         let train = &self.recipe.train;
         let (row, rank, ranks) = (train.sequence_length + 1, self.ranks.rank(), self.ranks.ranks());
         let mine = ids.len() / ranks;
@@ -160,11 +166,11 @@ impl<'r> Team<'r> {
         let rows: Vec<Row> = ids[rank * mine..][..mine].chunks(row).map(unmarked).collect();
         let batches: Vec<Batch> = rows.chunks(train.batch_size).map(Batch::from_rows).collect();
         let learning_rate = self.recipe.schedule().rounded(self.trainer.steps()) as f32;
-        let report = self.trainer.step_if(&batches, learning_rate, accept)?;
+        let update = self.trainer.step_if(&self.objective, &batches, learning_rate, accept)?;
         if self.ranks.any(stop.load(Ordering::Relaxed))? {
             stop.store(true, Ordering::Relaxed);
         }
-        Ok(report)
+        Ok(update)
     }
 }
 

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use openelm_formats::atomic;
 use serde::Serialize;
 
-use crate::Trainer;
 use crate::checkpoint::{CheckpointError, Checkpoints, Snapshot};
 use crate::data::{self, Batch};
+use crate::{NextToken, Trainer};
 
 const BATCH: &str = "batch.json";
 
@@ -51,12 +51,12 @@ pub(super) struct Refused<'a> {
 
 impl<'a> Study<'a> {
     /// Looks at the gradients that `trainer` has, and at the loss of each row.
-    pub fn new(refused: &Refused<'a>, trainer: &mut Trainer) -> Self {
+    pub fn new(refused: &Refused<'a>, trainer: &mut Trainer, objective: &NextToken) -> Self {
         let norm = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         let gradients = trainer.gradients().tensors();
         let gradient_norms = gradients.map(|(spec, values)| (spec.name.clone(), norm(values))).collect();
         let mut row = |row: &'a data::Row| Row {
-            loss: trainer.validate(&Batch::from_rows(std::slice::from_ref(row))).mean(),
+            loss: trainer.validate(objective, &Batch::from_rows(std::slice::from_ref(row))).mean(),
             ids: &row.ids,
         };
         let micro_batches = refused.rows.iter().map(|rows| rows.iter().map(&mut row).collect()).collect();

@@ -1,13 +1,11 @@
 //! Losses on texts that are not learnt from.
 
-use openelm_kernels::cross_entropy::LossSums;
-
 use super::error::PretrainError;
 use super::log::ValidationEntry;
 use super::tokenizer::{RunTokenizer, rows};
 use crate::data::{Batch, DataError, RowStream, StreamState};
 use crate::recipe::ValidationRecipe;
-use crate::{Recipe, Trainer};
+use crate::{Loss, NextToken, Recipe, Trainer};
 
 /// A corpus that is measured time and again, each time from its beginning.
 pub(super) struct Validation<'r> {
@@ -39,24 +37,24 @@ impl<'r> Validation<'r> {
     }
 
     /// Mean loss of the model in training.
-    pub fn measure(&mut self, trainer: &mut Trainer) -> Result<ValidationEntry, PretrainError> {
-        let mut sums = LossSums::default();
+    pub fn measure(&mut self, trainer: &mut Trainer, objective: &NextToken) -> Result<ValidationEntry, PretrainError> {
+        let mut sums = Loss::default();
         for _ in 0..self.recipe.log.validation_batches {
             let rows = self.stream.take(self.recipe.train.batch_size).map_err(wrong(self.name))?;
             if rows.is_empty() {
                 break;
             }
-            sums += trainer.validate(&Batch::from_rows(&rows));
+            sums += trainer.validate(objective, &Batch::from_rows(&rows));
         }
         self.rewind()?;
-        if sums.valid == 0 {
+        if sums.tokens == 0 {
             return Err(self.empty());
         }
         Ok(ValidationEntry {
             step: trainer.steps(),
             corpus: self.name.to_owned(),
             validation_loss: sums.mean(),
-            validation_tokens: sums.valid as u64,
+            validation_tokens: sums.tokens as u64,
         })
     }
 

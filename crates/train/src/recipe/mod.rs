@@ -11,9 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::CorpusConfig;
 use crate::network::Keeping;
-use crate::reduction::Accumulation;
 use crate::schedule::Schedule;
-use crate::trainer::OptimizerOptions;
+use crate::trainer::{Accumulation, OptimizerOptions};
 pub use file::RecipeError;
 
 /// A pretraining run. Paths are relative to the current folder.
