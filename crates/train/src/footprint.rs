@@ -7,8 +7,8 @@ use openelm_kernels::{Threads, attention};
 
 use crate::Recipe;
 use crate::network::LOSS_ROWS;
-use crate::pretrain::error::PretrainError;
 use crate::recipe::Sharding;
+use crate::run::RunError;
 
 /// What a training run takes in memory, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl TrainingFootprint {
     ///
     /// # Errors
     /// If the tokenizer cannot be read or the geometry makes no model.
-    pub fn of(recipe: &Recipe, ranks: usize) -> Result<Self, PretrainError> {
+    pub fn of(recipe: &Recipe, ranks: usize) -> Result<Self, RunError> {
         let tokenizer = Tokenizer::open(&Tokenizer::find(&recipe.tokenizer.path)?)?;
         let config = recipe.model_config(tokenizer.vocab_size())?;
         Ok(Self::new(&config, recipe, ranks))

@@ -7,7 +7,6 @@
 
 mod average;
 mod backward;
-mod checkpoint;
 pub mod collective;
 pub mod data;
 mod footprint;
@@ -20,15 +19,14 @@ pub mod pretrain;
 mod recipe;
 mod reduction;
 mod rounded;
+pub mod run;
 mod schedule;
-mod spike;
 mod tokenizer_training;
 pub mod train_log;
 mod trainable;
 mod trainer;
 
 pub use average::{AverageError, average};
-pub use checkpoint::{CheckpointError, Checkpoints, Keep, RunState, Snapshot};
 pub use footprint::{TrainingFootprint, TrainingMemoryError};
 pub use initialisation::initialise;
 pub use network::{Keeping, Network};

@@ -12,7 +12,8 @@ use std::time::SystemTime;
 use openelm_model::kernels::Threads;
 use openelm_testing::run::SmallRun;
 use openelm_train::Recipe;
-use openelm_train::pretrain::{Entry, Event, Outcome, PretrainError, pretrain};
+use openelm_train::pretrain::pretrain;
+use openelm_train::run::{Entry, Event, Outcome, RunError};
 use support::load;
 
 const STEPS: u64 = 12;
@@ -30,7 +31,7 @@ fn small_run() -> SmallRun {
     )
 }
 
-fn run(recipe: &Recipe) -> Result<Outcome, PretrainError> {
+fn run(recipe: &Recipe) -> Result<Outcome, RunError> {
     pretrain(recipe, Threads::new(2), &AtomicBool::new(false), &mut |_| ())
 }
 
@@ -113,7 +114,7 @@ fn a_second_run_in_the_same_folder_is_refused() {
         }
     };
     pretrain(&recipe, Threads::new(1), &AtomicBool::new(false), &mut watch).unwrap();
-    assert!(matches!(refused, Some(PretrainError::Busy { .. })), "{refused:?}");
+    assert!(matches!(refused, Some(RunError::Busy { .. })), "{refused:?}");
 }
 
 #[test]

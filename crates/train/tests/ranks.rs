@@ -13,7 +13,8 @@ use openelm_model::{Geometry, ModelConfig, Multipliers};
 use openelm_testing::run::SmallRun;
 use openelm_train::collective::{Collective, Local};
 use openelm_train::data::Batch;
-use openelm_train::pretrain::{Event, Outcome, PretrainError, pretrain_on};
+use openelm_train::pretrain::pretrain_on;
+use openelm_train::run::{Event, Outcome, RunError};
 use openelm_train::{
     Accumulation, Distribution, NextToken, OptimizerOptions, Recipe, StepReport, TrainableModel, Trainer,
     TrainerOptions, initialise,
@@ -160,8 +161,8 @@ fn an_update_that_is_refused_ends_all_ranks_and_is_kept_as_by_one() {
         let results = Local::on_each(ranks, |rank| {
             pretrain_on(Arc::new(rank), &recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
         });
-        let Err(PretrainError::Diverged { study: Ok(folder), .. }) = &results[0] else { panic!("{:?}", results[0]) };
-        assert!(results[1..].iter().all(|result| matches!(result, Err(PretrainError::Collective(_)))));
+        let Err(RunError::Diverged { kept: Ok(folder), .. }) = &results[0] else { panic!("{:?}", results[0]) };
+        assert!(results[1..].iter().all(|result| matches!(result, Err(RunError::Collective(_)))));
         fs::read_to_string(folder.join("batch.json")).unwrap()
     };
     assert_eq!(kept(1), kept(2));
@@ -192,6 +193,6 @@ fn a_rank_that_fails_ends_the_run_and_the_checkpoints_stand() {
         let recipe = if rank.rank() == 1 { &bad } else { &good };
         pretrain_on(Arc::new(rank), recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
     });
-    assert!(matches!(results[0], Err(PretrainError::Collective(_))), "{:?}", results[0]);
+    assert!(matches!(results[0], Err(RunError::Collective(_))), "{:?}", results[0]);
     assert!(run_until(&good, 2, 0, u64::MAX).finished);
 }

@@ -296,11 +296,6 @@ impl Recipe {
         Schedule { warmup_init_lr, max_lr, min_lr, warmup_steps, steps: self.train.steps }
     }
 
-    /// Where the checkpoints of the run are.
-    pub(crate) fn checkpoints(&self) -> PathBuf {
-        self.output.join("checkpoints")
-    }
-
     /// The optimiser's settings.
     pub(crate) fn optimizer(&self) -> OptimizerOptions {
         let OptimizerRecipe { beta1, beta2, eps, weight_decay, clip, .. } = self.optimizer;

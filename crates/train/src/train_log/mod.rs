@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::pretrain::{Entry, read_log};
+use crate::run::{Entry, read_log};
 pub use curves::{Curves, Point, at_tokens, lowest, smoothing};
 pub use picture::draw;
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use indicatif::{HumanCount, HumanDuration};
 use openelm_train::Recipe;
 use openelm_train::data::Counts;
-use openelm_train::pretrain::{Event, StepEntry};
+use openelm_train::run::{Event, StepEntry};
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
@@ -320,7 +320,7 @@ impl Curve {
 #[cfg(test)]
 mod tests {
     use openelm_model::ModelConfig;
-    use openelm_train::pretrain::ValidationEntry;
+    use openelm_train::run::ValidationEntry;
     use ratatui::backend::TestBackend;
 
     use super::*;

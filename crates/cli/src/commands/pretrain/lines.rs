@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanDuration;
 use openelm_train::Recipe;
-use openelm_train::pretrain::Event;
+use openelm_train::run::Event;
 
 /// Prints lines to standard error.
 pub struct Lines {

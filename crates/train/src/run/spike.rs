@@ -13,7 +13,7 @@ const SMALLEST_DEVIATION: f64 = 0.01;
 
 /// Mean and variance of the losses so far, the older ones forgotten exponentially.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct SpikeDetector {
+pub(super) struct SpikeDetector {
     seen: u64,
     mean: f64,
     variance: f64,
@@ -24,7 +24,7 @@ pub struct SpikeDetector {
 impl SpikeDetector {
     /// Takes in the loss of an update; says whether it is the last of as many spikes in a row as stop a run. Spikes do not
     /// count towards what is usual.
-    pub(crate) fn observe(&mut self, loss: f64, recipe: &SpikeRecipe) -> bool {
+    pub(super) fn observe(&mut self, loss: f64, recipe: &SpikeRecipe) -> bool {
         let watches = recipe.deviations > 0.0 && self.seen >= WARM_UP;
         if watches && loss > self.mean + recipe.deviations * self.deviation() {
             self.above += 1;
@@ -40,17 +40,17 @@ impl SpikeDetector {
     }
 
     /// Whether the loss observed last stops a run.
-    pub(crate) fn stopped(&self, recipe: &SpikeRecipe) -> bool {
+    fn stopped(&self, recipe: &SpikeRecipe) -> bool {
         self.above >= recipe.updates
     }
 
     /// The smoothed loss.
-    pub(crate) fn mean(&self) -> f64 {
+    pub(super) fn mean(&self) -> f64 {
         self.mean
     }
 
     /// The standard deviation of the losses around it.
-    pub(crate) fn deviation(&self) -> f64 {
+    pub(super) fn deviation(&self) -> f64 {
         self.variance.sqrt().max(SMALLEST_DEVIATION)
     }
 }

@@ -11,72 +11,28 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use openelm_formats::{FormatError, atomic, huggingface};
 use openelm_kernels::{MappedFile, Threads};
 use openelm_model::{DType, ModelConfig, Tensor, TensorSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::collective::CollectiveError;
-use crate::data::StreamState;
+use super::error::CheckpointError;
+use super::spike::SpikeDetector;
+use super::tokenizer::{RunTokenizer, sha256_hex};
 use crate::parameters::Parameters;
-use crate::spike::SpikeDetector;
 use crate::trainer::Trainer;
 
 const CHECKSUMS: &str = "checksums.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 
-/// A checkpoint that cannot be written or read; the message names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// The system could not do what was asked.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It cannot be written.
-    #[error(
-        "checkpoint {} cannot be written: {source}; the ones before it stand: make room and give the same command again",
-        path.display()
-    )]
-    Write {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The model in it cannot be written or read.
-    #[error(transparent)]
-    Format(#[from] FormatError),
-    /// A file that is not as it was written.
-    #[error("checkpoint {} is damaged: {reason}; remove it to go on from the one before", path.display())]
-    Damaged {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The checkpoint of another model.
-    #[error("checkpoint {} is of another {what}; choose another output folder, or the recipe it was made with", path.display())]
-    Other {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What differs.
-        what: &'static str,
-    },
-}
-
-/// Counters of a run and its position in the corpus.
+/// Counters of a run, and its position in the data, which is the business of whoever reads them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunState {
+pub(super) struct RunState<P> {
     /// Updates made.
     pub step: u64,
     /// Tokens learnt from.
@@ -86,38 +42,35 @@ pub struct RunState {
     /// What the losses were like so far.
     #[serde(default)]
     pub losses: SpikeDetector,
-    /// Position in the corpus.
-    pub stream: StreamState,
+    /// Position in the data.
+    #[serde(rename = "stream")]
+    pub position: P,
 }
 
 /// Everything that a checkpoint holds, borrowed from a trainer or copied, so that it can be written while training goes on.
-pub struct Snapshot<'t> {
+pub(super) struct Snapshot<'t, P> {
     config: ModelConfig,
     weights: Cow<'t, Parameters>,
     /// First and second moments, in the order of the weights.
     moments: [Cow<'t, [f32]>; 2],
-    state: RunState,
-    /// Name and content of the tokenizer's file.
-    tokenizer: (String, Arc<[u8]>),
+    state: RunState<P>,
+    tokenizer: RunTokenizer,
 }
 
-impl<'t> Snapshot<'t> {
-    /// The weights and moments of `trainer` as they are; `tokenizer` is the name and content of the tokenizer's file.
-    ///
-    /// # Errors
-    /// If another rank is gone, which keeps a part of the moments.
-    pub fn new(trainer: &'t Trainer, state: RunState, tokenizer: (String, Arc<[u8]>)) -> Result<Self, CollectiveError> {
-        Ok(Self {
-            config: trainer.config().clone(),
-            weights: Cow::Borrowed(trainer.parameters()),
-            moments: trainer.moments()?,
-            state,
-            tokenizer,
-        })
+impl<'t, P> Snapshot<'t, P> {
+    /// The weights of `trainer` as they are, and the `moments` of all ranks.
+    pub fn new(
+        trainer: &'t Trainer,
+        moments: [Cow<'t, [f32]>; 2],
+        state: RunState<P>,
+        tokenizer: &RunTokenizer,
+    ) -> Self {
+        let (config, weights) = (trainer.config().clone(), Cow::Borrowed(trainer.parameters()));
+        Self { config, weights, moments, state, tokenizer: tokenizer.clone() }
     }
 
     /// Copies what is borrowed.
-    pub fn into_owned(self) -> Snapshot<'static> {
+    pub fn into_owned(self) -> Snapshot<'static, P> {
         let Self { config, weights, moments, state, tokenizer } = self;
         Snapshot {
             weights: Cow::Owned(weights.into_owned()),
@@ -129,14 +82,14 @@ impl<'t> Snapshot<'t> {
     }
 
     /// Updates made when it was taken.
-    pub fn step(&self) -> u64 {
+    fn step(&self) -> u64 {
         self.state.step
     }
 }
 
 /// Which checkpoints stay when a new one was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
+pub(super) struct Keep {
     /// The newest so many; 0 keeps all.
     pub newest: usize,
     /// Those of every so many updates as well; 0 is none.
@@ -145,7 +98,7 @@ pub struct Keep {
 
 /// The checkpoints of a run.
 #[derive(Debug, Clone)]
-pub struct Checkpoints {
+pub(super) struct Checkpoints {
     folder: PathBuf,
 }
 
@@ -185,7 +138,7 @@ impl Checkpoints {
     }
 
     /// Where `snapshot` belongs.
-    pub(crate) fn target(&self, snapshot: &Snapshot<'_>) -> PathBuf {
+    pub fn target<P>(&self, snapshot: &Snapshot<'_, P>) -> PathBuf {
         self.folder.join(format!("step-{:08}", snapshot.step()))
     }
 
@@ -193,7 +146,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If the system cannot write it; the checkpoints before stand.
-    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+    pub fn save<P: Serialize>(&self, snapshot: &Snapshot<'_, P>) -> Result<PathBuf, CheckpointError> {
         let target = self.target(snapshot);
         if target.join(CHECKSUMS).exists() {
             return Ok(target);
@@ -236,7 +189,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Io { path, source }
 }
 
-fn write_all(folder: &Path, snapshot: &Snapshot<'_>) -> Result<(), CheckpointError> {
+fn write_all<P: Serialize>(folder: &Path, snapshot: &Snapshot<'_, P>) -> Result<(), CheckpointError> {
     let Snapshot { config, weights, moments, state, tokenizer } = snapshot;
     let by_name: HashMap<&str, &[f32]> = weights.tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
     let options = huggingface::WriteOptions { dtype: DType::F32, shard_bytes: 0 };
@@ -260,8 +213,8 @@ fn write_all(folder: &Path, snapshot: &Snapshot<'_>) -> Result<(), CheckpointErr
     written.map_err(at(&path))?;
     let path = folder.join(STATE);
     atomic::write_file(&path, |file| Ok(serde_json::to_writer(file, state)?)).map_err(at(&path))?;
-    let path = folder.join(&tokenizer.0);
-    atomic::write_file(&path, |file| file.write_all(&tokenizer.1)).map_err(at(&path))?;
+    let path = folder.join(&tokenizer.file_name);
+    atomic::write_file(&path, |file| file.write_all(&tokenizer.bytes)).map_err(at(&path))?;
 
     let checksums = checksums(folder)?;
     let path = folder.join(CHECKSUMS);
@@ -276,22 +229,21 @@ fn checksums(folder: &Path) -> Result<BTreeMap<String, String>, CheckpointError>
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name != CHECKSUMS {
             let map = MappedFile::open(&path).map_err(at(&path))?;
-            sums.insert(name.to_owned(), sha256(map.as_ref()));
+            sums.insert(name.to_owned(), sha256_hex(map.as_ref()));
         }
     }
     Ok(sums)
-}
-
-/// SHA-256 of `bytes` in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the checkpoint at `path` into `trainer`, after every file was checked, and gives the run's state.
 ///
 /// # Errors
 /// If a file is damaged, or the checkpoint is of another model or tokenizer.
-pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunState, CheckpointError> {
+pub(super) fn load<P: DeserializeOwned>(
+    path: &Path,
+    trainer: &mut Trainer,
+    tokenizer: &RunTokenizer,
+) -> Result<RunState<P>, CheckpointError> {
     let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
     let read = |name: &str| std::fs::read(path.join(name)).map_err(at(&path.join(name)));
     let expected: BTreeMap<String, String> =
@@ -303,12 +255,12 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
     if let Some(name) = found.keys().find(|name| !expected.contains_key(*name)) {
         return Err(damaged(format!("{name} is not in {CHECKSUMS}")));
     }
-    let state: RunState = serde_json::from_slice(&read(STATE)?).map_err(|e| damaged(format!("{STATE}: {e}")))?;
+    let state: RunState<P> = serde_json::from_slice(&read(STATE)?).map_err(|e| damaged(format!("{STATE}: {e}")))?;
     let loaded = huggingface::read(path)?;
     if !same_model(&loaded.config, trainer.config()) {
         return Err(CheckpointError::Other { path: path.to_owned(), what: "model" });
     }
-    if state.tokenizer != tokenizer {
+    if state.tokenizer != tokenizer.sha256 {
         return Err(CheckpointError::Other { path: path.to_owned(), what: "tokenizer" });
     }
     let map = MappedFile::open(&path.join(OPTIMIZER)).map_err(at(&path.join(OPTIMIZER)))?;

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
-use crate::checkpoint::{CheckpointError, Checkpoints, Keep, Snapshot};
+use serde::Serialize;
+
+use super::checkpoint::{Checkpoints, Keep, Snapshot};
+use super::error::CheckpointError;
 
 /// Writes one checkpoint at a time.
 pub(super) struct Saver {
@@ -17,9 +20,12 @@ impl Saver {
         Self { checkpoints, keep, writing: None }
     }
 
-    /// Begins to write `snapshot`, then removes the checkpoints that are not kept. Wait for the one before first: its
-    /// snapshot is still in memory.
-    pub fn begin(&mut self, snapshot: Snapshot<'static>) -> Result<(), CheckpointError> {
+    /// Begins to write `snapshot`, and to remove the checkpoints that are not kept then. Whoever calls this has waited for the
+    /// one before: two snapshots would be in memory otherwise.
+    pub fn begin<P: Serialize + Send + 'static>(
+        &mut self,
+        snapshot: Snapshot<'static, P>,
+    ) -> Result<(), CheckpointError> {
         debug_assert!(self.writing.is_none(), "one checkpoint at a time");
         let (checkpoints, keep) = (self.checkpoints.clone(), self.keep);
         let target = checkpoints.target(&snapshot);
@@ -34,8 +40,8 @@ impl Saver {
         Ok(())
     }
 
-    /// Writes `snapshot` here and now, without a copy of it. Wait for the one before first.
-    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+    /// Writes `snapshot` here and now, without a copy of it. Whoever calls this has waited for the one before.
+    pub fn save<P: Serialize>(&self, snapshot: &Snapshot<'_, P>) -> Result<PathBuf, CheckpointError> {
         let path = self.checkpoints.save(snapshot)?;
         self.checkpoints.prune(self.keep)?;
         Ok(path)
