@@ -89,7 +89,7 @@ impl Report<'_> {
     /// Measures ours and the peer's in turn and prints the medians.
     fn run(&self, what: &str, limit: f64, peer_arguments: &str, mut ours: impl FnMut() -> f64) {
         ours();
-        // A peer that fails is said to, and its rate is no number.
+        // `peer_rate` tells of a peer that fails; its rate is then not a number.
         let mut theirs = || Ok(self.peer_rate(peer_arguments).unwrap_or(f64::NAN));
         let peer: Option<&mut dyn FnMut() -> Result<f64, Infallible>> = self.peer.is_some().then_some(&mut theirs);
         let Ok(Medians { ours, peer }) = alternate(self.rounds, || Ok(ours()), peer);

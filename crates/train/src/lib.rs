@@ -32,7 +32,7 @@ pub use initialisation::initialise;
 pub use network::{Keeping, Network};
 pub use objective::{Loss, NextToken, Objective, TargetWeights, Weighed};
 pub use parameters::Parameters;
-pub use recipe::{Recipe, RecipeError};
+pub use recipe::{CheckpointRecipe, LogRecipe, Recipe, RecipeError, SpikeRecipe};
 pub use reduction::Distribution;
 pub use schedule::Schedule;
 pub use tokenizer_training::{TokenizerTrainingError, train_tokenizer};

@@ -8,6 +8,7 @@
 use std::ops::AddAssign;
 
 use openelm_kernels::cross_entropy::RowWeights;
+use serde::Serialize;
 
 use crate::data::Batch;
 
@@ -66,7 +67,7 @@ impl TargetWeights {
 }
 
 /// The loss of micro-batches, in sums that can be added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Loss {
     /// Sum of the losses, without z-loss; in nats for next-token prediction.
     pub sum: f64,

@@ -61,6 +61,11 @@ impl TrainableModel {
         &self.config
     }
 
+    /// Whether all tensors are trained.
+    pub fn is_whole(&self) -> bool {
+        self.frozen.is_empty()
+    }
+
     /// What is trained.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters

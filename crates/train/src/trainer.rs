@@ -161,11 +161,11 @@ impl Trainer {
         }
     }
 
-    /// Goes on from a checkpoint: gives the weights to be filled in, and sets the number of updates. The moments are set by
-    /// [`Trainer::restore_moments`].
-    pub fn restore(&mut self, step: u64) -> &mut Parameters {
+    /// Goes on from a checkpoint: gives the model, whose weights are to be filled in, and sets the number of updates. The
+    /// moments are set by [`Trainer::restore_moments`].
+    pub fn restore(&mut self, step: u64) -> &mut TrainableModel {
         self.step = step;
-        self.model.parameters_mut()
+        &mut self.model
     }
 
     /// Sets the first and second moments of the weights from number `start` on; what other ranks keep is passed over.

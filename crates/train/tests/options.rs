@@ -94,7 +94,7 @@ fn moments_in_bf16_lead_nearly_to_the_same_weights_and_survive_a_checkpoint() {
     first.step(&OBJECTIVE, &[batch(0)], 1e-2).unwrap();
     let moments = first.moments().unwrap().map(std::borrow::Cow::into_owned);
     let mut second = trainer(keeping);
-    second.restore(1).values_mut().copy_from_slice(first.parameters().values());
+    second.restore(1).parameters_mut().values_mut().copy_from_slice(first.parameters().values());
     second.restore_moments(0, &moments[0], &moments[1]);
     let report = first.step(&OBJECTIVE, &[batch(1)], 1e-2).unwrap();
     assert_eq!(second.step(&OBJECTIVE, &[batch(1)], 1e-2).unwrap(), report);

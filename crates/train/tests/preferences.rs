@@ -286,7 +286,7 @@ fn the_derivative_of_preferences_is_that_of_finite_differences() {
     let gradients = trainer.gradients().values().to_vec();
     let start = trainer.parameters().values().to_vec();
     let mut at = |direction: &[f64], distance: f64| {
-        let values = trainer.restore(0).values_mut();
+        let values = trainer.restore(0).parameters_mut().values_mut();
         values
             .iter_mut()
             .zip(&start)

@@ -37,7 +37,7 @@ use openelm_model::kernels::Threads;
 
 use crate::collective::Collective;
 use crate::trainer::{StepReport, Update};
-use checkpoint::{Checkpoints, Keep, RunState, Snapshot};
+use checkpoint::{Checkpoints, Retention, RunState, Snapshot};
 use error::at;
 pub use error::{CheckpointError, RunError};
 pub use event::{Event, Outcome};
@@ -158,8 +158,8 @@ impl<'t, T: Training> Run<'t, T> {
         if !broken.is_empty() {
             watch(Event::LogMended { path: folder.join("log.jsonl"), lines: broken });
         }
-        let keep = Keep { newest: checkpoint.keep, every: checkpoint.keep_every };
-        let saver = Saver::new(self.checkpoints.clone(), keep);
+        let retention = Retention { newest: checkpoint.keep, every: checkpoint.keep_every };
+        let saver = Saver::new(self.checkpoints.clone(), retention);
         let mut output = Output { records, saver, watch };
         let checkpoint = match self.updates(stop, &mut output) {
             Ok(()) => self.save(&mut output)?,

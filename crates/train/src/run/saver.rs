@@ -5,19 +5,19 @@ use std::thread::{self, JoinHandle};
 
 use serde::Serialize;
 
-use super::checkpoint::{Checkpoints, Keep, Snapshot};
+use super::checkpoint::{Checkpoints, Retention, Snapshot};
 use super::error::CheckpointError;
 
 /// Writes one checkpoint at a time.
 pub(super) struct Saver {
     checkpoints: Checkpoints,
-    keep: Keep,
+    retention: Retention,
     writing: Option<JoinHandle<Result<PathBuf, CheckpointError>>>,
 }
 
 impl Saver {
-    pub fn new(checkpoints: Checkpoints, keep: Keep) -> Self {
-        Self { checkpoints, keep, writing: None }
+    pub fn new(checkpoints: Checkpoints, retention: Retention) -> Self {
+        Self { checkpoints, retention, writing: None }
     }
 
     /// Begins to write `snapshot`, and to remove the checkpoints that are not kept then. Whoever calls this has waited for the
@@ -27,12 +27,12 @@ impl Saver {
         snapshot: Snapshot<'static, P>,
     ) -> Result<(), CheckpointError> {
         debug_assert!(self.writing.is_none(), "one checkpoint at a time");
-        let (checkpoints, keep) = (self.checkpoints.clone(), self.keep);
+        let (checkpoints, retention) = (self.checkpoints.clone(), self.retention);
         let target = checkpoints.target(&snapshot);
         let write = move || {
             let path = checkpoints.save(&snapshot)?;
             drop(snapshot);
-            checkpoints.prune(keep)?;
+            checkpoints.prune(retention)?;
             Ok(path)
         };
         let started = thread::Builder::new().name("checkpoint".to_owned()).spawn(write);
@@ -43,7 +43,7 @@ impl Saver {
     /// Writes `snapshot` here and now, without a copy of it. Whoever calls this has waited for the one before.
     pub fn save<P: Serialize>(&self, snapshot: &Snapshot<'_, P>) -> Result<PathBuf, CheckpointError> {
         let path = self.checkpoints.save(snapshot)?;
-        self.checkpoints.prune(self.keep)?;
+        self.checkpoints.prune(self.retention)?;
         Ok(path)
     }
 
