@@ -100,7 +100,7 @@ impl Network {
             self.project(&weights, range.clone());
             sums += cross_entropy::forward(&self.threads, &mut self.logits, targets, rows.rows(range));
         });
-        loss(&weighed, objective.amount(batch), sums)
+        loss(weighed, objective.amount(batch), sums)
     }
 
     /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) loss. As soon
@@ -137,7 +137,7 @@ impl Network {
             embedding::backward(&self.threads, table.values, ids, &self.stream, dim, self.padding);
             ready(table.start, table.values);
         }
-        loss(&weighed, objective.amount(batch), sums)
+        loss(weighed, objective.amount(batch), sums)
     }
 
     /// The buffers of the block `layer`, in a pass that a backward pass follows if `keep`.
@@ -283,12 +283,13 @@ fn pass<'a>(threads: &'a Threads, config: &'a ModelConfig, rope: &'a RopeTable, 
 }
 
 /// The loss of a micro-batch from the sums over its rows.
-fn loss(weighed: &Weighed, amount: f64, sums: LossSums) -> Loss {
+fn loss(weighed: Weighed, amount: f64, sums: LossSums) -> Loss {
     Loss {
         sum: weighed.loss.unwrap_or(sums.cross_entropy),
         amount,
         tokens: sums.rows,
         squared_log_partition: sums.squared_log_partition,
+        metrics: weighed.metrics,
     }
 }
 

@@ -31,6 +31,11 @@ pub trait Objective {
     /// nats, in the order of [`Batch::targets`].
     fn weigh(&self, batch: &Self::Batch, log_probabilities: &mut dyn FnMut() -> Vec<f64>) -> Weighed;
 
+    /// Names of the numbers beside the loss whose means are worth logging, such as the share of pairs that are told apart.
+    fn metrics(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Weight of the squared logarithm of the softmax denominator (z-loss) beside the cross-entropy of each target.
     fn z_weight(&self) -> f32 {
         0.0
@@ -45,6 +50,15 @@ pub struct Weighed {
     pub weights: TargetWeights,
     /// The summed loss, where it is not the weighted sum of the cross-entropies.
     pub loss: Option<f64>,
+    /// Sums of [`Objective::metrics`], in their order; the means are taken over [`Objective::amount`].
+    pub metrics: Vec<f64>,
+}
+
+impl Weighed {
+    /// Targets whose weighted cross-entropies are the loss, and nothing else to tell.
+    pub fn targets(weights: TargetWeights) -> Self {
+        Self { weights, loss: None, metrics: Vec::new() }
+    }
 }
 
 /// Weights of the targets of a micro-batch.
@@ -67,7 +81,7 @@ impl TargetWeights {
 }
 
 /// The loss of micro-batches, in sums that can be added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Loss {
     /// Sum of the losses, without z-loss; in nats for next-token prediction.
     pub sum: f64,
@@ -77,6 +91,8 @@ pub struct Loss {
     pub tokens: usize,
     /// Weighted sum of the squared logarithms of the softmax denominators (z-loss); 0 where it was not computed.
     pub squared_log_partition: f64,
+    /// Sums of [`Objective::metrics`].
+    pub metrics: Vec<f64>,
 }
 
 impl Loss {
@@ -84,14 +100,28 @@ impl Loss {
     pub fn mean(&self) -> f64 {
         self.sum / self.amount
     }
+
+    /// All of it as numbers, for other ranks.
+    pub(crate) fn numbers(&self) -> Vec<f64> {
+        let Self { sum, amount, tokens, squared_log_partition, metrics } = self;
+        [&[*sum, *amount, *tokens as f64, *squared_log_partition], &metrics[..]].concat()
+    }
+
+    /// What [`Loss::numbers`] gave.
+    pub(crate) fn from_numbers(numbers: &[f64]) -> Self {
+        let [sum, amount, tokens, squared_log_partition, ref metrics @ ..] = *numbers else { return Self::default() };
+        Self { sum, amount, tokens: tokens as usize, squared_log_partition, metrics: metrics.to_vec() }
+    }
 }
 
-impl AddAssign for Loss {
-    fn add_assign(&mut self, other: Self) {
+impl AddAssign<&Loss> for Loss {
+    fn add_assign(&mut self, other: &Loss) {
         self.sum += other.sum;
         self.amount += other.amount;
         self.tokens += other.tokens;
         self.squared_log_partition += other.squared_log_partition;
+        self.metrics.resize(other.metrics.len(), 0.0);
+        self.metrics.iter_mut().zip(&other.metrics).for_each(|(sum, other)| *sum += other);
     }
 }
 
@@ -122,7 +152,7 @@ impl Objective for NextToken {
                 TargetWeights::Each(batch.targets.iter().map(|&id| f32::from(u8::from(id != ignore))).collect())
             }
         };
-        Weighed { weights, loss: None }
+        Weighed::targets(weights)
     }
 
     fn z_weight(&self) -> f32 {

@@ -62,7 +62,7 @@ pub struct TrainerOptions {
 }
 
 /// What came out of a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
     /// The loss of all micro-batches, before the update.
     pub loss: Loss,
@@ -73,7 +73,7 @@ pub struct StepReport {
 }
 
 /// What became of an update.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub enum Update {
     /// It was made.
@@ -218,8 +218,8 @@ impl Trainer {
         let losses = self.compute_gradients(objective, micro_batches)?;
         let gradient_norm = self.reduction.norm(self.network.threads(), self.gradients.values())?;
         let mut loss = Loss::default();
-        losses.iter().for_each(|&other| loss += other);
-        let report = StepReport { loss, last: losses.last().copied().unwrap_or_default(), gradient_norm };
+        losses.iter().for_each(|other| loss += other);
+        let report = StepReport { loss, last: losses.last().cloned().unwrap_or_default(), gradient_norm };
         if self.reduction.ranks().any(!accept(&report))? {
             self.reduction.gather(self.gradients.values_mut())?;
             return Ok(Update::Refused(report));
@@ -250,9 +250,9 @@ impl Trainer {
         let shares = reduction.shares();
         let even = !micro_batches.is_empty() && micro_batches.len().is_multiple_of(shares);
         assert!(even, "{} micro-batches for {shares} shares", micro_batches.len());
-        let mut losses = Vec::with_capacity(4 * micro_batches.len());
-        let mut note =
-            |loss: Loss| losses.extend([loss.sum, loss.amount, loss.tokens as f64, loss.squared_log_partition]);
+        let numbers = 4 + objective.metrics().len();
+        let mut losses = Vec::with_capacity(numbers * micro_batches.len());
+        let mut note = |loss: Loss| losses.extend(loss.numbers());
         clear(threads, gradients.values_mut());
         let (each, last) = (micro_batches.len() / shares, micro_batches.len() - 1);
         for (i, batch) in micro_batches[..last].iter().enumerate() {
@@ -268,13 +268,7 @@ impl Trainer {
             })?,
         );
         let losses = reduction.ranks().gather(&losses)?;
-        let losses = losses.chunks_exact(4).map(|loss| Loss {
-            sum: loss[0],
-            amount: loss[1],
-            tokens: loss[2] as usize,
-            squared_log_partition: loss[3],
-        });
-        Ok(losses.collect())
+        Ok(losses.chunks_exact(numbers).map(Loss::from_numbers).collect())
     }
 
     /// Applies the gradients, whose global norm is `gradient_norm`.

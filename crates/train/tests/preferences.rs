@@ -64,7 +64,7 @@ impl Objective for Supervised {
 
     fn weigh(&self, batch: &Answers, _: &mut dyn FnMut() -> Vec<f64>) -> Weighed {
         let weights = batch.counts.iter().map(|&counts| f32::from(u8::from(counts))).collect();
-        Weighed { weights: TargetWeights::Each(weights), loss: None }
+        Weighed::targets(TargetWeights::Each(weights))
     }
 }
 
@@ -122,7 +122,13 @@ impl Objective for Sigmoid {
             }
         };
         let weights = batch.answers.counts.iter().enumerate().map(weight).collect();
-        Weighed { weights: TargetWeights::Each(weights), loss: Some(losses.iter().map(|(loss, _)| loss).sum()) }
+        let told_apart = losses.iter().filter(|(loss, _)| *loss < 2f64.ln()).count() as f64;
+        let loss = losses.iter().map(|(loss, _)| loss).sum();
+        Weighed { weights: TargetWeights::Each(weights), loss: Some(loss), metrics: vec![told_apart] }
+    }
+
+    fn metrics(&self) -> &'static [&'static str] {
+        &["accuracy"]
     }
 }
 
@@ -228,6 +234,8 @@ fn losses_and_gradients_of_preferences_are_those_of_trl() {
         let (loss, norm) = (case["loss"].as_f64().unwrap(), case["grad_norm"].as_f64().unwrap());
         assert_near("the loss", report.loss.mean(), loss, 1e-4 * loss);
         assert_near("the gradient norm", report.gradient_norm, norm, 1e-3 * norm);
+        let accuracy = case["rewards_accuracy"].as_f64().unwrap();
+        assert_near("the accuracy", report.loss.metrics[0] / report.loss.amount, accuracy, 1e-6);
         assert_eq!(trainer.validate(&objective, &pairs).sum, report.loss.sum);
         if objective.beta == 0.1 {
             let bytes = std::fs::read(golden("dpo/gradients_sigmoid_beta0.1_sample.safetensors")).unwrap();

@@ -67,7 +67,7 @@ fn losses(run: &SmallRun) -> Vec<(u64, f64)> {
         .filter_map(|entry| match entry {
             Entry::Step(entry) => Some((entry.step, entry.loss)),
             Entry::Validation(entry) => Some((entry.step, entry.validation_loss)),
-            Entry::Sample(_) => None,
+            Entry::Sample(_) | Entry::Metrics(_) => None,
         })
         .collect()
 }

@@ -52,7 +52,12 @@ impl Objective for Squares {
         let sums: Vec<f64> = log_probabilities().chunks(time).map(|row| -row[skipped..].iter().sum::<f64>()).collect();
         let weight = |i: usize| if i % time < skipped { 0.0 } else { sums[i / time] as f32 };
         let weights = TargetWeights::Each((0..batch.sequences.targets.len()).map(weight).collect());
-        Weighed { weights, loss: Some(sums.iter().map(|sum| sum * sum / 2.0).sum()) }
+        let (loss, nats) = (sums.iter().map(|sum| sum * sum / 2.0).sum(), sums.iter().sum());
+        Weighed { weights, loss: Some(loss), metrics: vec![nats, f64::INFINITY] }
+    }
+
+    fn metrics(&self) -> &'static [&'static str] {
+        &["nats", "no number"]
     }
 }
 
@@ -218,11 +223,11 @@ fn what_is_trained_goes_on_to_the_bit_wherever_it_stopped() {
     assert!(!last.join("model.safetensors").exists());
     let state: serde_json::Value = serde_json::from_slice(&fs::read(last.join("state.json")).unwrap()).unwrap();
     assert_eq!(state["stream"], 4 * STEPS);
-    let losses: Vec<f64> = fs::read_to_string(parts.output.join("log.jsonl"))
-        .unwrap()
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["validation_loss"].as_f64())
-        .collect();
+    let log = fs::read_to_string(parts.output.join("log.jsonl")).unwrap();
+    let entries: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let losses: Vec<f64> = entries.iter().filter_map(|entry| entry["validation_loss"].as_f64()).collect();
+    let metrics: Vec<_> = entries.iter().filter_map(|entry| entry["metrics"].as_object()).collect();
+    assert!(metrics.len() == 8 && metrics.iter().all(|metrics| metrics.keys().eq(["nats"])), "{metrics:?}");
     assert!(losses.len() == 3 && losses[2] < losses[0], "nothing was learnt: {losses:?}");
 }
 

@@ -34,7 +34,7 @@ impl<'r> Validation<'r> {
             if rows.is_empty() {
                 break;
             }
-            sums += trainer.validate(objective, &Batch::from_rows(&rows));
+            sums += &trainer.validate(objective, &Batch::from_rows(&rows));
         }
         self.rewind()?;
         if sums.tokens == 0 {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use openelm_model::ModelConfig;
 
-use super::log::{SampleEntry, StepEntry, ValidationEntry};
+use super::log::{MetricsEntry, SampleEntry, StepEntry, ValidationEntry};
 use crate::data::Counts;
 
 /// What happens in a run, for whoever watches it.
@@ -30,6 +30,8 @@ pub enum Event<'a> {
     Step(StepEntry),
     /// What was read of each source up to the last update, in the recipe's order.
     Read(Vec<Counts>),
+    /// There is more to tell of the last update than its loss; whenever it is logged.
+    Measured(MetricsEntry),
     /// A validation corpus was measured.
     Validated(ValidationEntry),
     /// The model wrote a text.

@@ -36,13 +36,14 @@ use openelm_formats::atomic;
 use openelm_model::kernels::Threads;
 
 use crate::collective::Collective;
+use crate::objective::Objective;
 use crate::trainer::{StepReport, Update};
 use checkpoint::{Checkpoints, Retention, RunState, Snapshot};
 use error::at;
 pub use error::{CheckpointError, RunError};
 pub use event::{Event, Outcome};
 pub(crate) use log::read as read_log;
-pub use log::{Entry, SampleEntry, StepEntry, ValidationEntry};
+pub use log::{Entry, MetricsEntry, SampleEntry, StepEntry, ValidationEntry};
 use records::Records;
 use refused::{RefusedUpdate, gradient_norms};
 use saver::Saver;
@@ -96,10 +97,10 @@ fn lock(folder: &Path) -> Result<File, RunError> {
 
 /// A run as rank 0 leads it.
 struct Run<'t, T: Training> {
+    training: &'t T,
     settings: Settings,
     team: Team<'t, T>,
     datasets: T::Datasets,
-    tokenizer: &'t RunTokenizer,
     checkpoints: Checkpoints,
     losses: SpikeDetector,
     tokens: u64,
@@ -132,8 +133,7 @@ impl<'t, T: Training> Run<'t, T> {
         let team = Team::new(training, &settings, threads, ranks)?;
         let checkpoints = Checkpoints::open(settings.checkpoints())?;
         checkpoints.tidy()?;
-        let (tokenizer, losses) = (training.tokenizer(), SpikeDetector::default());
-        Ok(Self { settings, team, datasets, tokenizer, checkpoints, losses, tokens: 0 })
+        Ok(Self { training, settings, team, datasets, checkpoints, losses: SpikeDetector::default(), tokens: 0 })
     }
 
     /// Updates made.
@@ -182,7 +182,7 @@ impl<'t, T: Training> Run<'t, T> {
     fn updates(&mut self, stop: &AtomicBool, output: &mut Output<'_>) -> Result<(), RunError> {
         let mut clock = Clock::start(self.tokens);
         while self.steps() < self.settings.steps && !stop.load(Ordering::Relaxed) {
-            let mut entry = self.step(stop)?;
+            let (mut entry, metrics) = self.step(stop)?;
             let step = entry.step;
             let last = step == self.settings.steps;
             entry.tokens_per_second = clock.rate(self.tokens);
@@ -192,6 +192,10 @@ impl<'t, T: Training> Run<'t, T> {
                 clock = Clock::start(self.tokens);
             }
             (output.watch)(Event::Step(entry));
+            if due(self.settings.log.every) && !metrics.metrics.is_empty() {
+                output.records.add(&Entry::Metrics(metrics.clone()))?;
+                (output.watch)(Event::Measured(metrics));
+            }
             (output.watch)(Event::Read(self.datasets.counts()));
             let paused = Instant::now();
             if due(self.settings.log.validate_every) {
@@ -236,7 +240,7 @@ impl<'t, T: Training> Run<'t, T> {
     }
 
     /// One update; the rate is left to the caller, who knows the time. An update that would spoil the model is not made.
-    fn step(&mut self, stop: &AtomicBool) -> Result<StepEntry, RunError> {
+    fn step(&mut self, stop: &AtomicBool) -> Result<(StepEntry, MetricsEntry), RunError> {
         let micro_batches = self.datasets.next()?;
         assert_eq!(micro_batches.len(), self.settings.accumulation, "an update has so many micro-batches");
         let lr = self.settings.schedule.rounded(self.steps());
@@ -253,7 +257,10 @@ impl<'t, T: Training> Run<'t, T> {
         self.tokens += report.loss.tokens as u64;
         let (loss, gradient_norm) = (report.loss.mean(), report.gradient_norm);
         let (step, tokens, epoch) = (self.steps(), self.tokens, self.datasets.epochs());
-        Ok(StepEntry { step, tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })
+        let entry = StepEntry { step, tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 };
+        let means = report.loss.metrics.iter().map(|sum| sum / report.loss.amount);
+        let named = self.training.objective().metrics().iter().map(|name| (*name).to_owned()).zip(means);
+        Ok((entry, MetricsEntry { step, metrics: named.filter(|(_, mean)| mean.is_finite()).collect() }))
     }
 
     /// Keeps for study what an update would have been that was not made; gives the reason for which the run ends.
@@ -286,7 +293,7 @@ impl<'t, T: Training> Run<'t, T> {
         self.team.snapshot(RunState {
             step: self.steps(),
             tokens: self.tokens,
-            tokenizer: self.tokenizer.sha256.clone(),
+            tokenizer: self.training.tokenizer().sha256.clone(),
             losses: self.losses,
             position: self.datasets.position(),
         })

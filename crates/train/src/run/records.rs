@@ -44,6 +44,11 @@ impl Records {
             Entry::Validation(entry) => {
                 events.scalars(entry.step, &[(&format!("loss/{}", entry.corpus), entry.validation_loss)])
             }
+            Entry::Metrics(entry) => {
+                let values: Vec<(&str, f64)> =
+                    entry.metrics.iter().map(|(name, &value)| (name.as_str(), value)).collect();
+                events.scalars(entry.step, &values)
+            }
             Entry::Sample(_) => Ok(()),
         }
         .map_err(at(&self.output.join("tensorboard")))

@@ -83,7 +83,7 @@ impl Curves {
                     let corpus = self.validation.entry(entry.corpus.clone()).or_default();
                     corpus.push(Point { step, tokens: tokens_at(&updates, step), value });
                 }
-                Entry::Validation(_) | Entry::Sample(_) => {}
+                Entry::Validation(_) | Entry::Sample(_) | Entry::Metrics(_) => {}
             }
         }
     }

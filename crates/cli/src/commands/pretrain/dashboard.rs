@@ -175,7 +175,7 @@ impl View {
                 let curve = self.validation.entry(entry.corpus.clone()).or_default();
                 curve.add(entry.step as f64, entry.validation_loss);
             }
-            Event::LogMended { .. } | Event::Sampled(_) | Event::Saved(_) => {}
+            Event::LogMended { .. } | Event::Measured(_) | Event::Sampled(_) | Event::Saved(_) => {}
         }
         self.news.extend(describe(event));
         let surplus = self.news.len().saturating_sub(NEWS);
