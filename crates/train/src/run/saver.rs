@@ -20,8 +20,8 @@ impl Saver {
         Self { checkpoints, retention, writing: None }
     }
 
-    /// Begins to write `snapshot`, and to remove the checkpoints that are not kept then. Whoever calls this has waited for the
-    /// one before: two snapshots would be in memory otherwise.
+    /// Begins to write `snapshot` on a thread of its own, which then removes the checkpoints that need not stay. Call
+    /// [`Saver::wait`] before: the snapshot of the last time may still be in memory.
     pub fn begin<P: Serialize + Send + 'static>(
         &mut self,
         snapshot: Snapshot<'static, P>,
@@ -40,7 +40,7 @@ impl Saver {
         Ok(())
     }
 
-    /// Writes `snapshot` here and now, without a copy of it. Whoever calls this has waited for the one before.
+    /// Writes `snapshot` here and now, without a copy of it. Call [`Saver::wait`] before.
     pub fn save<P: Serialize>(&self, snapshot: &Snapshot<'_, P>) -> Result<PathBuf, CheckpointError> {
         let path = self.checkpoints.save(snapshot)?;
         self.checkpoints.prune(self.retention)?;
