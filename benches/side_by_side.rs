@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use openelm_bench::{Medians, RandomModel, alternate};
 use openelm_model::kernels::{Threads, limits};
-use openelm_model::{Geometry, Model, ModelConfig, Session, tensor_specs};
+use openelm_model::{Engine, Geometry, Model, ModelConfig, Session, tensor_specs};
 use openelm_train::data::{Batch, Row};
 use openelm_train::{NextToken, TrainableModel, Trainer, TrainerOptions, initialise};
 
@@ -57,7 +57,7 @@ fn main() {
         let model = random_model(&large, &threads);
         let flops = 2.0 * large.parameters() as f64;
         let prefill = || {
-            let mut session = Session::new(&model, threads.clone(), 512);
+            let mut session = Session::new(Engine::new(model.clone(), threads.clone()), 512);
             let ids: Vec<u32> = (0..512).map(|i| i * 37 % 32_000).collect();
             let begin = Instant::now();
             session.append_all(&ids, |logits| assert!(black_box(logits)[0].is_finite())).expect("the ids are in range");
@@ -65,7 +65,7 @@ fn main() {
         };
         report.run("prefill 270M f32, 512, all logits", peak / flops, "prefill --size 270M --seq 512", prefill);
         let decode = || {
-            let mut session = Session::new(&model, threads.clone(), 128);
+            let mut session = Session::new(Engine::new(model.clone(), threads.clone()), 128);
             session.append(&[1]).expect("the id is in range");
             let begin = Instant::now();
             for id in 0..64 {

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use libfuzzer_sys::fuzz_target;
-use openelm_formats::adapter::{Adapter, corenet, peft};
+use openelm_formats::adapter::{corenet, peft};
 use openelm_fuzz::{micro, micro_adapter, owned};
+use openelm_model::Adapter;
 
 struct Files {
     /// Removes the files in the end.

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use openelm_model::kernels::Threads;
-use openelm_model::{Geometry, ModelConfig, Multipliers, Session, Tensor, Tokenizer};
+use openelm_model::{Adapter, AdapterModule, AdapterOptions, Engine, Geometry, ModelConfig, Multipliers, Session, Tensor, Tokenizer, targets};
 use openelm_formats::StoredModel;
-use openelm_formats::adapter::{Adapter, AdapterModule, AdapterOptions, targets};
 
 /// The file `name` of `tests/golden`.
 pub fn golden(name: &str) -> PathBuf {
@@ -42,7 +41,7 @@ pub fn use_model(stored: StoredModel) {
         use_tokenizer(&tokenizer);
     }
     let Ok(model) = stored.into_model() else { return };
-    let mut session = Session::new(&model, Threads::single(), 2);
+    let mut session = Session::new(Engine::new(model.clone(), Threads::single()), 2);
     let _ = session.append(&[0, 1]);
 }
 

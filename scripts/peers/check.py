@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
 """Checks that models written by openelm load in the tools they are meant for and say the same there.
 
-    python check.py --openelm target/release/openelm --torch-model torch_openelm.py MODEL...
+    python scripts/peers/check.py --openelm target/release/openelm MODEL...
 
 For each MODEL the peer that its format is meant for loads it, and its greedy tokens behind a prompt are compared with those
 of `openelm generate --greedy`:
 
-    Hugging Face folder    safetensors + PyTorch (the plain PyTorch model given with --torch-model)
+    Hugging Face folder    safetensors + PyTorch (torch_openelm.py beside this file, a plain PyTorch model)
     CoreNet folder         torch.load(weights_only=True) + the same model
     MLX folder             mlx-lm: mlx_lm.load and its generate_step
     GGUF file              llama.cpp through llama-cpp-python, and the Python package gguf
 
-The file of --torch-model has `geometry_from_hf(config)` and a module `OpenELM(geometry)` with CoreNet's parameter names.
+Another model than torch_openelm.py can be given with --torch-model: a file with `geometry_from_config(config)`, the keys as in
+config.json, and a module `OpenELM(geometry)` with CoreNet's parameter names.
 Where greedy tokens part, the peer's own margin between the two tokens is printed: peers that compute in half precision or
 with quantised activations may part where it is near zero. Exit status 0 if all tokens agree, 1 otherwise.
 
@@ -49,14 +50,14 @@ def sentencepiece_ids(folder, options):
     return SentencePieceProcessor(model_file=str(folder / "tokenizer.model")).encode(options.prompt, add_bos=True)
 
 
-def torch_peer(options, tensors, geometry):
+def torch_peer(options, tensors, config):
     import torch
 
     torch.set_num_threads(options.threads)
     spec = importlib.util.spec_from_file_location("torch_model", options.torch_model)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    model = module.OpenELM(geometry(module))
+    model = module.OpenELM(module.geometry_from_config(config))
     model.load_state_dict({name: value.float() for name, value in tensors.items()})
 
     @torch.no_grad()
@@ -72,8 +73,9 @@ def hugging_face(folder, options, prompt, _):
     tensors = {}
     for file in sorted(folder.glob("model*.safetensors")):
         tensors.update({name.removeprefix("transformer."): value for name, value in load_file(file).items()})
-    config = json.loads((folder / "config.json").read_text())
-    next_logits = torch_peer(options, tensors, lambda module: module.geometry_from_hf(config))
+    if "lm_head.weight" in tensors:
+        tensors["classifier.weight"] = tensors.pop("lm_head.weight")
+    next_logits = torch_peer(options, tensors, json.loads((folder / "config.json").read_text()))
     versions = [version("safetensors"), version("torch")]
     return versions, sentencepiece_ids(folder, options), *greedy(next_logits, prompt, options.tokens)
 
@@ -83,9 +85,11 @@ def corenet(folder, options, prompt, inspected):
 
     tensors = torch.load(folder / "checkpoint_average.pt", map_location="cpu", weights_only=True)
     sizes = inspected["geometry"]
-    geometry = dict(dim=sizes["model_dim"], head=sizes["head_dim"], vocab=sizes["vocab_size"], q=sizes["query_heads"],
-                    kv=sizes["kv_heads"], ffn=sizes["ffn_dims"], theta=sizes["rope_theta"])
-    next_logits = torch_peer(options, tensors, lambda _: geometry)
+    config = dict(model_dim=sizes["model_dim"], head_dim=sizes["head_dim"], vocab_size=sizes["vocab_size"],
+                  num_query_heads=sizes["query_heads"], num_kv_heads=sizes["kv_heads"], ffn_dims=sizes["ffn_dims"],
+                  ffn_with_glu=sizes["ffn_glu"], normalize_qk_projections=sizes["qk_norm"],
+                  share_input_output_layers=sizes["tied_embeddings"], rope_freq_constant=sizes["rope_theta"])
+    next_logits = torch_peer(options, tensors, config)
     return [version("torch")], sentencepiece_ids(folder, options), *greedy(next_logits, prompt, options.tokens)
 
 
@@ -95,8 +99,7 @@ def mlx(folder, options, prompt, _):
     import numpy
     from mlx_lm.generate import generate_step
 
-    # Apple's config.json names Python files of its own, which are neither needed nor asked for.
-    model, tokenizer = mlx_lm.load(str(folder), tokenizer_config={"trust_remote_code": False})
+    model, tokenizer = mlx_lm.load(str(folder))
     ids, rows = [], []
     for token, logprobs in generate_step(mx.array(prompt), model, max_tokens=options.tokens):
         ids.append(int(token))
@@ -146,7 +149,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=pathlib.Path, metavar="MODEL", help="written by openelm")
     parser.add_argument("--openelm", default="openelm", help="the command [default: the one in PATH]")
-    parser.add_argument("--torch-model", help="Python file with the plain PyTorch model")
+    parser.add_argument("--torch-model", default=str(pathlib.Path(__file__).with_name("torch_openelm.py")), metavar="FILE",
+                        help="the plain PyTorch model [default: torch_openelm.py beside this file]")
     parser.add_argument("--prompt", default="Once upon a time there was a little rabbit")
     parser.add_argument("--tokens", type=int, default=64, help="greedy tokens to compare [default: 64]")
     parser.add_argument("--exact", action="store_true", help="ours with weights widened to f32")

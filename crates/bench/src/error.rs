@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use openelm_formats::FormatError;
-use openelm_model::{MemoryError, ModelError, SessionError};
+use openelm_model::{EngineError, MemoryError, ModelError};
 
 /// A benchmark that cannot begin or go on.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum BenchError {
     Model(#[from] ModelError),
     /// The tokens do not fit the session.
     #[error(transparent)]
-    Session(#[from] SessionError),
+    Engine(#[from] EngineError),
     /// The scratch folder cannot be used.
     #[error("{}: {source}", path.display())]
     Scratch {

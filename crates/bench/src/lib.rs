@@ -21,6 +21,7 @@
 //! # Ok::<(), String>(())
 //! ```
 
+mod address_space;
 mod error;
 mod format;
 mod limits;

@@ -3,6 +3,7 @@
 use openelm_model::kernels::{Threads, limits};
 use serde::Serialize;
 
+use crate::address_space;
 use crate::work::Work;
 
 /// Memory that the bandwidth is measured on: far more than any processor's caches.
@@ -48,7 +49,8 @@ impl std::fmt::Display for Bound {
 impl Limits {
     /// Measures them; about a second.
     pub fn measure(threads: &Threads) -> Self {
-        let available = openelm_model::available_memory().and_then(|bytes| usize::try_from(bytes / 4).ok());
+        let available = openelm_model::available_memory().into_iter().chain(address_space::left()).min();
+        let available = available.and_then(|bytes| usize::try_from(bytes / 4).ok());
         let int8 = limits::int8_peak(threads);
         Self {
             threads: threads.count(),

@@ -2,11 +2,13 @@
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, Footprint, Model, ModelConfig, Session, TensorSpec};
+use openelm_model::{CacheType, Engine, Footprint, ModelConfig, Session, TensorSpec};
 
+use crate::address_space;
 use crate::limits::Limits;
 use crate::peer::{Peer, PeerTest};
 use crate::report::{Measurement, Phase, Report, Run};
@@ -94,6 +96,9 @@ fn check_memory(source: &Source<'_>, options: &Options, with_peer: bool, availab
     let tokens = options.fill(&config).saturating_add(options.tokens);
     let tokens = options.prompts.iter().copied().fold(tokens, usize::max);
     let available = if with_peer { available / 2 } else { available };
+    // The file is mapped twice besides: for its layout, and while its weights are packed.
+    let mappable = address_space::left().map(|left| left.saturating_sub(2 * weights as u64));
+    let available = mappable.map_or(available, |mappable| mappable.min(available));
     let checked = Footprint::new(&config, weights, tokens, options.cache).check(available);
     checked.map_err(|source| BenchError::Memory { with_peer, source })
 }
@@ -145,11 +150,10 @@ fn measure(
     progress("loading");
     let begin = Instant::now();
     let model = (subject.open)()?.into_packed_model(threads)?;
-    drop(Session::new(&model, threads.clone(), 1));
+    let engine = Arc::new(Engine::new(model, threads.clone()).with_cache(options.cache));
     let load_seconds = begin.elapsed().as_secs_f64();
 
-    let Options { cache, rounds, .. } = *options;
-    let mut bench = Bench { model: &model, threads, cache, rounds, peer: None, private: 0 };
+    let mut bench = Bench { engine: &engine, rounds: options.rounds, peer: None, private: 0 };
     bench.peer = peer.map(|(peer, (file, _))| (peer, file.as_path()));
     let mut rates = Vec::new();
     for &tokens in &options.prompts {
@@ -196,9 +200,7 @@ fn measure(
 
 /// A loaded model that is measured.
 struct Bench<'a> {
-    model: &'a Model,
-    threads: &'a Threads,
-    cache: CacheType,
+    engine: &'a Arc<Engine>,
     rounds: usize,
     peer: Option<(&'a Peer, &'a Path)>,
     /// The most private memory seen.
@@ -208,12 +210,12 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// The rate of a prompt in a session that has seen one like it, and the median seconds of a new session.
     fn prefill(&mut self, tokens: usize) -> Result<(Medians, Option<f64>), BenchError> {
-        let ids = ids(tokens, self.model.config().vocab_size);
-        let (model, threads, cache, mut private) = (self.model, self.threads, self.cache, self.private);
+        let ids = ids(tokens, self.engine.model().config().vocab_size);
+        let (engine, mut private) = (self.engine, self.private);
         let mut first_token = Vec::new();
         let ours = || {
             let begin = Instant::now();
-            let mut session = Session::new(model, threads.clone(), tokens).with_cache(cache);
+            let mut session = Session::new(engine.clone(), tokens);
             black_box(session.append(&ids)?);
             first_token.push(begin.elapsed().as_secs_f64());
             session.truncate(0);
@@ -230,11 +232,11 @@ impl Bench<'_> {
 
     /// The rate of `tokens` single tokens behind `cached` others (the first of all cannot be generated: one at least).
     fn decode(&mut self, tokens: usize, cached: usize) -> Result<Medians, BenchError> {
-        let vocabulary = self.model.config().vocab_size;
+        let vocabulary = self.engine.model().config().vocab_size;
         let before = ids(cached.max(1), vocabulary);
         let ids = ids(tokens, vocabulary);
         let limit = before.len() + tokens;
-        let mut session = Session::new(self.model, self.threads.clone(), limit).with_cache(self.cache);
+        let mut session = Session::new(self.engine.clone(), limit);
         session.append(&before)?;
         let mut private = self.private;
         let ours = || {
@@ -254,7 +256,7 @@ impl Bench<'_> {
 
     fn alternate(&self, ours: impl FnMut() -> Result<f64, BenchError>, test: PeerTest) -> Result<Medians, BenchError> {
         let Some((peer, file)) = self.peer else { return alternate(self.rounds, ours, None) };
-        let mut theirs = || peer.rate(file, self.threads.count(), test);
+        let mut theirs = || peer.rate(file, self.engine.threads().count(), test);
         alternate(self.rounds, ours, Some(&mut theirs))
     }
 }

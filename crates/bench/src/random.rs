@@ -153,7 +153,7 @@ fn mix(x: u64) -> u64 {
 mod tests {
     use std::collections::HashSet;
 
-    use openelm_model::{Geometry, Model, Session};
+    use openelm_model::{Engine, Geometry, Model, Session};
 
     use super::*;
 
@@ -183,7 +183,7 @@ mod tests {
         // Normalised activations and rows of norm about 1 give logits of about 1.
         let tensors = tensors("q4_k", 2).into_iter().map(|(spec, tensor)| (spec.name, tensor));
         let model = Model::new(small(), tensors.collect()).unwrap();
-        let mut session = Session::new(&model, Threads::new(2), 16);
+        let mut session = Session::new(Engine::new(model.clone(), Threads::new(2)), 16);
         let logits = session.append(&[1, 2, 3, 4, 5]).unwrap();
         let square = logits.iter().map(|x| x * x).sum::<f32>() / logits.len() as f32;
         assert!((0.3..3.0).contains(&square), "{square}");

@@ -1,6 +1,6 @@
 //! What a step has to do at least: bytes to read and operations to carry out.
 
-use openelm_model::{Cache, CacheType, Encoding, ModelConfig, TensorSpec, tensor_specs};
+use openelm_model::{CacheType, Encoding, ModelConfig, Sequence, TensorSpec, tensor_specs};
 
 /// The least that a step asks of the machine.
 ///
@@ -51,7 +51,7 @@ impl Work {
 /// Bytes of the keys and values of `tokens` tokens alone, without the rest of the last block that a cache keeps.
 fn cached_bytes(config: &ModelConfig, cache_type: CacheType, tokens: usize) -> u64 {
     const MANY: usize = 1 << 10;
-    (Cache::bytes(config, cache_type, MANY) as u64 * tokens as u64).div_ceil(MANY as u64)
+    (Sequence::bytes(config, cache_type, MANY) as u64 * tokens as u64).div_ceil(MANY as u64)
 }
 
 #[cfg(test)]

@@ -1,16 +1,23 @@
 //! The `openelm` command: OpenELM from raw text to the device. Commands parse, call the libraries and render.
 
 mod commands;
+mod input;
+mod interrupt;
+mod launched;
 mod model;
 mod pulled;
 
+use std::fmt::Display;
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use interrupt::Stopped;
 
 /// Small language models with layer-wise scaling: train them, run them, carry them elsewhere.
 #[derive(Parser)]
-#[command(name = "openelm", version, about, infer_subcommands = true)]
+#[command(name = "openelm", version, long_version = launched::VERSION.as_str(), about, infer_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,12 +38,20 @@ enum Command {
     Convert(commands::convert::Arguments),
     Compare(commands::compare::Arguments),
     Inspect(commands::inspect::Arguments),
+    Completions(commands::manual::Completions),
+    Man(commands::manual::Man),
+}
+
+/// The whole command, with all that `--help` shows.
+fn command() -> clap::Command {
+    commands::examples::shown_by(Cli::command())
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let Cli { command } = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit());
+    let result = match command {
         Command::Generate(arguments) => commands::generate::run(arguments),
-        Command::Pretrain(arguments) => commands::pretrain::run(arguments),
+        Command::Pretrain(arguments) => alone().and_then(|()| commands::pretrain::run(arguments)),
         Command::TrainLog(arguments) => commands::train_log::run(arguments),
         Command::Plan(arguments) => commands::plan::run(arguments),
         Command::Logits(arguments) => commands::logits::run(arguments),
@@ -48,16 +63,37 @@ fn main() -> ExitCode {
         Command::Convert(arguments) => commands::convert::run(arguments),
         Command::Compare(arguments) => commands::compare::run(arguments),
         Command::Inspect(arguments) => commands::inspect::run(arguments),
+        Command::Completions(arguments) => commands::manual::complete(&arguments, self::command()),
+        Command::Man(arguments) => commands::manual::man(arguments, self::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         // A reader that has seen enough, such as `head`, is no failure.
         Err(e) if is_closed_pipe(&e) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {}", sentence(&e));
-            ExitCode::FAILURE
-        }
+        Err(e) => match e.downcast_ref::<Stopped>() {
+            Some(stopped) => ExitCode::from(stopped.exit_code()),
+            None => {
+                tell(format!("error: {}", sentence(&e)));
+                ExitCode::FAILURE
+            }
+        },
     }
+}
+
+/// Refuses to be one of several processes that know nothing of each other.
+fn alone() -> anyhow::Result<()> {
+    match launched::strangers() {
+        Some(count) => anyhow::bail!(
+            "this is one of {count} processes that MPI started, but it was built without MPI, and each would train by itself; \
+             build it with --features mpi (see docs/cluster.md), or start it without mpirun"
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Says something on standard error. Nobody may be there to hear it, which is no reason to give up the work.
+fn tell(line: impl Display) {
+    let _ = stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// What went wrong and why, each thing once: many errors say their cause themselves.

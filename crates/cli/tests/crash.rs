@@ -157,7 +157,7 @@ fn ctrl_c_waits_for_the_checkpoint_and_the_same_command_goes_on() {
     assert!(wait_until(&mut child, || writing(&run)), "it ended too soon");
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-    assert!(child.wait().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!writing(&run), "something is left over");
     corpus.finish("stopped");
     assert_same(&corpus.out("undisturbed"), &run);
@@ -200,7 +200,10 @@ fn what_does_not_fit_the_run_is_refused_in_one_sentence() {
         refused(&arguments, parts);
     };
     let newest = format!("step-{STEPS:08}");
-    says(&["model.layers=3"], &[&newest, "of another model", "choose another output folder"]);
+    says(
+        &["model.layers=3"],
+        &[&newest, "of another model: layers was 2 and is 3 now", "choose another output folder"],
+    );
     says(&["train.sequence_length=30"], &["its rows were of 25 tokens and are of 31 now"]);
     says(&["train.batch_size=1000000000000"], &["available", "--ignore-memory"]);
     says(&["train.batch_size=0"], &["train.batch_size is 0"]);

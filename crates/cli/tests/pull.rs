@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use openelm_testing::checkpoint;
 use openelm_testing::server::{Request, Server, Step, file, head, reply};
 use tempfile::TempDir;
 
@@ -106,10 +107,10 @@ fn the_list_shows_the_names() {
 #[cfg(unix)]
 fn dawdler() -> Server {
     Server::start(|request| match request.header("range") {
-        Some(_) => file(request, &[7; 10_000], "a"),
+        Some(_) => file(request, &checkpoint(10_000), "a"),
         None => vec![
             head(200, &[("ETag", "\"a\""), ("Content-Length", "10000")]),
-            Step::Send(vec![7; 5000]),
+            Step::Send(checkpoint(10_000)[..5000].to_vec()),
             Step::Pause(Duration::from_secs(20)),
         ],
     })
@@ -137,7 +138,7 @@ fn ctrl_c_leaves_what_came_and_the_same_command_goes_on() {
     let finished = openelm(&server, &home, &arguments).output().unwrap();
     assert!(finished.status.success(), "{}", String::from_utf8_lossy(&finished.stderr));
     assert_eq!(server.requests()[0].header("range"), Some("bytes=5000-"));
-    assert_eq!(std::fs::read(folder.join("openelm_lora_270M.pt")).unwrap(), [7; 10_000]);
+    assert_eq!(std::fs::read(folder.join("openelm_lora_270M.pt")).unwrap(), checkpoint(10_000));
     assert!(!part.exists());
 }
 
@@ -145,7 +146,8 @@ fn ctrl_c_leaves_what_came_and_the_same_command_goes_on() {
 #[cfg(unix)]
 #[test]
 fn a_full_disk_is_told_and_the_same_command_goes_on() {
-    let (server, home) = (Server::start(|request| file(request, &[7; 100_000], "a")), tempfile::tempdir().unwrap());
+    let (server, home) =
+        (Server::start(|request| file(request, &checkpoint(100_000), "a")), tempfile::tempdir().unwrap());
     let name = "corenet/dora/3B";
     let mut limited = Command::new("sh");
     limited.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" pull corenet/dora/3B", env!("CARGO_BIN_EXE_openelm")]);

@@ -1,6 +1,7 @@
 //! How far the logits of one model are from those of another.
 
 use openelm_model::kernels::{Matrix, Threads, linear};
+use openelm_model::{NotFinite, check_finite};
 
 use crate::{FormatError, StoredModel, streamed};
 
@@ -33,13 +34,16 @@ struct Position {
     agree: bool,
     /// Negative log-likelihoods of the token that follows.
     surprise: Option<[f64; 2]>,
+    /// The model whose logits are not finite, by its number.
+    misfit: Option<(usize, NotFinite)>,
 }
 
 /// Runs both models over `ids`, in windows of the shorter context, and compares all logits. Of each model one layer at a time
 /// is in memory, at the end both output projections.
 ///
 /// # Errors
-/// If there are no ids, an id is beyond a vocabulary, or a tensor cannot be read.
+/// If there are no ids, an id is beyond a vocabulary, a tensor cannot be read, or a logit is infinite or no number: then there
+/// is no distance.
 pub fn compare(a: &StoredModel, b: &StoredModel, ids: &[u32], threads: &Threads) -> Result<Comparison, FormatError> {
     let vocabulary = a.config.vocab_size.min(b.config.vocab_size);
     if ids.is_empty() {
@@ -54,6 +58,10 @@ pub fn compare(a: &StoredModel, b: &StoredModel, ids: &[u32], threads: &Threads)
     let mut positions = Vec::new();
     for window in ids.chunks(a.config.context_length.min(b.config.context_length)) {
         window_positions([a, b], window, vocabulary, threads, &mut positions)?;
+        let misfit = positions.iter().zip(1..).find_map(|(position, token)| Some((token, position.misfit?)));
+        if let Some((token, (model, source))) = misfit {
+            return Err(FormatError::Logits { path: [a, b][model].path.clone(), token, source });
+        }
     }
     let count = positions.len() as f64;
     let mean = |f: fn(&Position) -> f64| positions.iter().map(f).sum::<f64>() / count;
@@ -107,14 +115,13 @@ fn chunk_logits(rows: &[f32], head: Matrix<'_>, dim: usize, threads: &Threads) -
 
 /// One position's logits `a` and `b`, and the token that follows.
 fn compared(a: &[f32], b: &[f32], next: Option<u32>) -> Position {
+    if let Some(misfit) = [a, b].iter().enumerate().find_map(|(i, logits)| Some((i, check_finite(logits).err()?))) {
+        return Position { misfit: Some(misfit), ..Position::default() };
+    }
     let (sum_a, sum_b) = (log_sum_exp(a), log_sum_exp(b));
     let mut position = Position { agree: most_probable(a) == most_probable(b), ..Position::default() };
     for (&x, &y) in a.iter().zip(b) {
-        let difference = (x - y).abs();
-        // A difference that is no number is the largest of all.
-        if difference.is_nan() || difference > position.difference {
-            position.difference = if difference.is_nan() { f32::INFINITY } else { difference };
-        }
+        position.difference = position.difference.max((x - y).abs());
         let (log_p, log_q) = (f64::from(x) - sum_a, f64::from(y) - sum_b);
         position.kl += log_p.exp() * (log_p - log_q);
     }
@@ -151,6 +158,17 @@ mod tests {
         // A constant added to all logits changes no distribution.
         let shifted = compared(&a, &a.map(|x| x + 3.0), None);
         assert!(shifted.kl < 1e-7 && shifted.agree && shifted.surprise.is_none());
-        assert_eq!(compared(&a, &[f32::NAN, 0.0, 0.0], None).difference, f32::INFINITY);
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_have_no_distance() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (sound, damaged) = ([1.0, 2.0, 3.0], [1.0, value, 3.0]);
+            for (a, b, model) in [(damaged, sound, 0), (sound, damaged, 1), (damaged, damaged, 0)] {
+                let (found, NotFinite { id, .. }) = compared(&a, &b, Some(0)).misfit.unwrap();
+                assert_eq!((found, id), (model, 1));
+            }
+        }
+        assert!(compared(&[f32::MAX, f32::MIN], &[f32::MIN, f32::MAX], None).misfit.is_none());
     }
 }

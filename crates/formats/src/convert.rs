@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Mutex;
 
 use openelm_model::kernels::Threads;
 use openelm_model::kernels::quant::AffineFormat;
@@ -9,7 +10,7 @@ use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec};
 
 use crate::gguf::Quantisation;
 use crate::huggingface::WriteOptions;
-use crate::{FormatError, StoredModel, atomic, corenet, gguf, huggingface, mlx};
+use crate::{FormatError, StoredModel, atomic, corenet, finite, gguf, huggingface, mlx};
 
 /// What a model becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +60,8 @@ pub(crate) fn half_precision_warning(config: &ModelConfig, dtype: DType) -> Opti
 }
 
 /// Writes `model` as the new folder or file `output`, with its tokenizer. One tensor at a time is in memory, in its old and
-/// its new form. `progress` is told the elements of each tensor before it is made, and may stop the work.
+/// its new form. `progress` is told the elements of each tensor before it is made, and may stop the work. Gives a warning for
+/// each tensor that holds infinity or NaN; floats stay what they are, quantising refuses those.
 ///
 /// # Errors
 /// If `output` exists, the target cannot express the model, a value does not fit, GGUF would lack a tokenizer, `progress`
@@ -70,24 +72,41 @@ pub fn convert(
     target: Target,
     threads: &Threads,
     progress: &dyn Fn(usize) -> ControlFlow<()>,
-) -> Result<(), FormatError> {
+) -> Result<Vec<String>, FormatError> {
     if output.exists() {
         return Err(FormatError::Exists { path: output.to_owned() });
     }
+    let warnings = Mutex::new(Vec::new());
     let tensor = |spec: &TensorSpec| {
         model.release();
-        match progress(spec.len()) {
-            ControlFlow::Continue(()) => model.tensor(&spec.name),
-            ControlFlow::Break(()) => Err(FormatError::Stopped),
+        if progress(spec.len()).is_break() {
+            return Err(FormatError::Stopped);
         }
+        let tensor = model.tensor(&spec.name)?;
+        if let (Some(warning), Ok(mut warnings)) = (finite::warning(&tensor, &spec.name, threads), warnings.lock())
+            && !warnings.contains(&warning)
+        {
+            warnings.push(warning);
+        }
+        Ok(tensor)
     };
+    write(model, output, target, &tensor, threads)?;
+    Ok(warnings.into_inner().unwrap_or_default())
+}
+
+fn write(
+    model: &StoredModel,
+    output: &Path,
+    target: Target,
+    tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
+    threads: &Threads,
+) -> Result<(), FormatError> {
     if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(FormatError::io(parent))?;
     }
     let Target::Gguf(quantisation) = target else {
-        let fill = |folder: &Path| {
-            write_folder(model, folder, target, &tensor, threads).map_err(|e| e.renamed(folder, output))
-        };
+        let fill =
+            |folder: &Path| write_folder(model, folder, target, tensor, threads).map_err(|e| e.renamed(folder, output));
         return atomic::write_folder(output, fill, |e| FormatError::io(output)(e));
     };
     let tokenizer = model.tokenizer.as_ref().map(|tokenizer| tokenizer.sentencepiece()).transpose()?.flatten();
@@ -98,7 +117,7 @@ pub fn convert(
     let name = model.released_name().map(str::to_owned);
     let name = name.or_else(|| Some(model.path.file_stem()?.to_string_lossy().into_owned()));
     let name = name.as_deref().unwrap_or("OpenELM");
-    gguf::write(output, name, &model.config, &tokenizer, &tensor, quantisation, threads)
+    gguf::write(output, name, &model.config, &tokenizer, tensor, quantisation, threads)
 }
 
 fn write_folder(
@@ -108,17 +127,23 @@ fn write_folder(
     tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
     threads: &Threads,
 ) -> Result<(), FormatError> {
-    let (config, json) = (&model.config, model.config_json.as_ref());
+    let config = &model.config;
     match target {
         Target::HuggingFace(dtype) => {
             let options = WriteOptions { dtype, shard_bytes: SHARD_BYTES };
-            huggingface::write(folder, config, json, tensor, options, threads)?;
+            huggingface::write_like(folder, model, tensor, options, threads)
         }
-        Target::CoreNet(dtype) => corenet::write(folder, config, tensor, dtype, threads)?,
-        Target::Mlx(dtype, quantised) => mlx::write(folder, config, json, tensor, dtype, quantised, threads)?,
+        Target::CoreNet(dtype) => {
+            corenet::write(folder, config, tensor, dtype, threads)?;
+            model.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))
+        }
+        Target::Mlx(dtype, quantised) => {
+            let json = model.config_to_carry(dtype);
+            mlx::write(folder, config, Some(&json), tensor, dtype, quantised, threads)?;
+            model.carry_along(folder)
+        }
         Target::Gguf(_) => unreachable!("a file, not a folder"),
     }
-    model.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))
 }
 
 impl StoredModel {

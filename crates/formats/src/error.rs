@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm_model::{ConfigError, Encoding};
+use openelm_model::{ConfigError, Encoding, NotFinite};
 
 /// A model that cannot be read or written; the message names the file and what is wrong with it.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,12 @@ pub enum FormatError {
         /// What is wrong.
         reason: String,
     },
+    /// What Git LFS leaves in place of a file that it did not fetch.
+    #[error("{} is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository, or download the file", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
     /// A tensor that is not what the geometry asks for.
     #[error("tensor {name} in {}: {reason}", path.display())]
     Tensor {
@@ -79,6 +85,16 @@ pub enum FormatError {
         /// Infinity or NaN.
         value: f32,
     },
+    /// A model that says nothing, so that it cannot be compared.
+    #[error("{}, token {token} of the text: {source}", path.display())]
+    Logits {
+        /// The model.
+        path: PathBuf,
+        /// The token of the text behind which it is so, from 1.
+        token: usize,
+        /// Which logit.
+        source: NotFinite,
+    },
     /// A model that needs a tokenizer and has none.
     #[error("{} has no tokenizer{what}; give one with --tokenizer", path.display())]
     NoTokenizer {
@@ -102,6 +118,9 @@ pub enum FormatError {
         /// The path.
         path: PathBuf,
     },
+    /// An adapter that does not fit, or makes no sense.
+    #[error(transparent)]
+    Adapter(#[from] openelm_model::AdapterError),
     /// Tensors that do not make the model they should.
     #[error(transparent)]
     Model(#[from] openelm_model::ModelError),

@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use openelm_model::{Cache, CacheType, Encoding};
+use openelm_model::kernels::Threads;
+use openelm_model::{CacheType, Encoding, Sequence};
 use sha2::{Digest, Sha256};
 
 use crate::convert::half_precision_warning;
-use crate::{FormatError, StoredModel, StoredTokenizer};
+use crate::{FormatError, StoredModel, StoredTokenizer, finite};
 
 /// A file that holds weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +54,11 @@ pub struct Inspection {
     pub warnings: Vec<String>,
 }
 
-/// Looks at a model: reads its files once, for their hashes.
+/// Looks at a model: reads its files for their hashes, and all of its weights for those that are no numbers.
 ///
 /// # Errors
 /// If a file cannot be read.
-pub fn inspect(model: &StoredModel) -> Result<Inspection, FormatError> {
+pub fn inspect(model: &StoredModel, threads: &Threads) -> Result<Inspection, FormatError> {
     let config = &model.config;
     let mut warnings = model.notes.clone();
     let stored = model.main_encoding();
@@ -85,12 +86,16 @@ pub fn inspect(model: &StoredModel) -> Result<Inspection, FormatError> {
                 .push(format!("{spare} rows of the vocabulary have no piece; convert --trim-vocab={pieces} cuts them"));
         }
     }
+    for spec in model.specs() {
+        warnings.extend(finite::warning(&model.tensor(&spec.name)?, &spec.name, threads));
+        model.release();
+    }
     let files = model.files.iter().map(|path| stored_file(path).map_err(FormatError::io(path)));
     Ok(Inspection {
         parameters: config.parameters(),
         encodings: model.encodings(),
         weight_bytes: model.size(),
-        cache_bytes: Cache::bytes(config, CacheType::default(), config.context_length),
+        cache_bytes: Sequence::bytes(config, CacheType::default(), config.context_length),
         files: files.collect::<Result<_, _>>()?,
         tokenizer,
         warnings,

@@ -13,7 +13,6 @@ use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_spe
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
-use crate::FormatError;
 use crate::corenet::GeneralGpt;
 use crate::encode::encode;
 use crate::huggingface::{assemble, corenet_name, file_name_of, prepare, updated_config};
@@ -21,22 +20,23 @@ use crate::inferred::Sizes;
 use crate::shards::{self, Entry, ShardOptions, Shards};
 use crate::stored::{Format, StoredModel};
 use crate::tokenizer::StoredTokenizer;
+use crate::{FormatError, text};
 
 /// mlx-lm cuts models into files of this size.
 const SHARD_BYTES: usize = 5 << 30;
 
-/// Reads a folder that CoreNet's own converter wrote.
+/// Reads a folder that CoreNet's own converter wrote; its weights are in the file `named`, if one is.
 ///
 /// # Errors
 /// See [`FormatError`].
-pub fn read_corenet(folder: &Path) -> Result<StoredModel, FormatError> {
+pub(crate) fn read_corenet(folder: &Path, named: Option<&Path>) -> Result<StoredModel, FormatError> {
     let config_path = folder.join("config.json");
-    let text = std::fs::read(&config_path).map_err(FormatError::io(&config_path))?;
+    let text = text::read(&config_path)?;
     let wrong = |reason: String| FormatError::Config { path: config_path.clone(), reason };
     let general_gpt: GeneralGpt = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
-    let files = shards::files(folder, "weights")?;
-    let Shards { tensors, maps, .. } = shards::read(&files)?;
     let mut notes = Vec::new();
+    let files = shards::named_or_in(folder, "weights", named, &mut notes)?;
+    let Shards { tensors, maps, .. } = shards::read(&files)?;
     let config = match general_gpt.architecture_in_table() {
         Some(config) => config,
         None => {
@@ -54,11 +54,12 @@ pub fn read_corenet(folder: &Path) -> Result<StoredModel, FormatError> {
         maps,
         config,
         format: Format::Mlx,
-        path: folder.to_owned(),
+        path: named.unwrap_or(folder).to_owned(),
         files: files.into_iter().collect(),
         tokenizer: StoredTokenizer::beside(folder),
         notes,
         config_json: None,
+        generation_config: None,
     })
 }
 

@@ -13,7 +13,8 @@ use safetensors::{Dtype, SafeTensors, View};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{FormatError, atomic};
+use crate::text::read as text_file;
+use crate::{FormatError, atomic, lfs, parts};
 
 /// A tensor as a safetensors file holds it.
 #[derive(Debug, Clone)]
@@ -77,6 +78,7 @@ pub(crate) fn add(
     if bytes.is_empty() {
         return Err(damaged("it is empty".to_owned()));
     }
+    lfs::refuse_pointer(&bytes, path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
     for (name, view) in file.iter() {
         let (shape, bytes) = (view.shape().to_vec(), bytes.slice_ref(view.data()));
@@ -90,23 +92,55 @@ pub(crate) fn add(
     Ok(header.metadata().as_ref().and_then(|metadata| metadata.get("format").cloned()))
 }
 
-/// The file `STEM.safetensors` in `folder`, or the shards that `STEM.safetensors.index.json` names.
-pub(crate) fn files(folder: &Path, stem: &str) -> Result<BTreeSet<PathBuf>, FormatError> {
+/// The weights of a model: the file `named`, with the other parts if it is one of several; or else what [`files`] finds.
+pub(crate) fn named_or_in(
+    folder: &Path,
+    stem: &str,
+    named: Option<&Path>,
+    notes: &mut Vec<String>,
+) -> Result<BTreeSet<PathBuf>, FormatError> {
+    match named.map(|file| (file, parts::beside(file))) {
+        None => files(folder, stem, notes),
+        Some((file, None)) => Ok(BTreeSet::from([file.to_owned()])),
+        Some((_, Some(Ok(parts)))) => Ok(parts.into_iter().collect()),
+        Some((_, Some(Err(missing)))) => {
+            let missing = missing.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            Err(FormatError::NoModel { path: folder.to_owned(), missing })
+        }
+    }
+}
+
+/// The file `STEM.safetensors` in `folder`, or the shards that `STEM.safetensors.index.json` names. As transformers does it,
+/// the single file counts where both are there, unless the index names it.
+fn files(folder: &Path, stem: &str, notes: &mut Vec<String>) -> Result<BTreeSet<PathBuf>, FormatError> {
+    let single = folder.join(format!("{stem}.safetensors"));
+    let index_path = folder.join(format!("{stem}.safetensors.index.json"));
+    match (index_path.exists(), single.exists()) {
+        (false, false) => {
+            let missing = format!("{stem}.safetensors");
+            Err(FormatError::NoModel { path: folder.to_owned(), missing })
+        }
+        (false, true) => Ok(BTreeSet::from([single])),
+        (true, false) => indexed(folder, &index_path),
+        (true, true) => match indexed(folder, &index_path) {
+            Ok(files) if files.contains(&single) => Ok(files),
+            _ => {
+                let index = index_path.file_name().unwrap_or_default().to_string_lossy();
+                notes.push(format!("{index} names other files than {stem}.safetensors, which was read: it may be old"));
+                Ok(BTreeSet::from([single]))
+            }
+        },
+    }
+}
+
+/// The shards that an index names.
+fn indexed(folder: &Path, index_path: &Path) -> Result<BTreeSet<PathBuf>, FormatError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let single = folder.join(format!("{stem}.safetensors"));
-    let index_path = folder.join(format!("{stem}.safetensors.index.json"));
-    if !index_path.exists() {
-        if !single.exists() {
-            let missing = format!("{stem}.safetensors");
-            return Err(FormatError::NoModel { path: folder.to_owned(), missing });
-        }
-        return Ok(BTreeSet::from([single]));
-    }
-    let text = std::fs::read(&index_path).map_err(FormatError::io(&index_path))?;
-    let wrong = |reason: String| FormatError::Config { path: index_path.clone(), reason };
+    let text = text_file(index_path)?;
+    let wrong = |reason: String| FormatError::Config { path: index_path.to_owned(), reason };
     let index: Index = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
     let mut files = BTreeSet::new();
     for file in index.weight_map.values() {

@@ -1,14 +1,16 @@
 //! A model as it was found on disk, whatever its format: geometry, tensors by CoreNet's names, tokenizer.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use openelm_kernels::{MappedFile, Threads};
 use openelm_model::{DType, Encoding, Model, ModelConfig, Tensor, TensorSpec, tensor_specs};
 
+use serde_json::Value;
+
 use crate::tokenizer::StoredTokenizer;
-use crate::{FormatError, corenet};
+use crate::{FormatError, corenet, huggingface, shards};
 
 /// The formats that models come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +63,9 @@ pub struct StoredModel {
     /// What was guessed or is odd about it, in sentences.
     pub notes: Vec<String>,
     /// The `config.json` it came with, where the format has one: it may say more than the geometry.
-    pub(crate) config_json: Option<serde_json::Value>,
+    pub(crate) config_json: Option<Value>,
+    /// The `generation_config.json` beside it.
+    pub(crate) generation_config: Option<Value>,
     pub(crate) sources: HashMap<String, Source>,
     /// The files as far as they are mapped.
     pub(crate) maps: Vec<MappedFile>,
@@ -99,6 +103,41 @@ impl StoredModel {
     /// The tensors that the geometry asks for.
     pub fn specs(&self) -> Vec<TensorSpec> {
         tensor_specs(&self.config)
+    }
+
+    /// The tokens that end a text by what its configuration says, which may be several; none where it says nothing.
+    pub fn end_ids(&self) -> Vec<u32> {
+        let said = [&self.generation_config, &self.config_json];
+        let mut said = said.iter().filter_map(|json| json.as_ref()?.get("eos_token_id"));
+        // As in transformers the one for generating counts where both speak.
+        let ids = match said.find(|ids| !ids.is_null()) {
+            Some(Value::Array(ids)) => ids.as_slice(),
+            Some(id) => std::slice::from_ref(id),
+            None => &[],
+        };
+        ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
+    }
+
+    /// The `config.json` to write it with: its own, or one whose special tokens are those of its tokenizer.
+    pub(crate) fn config_to_carry(&self, dtype: DType) -> Value {
+        if let Some(json) = &self.config_json {
+            return json.clone();
+        }
+        let mut json = huggingface::config_to_json(&self.config, dtype);
+        if let Some(Ok(tokenizer)) = self.tokenizer.as_ref().map(StoredTokenizer::open) {
+            for (key, id) in [("bos_token_id", tokenizer.bos_id()), ("eos_token_id", tokenizer.eos_id())] {
+                json[key] = id.into();
+            }
+        }
+        json
+    }
+
+    /// Puts what lies beside the weights into `folder`: the tokenizer, and how to generate.
+    pub(crate) fn carry_along(&self, folder: &Path) -> Result<(), FormatError> {
+        if let Some(generation_config) = &self.generation_config {
+            shards::write_json(&folder.join("generation_config.json"), generation_config)?;
+        }
+        self.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))
     }
 
     /// The name under which Apple released this geometry, for example `OpenELM-270M`; `None` for any other.

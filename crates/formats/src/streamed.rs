@@ -1,10 +1,11 @@
 //! A forward pass with one layer in memory at a time: for looking at a model of any size once, not for generating.
 
-use openelm_model::block::{self, Activations, Memory, Pass, Scratch, Span};
-use openelm_model::kernels::attention::{CacheType, KvCache};
+use openelm_model::block::{BlockBuffers, KeysAndValues, Pass, Sequences};
 use openelm_model::kernels::rope::RopeTable;
-use openelm_model::kernels::{Matrix, Threads, embedding, rms_norm};
-use openelm_model::{LayerWeights, NORM_EPS, Tensor};
+use openelm_model::kernels::{Matrix, Threads, rms_norm};
+use openelm_model::{
+    BlockWorkspace, Buffers, LayerWeights, Layers, NORM_EPS, Role, Site, Tensor, forward, layer_roles, vector,
+};
 
 use crate::{FormatError, StoredModel};
 
@@ -14,39 +15,61 @@ pub(crate) fn rows(model: &StoredModel, ids: &[u32], threads: &Threads) -> Resul
     let config = &model.config;
     let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
     rope.grow_to(ids.len());
-    let span = Span { sequences: 1, time: ids.len(), past: 0 };
-    let pass = Pass { threads, config, rope: &rope, span, document_starts: None };
-    let mut x = vec![0.0; ids.len() * config.model_dim];
-    let mut out = x.clone();
-    let table = model.tensor("token_embeddings.weight")?;
-    embedding::forward(threads, &mut x, ids, table.matrix(), config.model_dim);
-    drop(table);
-    let specs = model.specs();
-    let (mut kept, mut scratch) = (Activations::default(), Scratch::default());
-    for (i, layer) in config.layers.iter().enumerate() {
-        model.release();
-        let prefix = format!("layers.{i}.");
-        let names = specs.iter().map(|spec| &spec.name).filter(|name| name.starts_with(&prefix));
-        let tensors = names.map(|name| vector_widened(model.tensor(name)?)).collect::<Result<Vec<_>, FormatError>>()?;
-        let weights = LayerWeights::in_order(config, tensors.iter().map(Tensor::matrix));
-        let mut cache = KvCache::new(CacheType::F32, layer.kv_heads, config.head_dim);
-        let memory = Memory::Cache(&mut cache);
-        block::forward(&pass, layer, &weights, &x, &mut out, &mut kept, &mut scratch, memory);
-        std::mem::swap(&mut x, &mut out);
-    }
-    let norm = vector_widened(model.tensor("norm.weight")?)?;
-    if let Matrix::F32(norm) = norm.matrix() {
-        rms_norm::forward(threads, &mut out, &x, norm, NORM_EPS);
-    }
+    let positions: Vec<u32> = (0..ids.len() as u32).collect();
+    let pass = Pass { threads, config, rope: &rope, positions: &positions, changes: &[] };
+    let mut buffers = Whole { blocks: BlockWorkspace::default(), time: ids.len() };
+    forward(&pass, &Streamed(model), ids, &mut buffers)?;
+    let mut out = vec![0.0; ids.len() * config.model_dim];
+    let norm = tensor(model, Site::outside(Role::Norm))?;
+    rms_norm::forward(threads, &mut out, buffers.blocks.stream(config.layers.len()), vector(norm.matrix()), NORM_EPS);
     Ok(out)
 }
 
 /// The tensor that the rows are multiplied with for the logits, `[vocabulary, dim]`.
 pub(crate) fn head(model: &StoredModel) -> Result<Tensor, FormatError> {
     model.release();
-    model.tensor(if model.config.tied_embeddings { "token_embeddings.weight" } else { "classifier.weight" })
+    tensor(model, Site::outside(if model.config.tied_embeddings { Role::Embedding } else { Role::Head }))
 }
 
-fn vector_widened(tensor: Tensor) -> Result<Tensor, FormatError> {
-    Ok(if tensor.shape().len() == 1 { tensor.widened() } else { tensor })
+fn tensor(model: &StoredModel, site: Site) -> Result<Tensor, FormatError> {
+    let spec = site.spec(&model.config);
+    let tensor = model.tensor(&spec.name)?;
+    Ok(if spec.shape.len() == 1 { tensor.widened() } else { tensor })
+}
+
+/// The layers of a file, let go of one after the other.
+struct Streamed<'a>(&'a StoredModel);
+
+impl Layers for Streamed<'_> {
+    type Error = FormatError;
+
+    fn embedding(&self, user: impl FnOnce(Matrix<'_>)) -> Result<(), FormatError> {
+        user(tensor(self.0, Site::outside(Role::Embedding))?.matrix());
+        Ok(())
+    }
+
+    fn layer(&self, index: usize, user: impl FnOnce(&LayerWeights<'_>)) -> Result<(), FormatError> {
+        self.0.release();
+        let roles = layer_roles(&self.0.config).iter();
+        let tensors = roles.map(|&role| tensor(self.0, Site::of_layer(index, role))).collect::<Result<Vec<_>, _>>()?;
+        user(&LayerWeights::in_order(&self.0.config, tensors.iter().map(Tensor::matrix)));
+        Ok(())
+    }
+}
+
+/// The buffers of a pass over one whole text.
+struct Whole {
+    blocks: BlockWorkspace,
+    time: usize,
+}
+
+impl Buffers for Whole {
+    fn embeddings(&mut self) -> &mut Vec<f32> {
+        self.blocks.embeddings()
+    }
+
+    fn layer(&mut self, index: usize) -> BlockBuffers<'_> {
+        let sequences = Sequences { count: 1, time: self.time, document_starts: None };
+        self.blocks.layer(index, KeysAndValues::InPass(sequences))
+    }
 }

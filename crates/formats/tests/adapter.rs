@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use openelm_formats::adapter::{Adapter, AdapterModule, AdapterOptions, corenet, peft, targets};
+use openelm_formats::adapter::{corenet, peft};
 use openelm_formats::huggingface;
-use openelm_model::{DType, Encoding, ModelConfig, Tensor};
+use openelm_model::{Adapter, AdapterModule, AdapterOptions, DType, Encoding, ModelConfig, Tensor, targets};
 use openelm_testing::{golden, json, shared};
 use serde_json::{Value, json};
 

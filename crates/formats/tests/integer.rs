@@ -6,11 +6,11 @@ use std::path::Path;
 
 use openelm_formats::open;
 use openelm_model::kernels::Threads;
-use openelm_model::{Model, Session};
+use openelm_model::{Engine, Model, Session};
 use openelm_testing::{golden, npz};
 
 fn logits(model: &Model, ids: &[u32]) -> Vec<f32> {
-    let mut session = Session::new(model, Threads::new(2), ids.len());
+    let mut session = Session::new(Engine::new(model.clone(), Threads::new(2)), ids.len());
     let mut logits = Vec::new();
     session.append_all(ids, |rows| logits.extend_from_slice(rows)).unwrap();
     logits

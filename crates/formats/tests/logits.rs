@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use openelm_formats::huggingface;
-use openelm_model::block::{self, Activations, Memory, Pass, Scratch, Span};
+use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences};
 use openelm_model::kernels::rope::RopeTable;
-use openelm_model::kernels::{Threads, embedding};
-use openelm_model::{Model, Session, SessionError};
+use openelm_model::kernels::{Threads, embedding, rms_norm};
+use openelm_model::{Engine, EngineError, LinearScratch, Model, NORM_EPS, Session};
 use openelm_testing::{Array, golden, max_difference, npz};
 
 const TOLERANCE: f32 = 5e-5;
@@ -20,7 +20,7 @@ fn model(folder: &str) -> Model {
 
 /// Logits `[T, V]` of `ids`, taken in `chunk` tokens at a time.
 fn logits(model: &Model, ids: &[u32], chunk: usize) -> Vec<f32> {
-    let mut session = Session::new(model, Threads::new(2), ids.len());
+    let mut session = Session::new(Engine::new(model.clone(), Threads::new(2)), ids.len());
     let mut all = Vec::new();
     for ids in ids.chunks(chunk) {
         session.append_all(ids, |logits| all.extend_from_slice(logits)).unwrap();
@@ -58,13 +58,13 @@ fn positions_beyond_the_context_and_the_rotary_table() {
     let golden = npz(&golden("tiny/logits.npz"));
     let ids = golden["long.input_ids"].ids();
     assert!(ids.len() > model.config().context_length);
-    let mut session = Session::new(&model, Threads::new(2), ids.len());
+    let mut session = Session::new(Engine::new(model.clone(), Threads::new(2)), ids.len());
     assert_near("long", session.append(&ids).unwrap(), &golden["long.last_logits"].f32());
 
     // CoreNet has nothing to compare with here: one token at a time against chunks across 4096 positions.
     let ids: Vec<u32> = (0..4200).map(|i| i * 7 % 500).collect();
-    let mut at_once = Session::new(&model, Threads::new(2), ids.len());
-    let mut in_parts = Session::new(&model, Threads::new(1), ids.len());
+    let mut at_once = Session::new(Engine::new(model.clone(), Threads::new(2)), ids.len());
+    let mut in_parts = Session::new(Engine::new(model.clone(), Threads::new(1)), ids.len());
     let expected = at_once.append(&ids).unwrap().to_vec();
     in_parts.append(&ids[..4000]).unwrap();
     for &id in &ids[4000..4199] {
@@ -81,7 +81,7 @@ fn prefill_then_one_token_at_a_time() {
     let prefill = golden["prefill"].values[0] as usize;
     let width = time * model.config().vocab_size;
     for (s, ids) in ids.chunks(time).enumerate() {
-        let mut session = Session::new(&model, Threads::new(2), time);
+        let mut session = Session::new(Engine::new(model.clone(), Threads::new(2)), time);
         let mut found = Vec::new();
         session.append_all(&ids[..prefill], |logits| found.extend_from_slice(logits)).unwrap();
         for &id in &ids[prefill..] {
@@ -135,15 +135,18 @@ fn all_hidden_states() {
     let ids = golden["input_ids"].ids();
     let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
     rope.grow_to(ids.len());
-    let span = Span { sequences: 1, time: ids.len(), past: 0 };
-    let pass = Pass { threads: &threads, config, rope: &rope, span, document_starts: None };
+    let positions: Vec<u32> = (0..ids.len() as u32).collect();
+    let pass = Pass { threads: &threads, config, rope: &rope, positions: &positions, changes: &[] };
+    let sequences = Sequences { count: 1, time: ids.len(), document_starts: None };
     let mut x = vec![0.0; ids.len() * config.model_dim];
     let mut out = x.clone();
     embedding::forward(&threads, &mut x, &ids, weights.embedding, config.model_dim);
     assert_near("embedding", &x, &expected("embedding"));
     for (i, (layer, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
-        let (mut kept, mut scratch) = (Activations::default(), Scratch::default());
-        block::forward(&pass, layer, weights, &x, &mut out, &mut kept, &mut scratch, Memory::Backward);
+        let (mut kept, mut scratch) = (Activations::default(), LinearScratch::default());
+        let keys_and_values = KeysAndValues::InPass(sequences);
+        let buffers = BlockBuffers { x: &x, out: &mut out, kept: &mut kept, scratch: &mut scratch, keys_and_values };
+        block::forward(&pass, i, weights, buffers);
         let name = |part: &str| format!("layer{i}.{part}");
         assert_near(&name("attn.qkv_proj"), &kept.qkv, &expected(&name("attn.qkv_proj")));
         let q = by_head(&kept.q, layer.query_heads, config.head_dim);
@@ -152,7 +155,9 @@ fn all_hidden_states() {
         assert_near(&name("attn.k_rope"), &k, &expected(&name("attn.k_rope")));
         let attention: Vec<f32> = kept.mid.iter().zip(&x).map(|(mid, x)| mid - x).collect();
         assert_near(&name("attn"), &attention, &expected(&name("attn")));
-        assert_near(&name("ffn_norm"), &scratch.normed, &expected(&name("ffn_norm")));
+        let mut normed = vec![0.0; x.len()];
+        rms_norm::forward(&threads, &mut normed, &kept.mid, weights.ffn_norm, NORM_EPS);
+        assert_near(&name("ffn_norm"), &normed, &expected(&name("ffn_norm")));
         let ffn: Vec<f32> = out.iter().zip(&kept.mid).map(|(out, mid)| out - mid).collect();
         assert_near(&name("ffn"), &ffn, &expected(&name("ffn")));
         assert_near(&name("output"), &out, &expected(&name("output")));
@@ -164,11 +169,11 @@ fn all_hidden_states() {
 #[test]
 fn ids_and_contexts_out_of_range_are_refused_and_change_nothing() {
     let model = model("tiny/hf");
-    let mut session = Session::new(&model, Threads::single(), 4);
-    assert_eq!(session.append(&[]).unwrap_err(), SessionError::Empty);
-    assert_eq!(session.append(&[1, 512]).unwrap_err(), SessionError::Id { id: 512, vocabulary: 512 });
+    let mut session = Session::new(Engine::new(model.clone(), Threads::single()), 4);
+    assert_eq!(session.append(&[]).unwrap_err(), EngineError::Empty);
+    assert_eq!(session.append(&[1, 512]).unwrap_err(), EngineError::Id { id: 512, vocabulary: 512 });
     session.append(&[1, 2, 3]).unwrap();
-    assert_eq!(session.append(&[4, 5]).unwrap_err(), SessionError::ContextFull { tokens: 5, limit: 4 });
+    assert_eq!(session.append(&[4, 5]).unwrap_err(), EngineError::ContextFull { tokens: 5, limit: 4 });
     assert_eq!(session.len(), 3);
     assert!(session.append(&[4]).is_ok());
 }

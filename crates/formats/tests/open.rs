@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use openelm_formats::{Format, StoredModel, open};
 use openelm_model::kernels::Threads;
-use openelm_model::{ModelConfig, Session};
+use openelm_model::{Engine, ModelConfig, Session};
 use openelm_testing::{golden, json, max_difference, npz};
 
 /// Logits `[T, V]` of `ids`, computed with weights widened to `f32`.
 fn logits(stored: StoredModel, ids: &[u32]) -> Vec<f32> {
     let model = stored.into_model().unwrap().widened();
-    let mut session = Session::new(&model, Threads::new(2), ids.len());
+    let mut session = Session::new(Engine::new(model.clone(), Threads::new(2)), ids.len());
     let mut all = Vec::new();
     session.append_all(ids, |logits| all.extend_from_slice(logits)).unwrap();
     all

@@ -62,7 +62,7 @@ impl CachedRepository {
             file: &entry.file,
             url: &entry.url,
             size: entry.size,
-            sha256: entry.sha256(),
+            hash: entry.hash(),
             target,
             part: self.blob(&format!("{}.incomplete", entry.etag)),
             lock: self.locks.join(format!("{}.lock", entry.etag)),
@@ -78,22 +78,27 @@ impl CachedRepository {
         Ok(snapshot)
     }
 
-    /// Puts `entry` into `folder`, in place of what has its name there.
+    /// Puts `entry` into `folder`, in place of what has its name there. What is right already is left alone: the cache may be
+    /// one that cannot be written to.
     fn link_file(&self, folder: &Path, entry: &Entry) -> io::Result<()> {
         let pointer = folder.join(&entry.file);
+        let blob = Path::new("../../blobs").join(&entry.etag);
+        if std::fs::read_link(&pointer).is_ok_and(|there| there == blob) {
+            return Ok(());
+        }
         match std::fs::remove_file(&pointer) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        link(&self.blob(&entry.etag), &Path::new("../../blobs").join(&entry.etag), &pointer)
+        link(&self.blob(&entry.etag), &blob, &pointer)
     }
 
     /// Says that the revision is `commit`.
     pub(crate) fn refer(&self, commit: &str) -> Result<(), HubError> {
-        if self.revision == commit {
+        let reference = self.reference();
+        if self.revision == commit || std::fs::read(&reference).is_ok_and(|known| known == commit.as_bytes()) {
             return Ok(());
         }
-        let reference = self.reference();
         let parent = reference.parent().unwrap_or(&self.folder);
         std::fs::create_dir_all(parent).map_err(HubError::io(parent))?;
         atomic::write_file(&reference, |file| file.write_all(commit.as_bytes())).map_err(HubError::io(&reference))

@@ -7,6 +7,7 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response, StatusCode};
 
 use crate::HubError;
+use crate::check::{KnownHash, check, same_hash};
 use crate::client::{Attempts, Client};
 use crate::event::{Event, OnEvent};
 use crate::lock::lock;
@@ -23,8 +24,8 @@ pub(crate) struct Wanted<'a> {
     pub url: &'a str,
     /// Its bytes, if they are known beforehand.
     pub size: Option<u64>,
-    /// Its SHA-256 in hexadecimal, if it is known beforehand.
-    pub sha256: Option<&'a str>,
+    /// Its hash, if one is known beforehand.
+    pub hash: Option<KnownHash<'a>>,
     /// Where to put it.
     pub target: &'a Path,
     /// Where it is until it is whole.
@@ -33,17 +34,36 @@ pub(crate) struct Wanted<'a> {
     pub lock: PathBuf,
 }
 
-/// Fetches a file, unless it is here. What came before an error stays in the part: a second call goes on from there if the
+impl Wanted<'_> {
+    /// Whether the file is here: it has its name, and is whole as far as that can be told without reading weights.
+    pub(crate) fn is_here(&self) -> bool {
+        let Ok(found) = self.target.metadata() else { return false };
+        self.size.is_none_or(|size| size == found.len())
+            && match self.hash {
+                Some(KnownHash::Sha256(_)) => true,
+                hash => check(self.file, self.target, hash).is_ok(),
+            }
+    }
+}
+
+/// Fetches a file, unless it is here or `anew` asks for it all the same. What came before an error stays in the part: a second call goes on from there if the
 /// server still has the same file, which its hash or the server's `ETag` or `Last-Modified` tells.
 ///
 /// # Errors
 /// See [`HubError`]. The target is whole and checked, or it is not there.
-pub(crate) fn fetch(client: &Client, wanted: Wanted, on_event: &mut OnEvent) -> Result<(), HubError> {
+pub(crate) fn fetch(client: &Client, wanted: Wanted, anew: bool, on_event: &mut OnEvent) -> Result<(), HubError> {
+    // Before the lock, for which the folder has to be written to.
+    if !anew && wanted.is_here() {
+        return Ok(());
+    }
     let _lock = lock(&wanted.lock, wanted.file)?;
-    if wanted.target.exists() {
+    if !anew && wanted.is_here() {
         return Ok(());
     }
     let mut part = Part::open(wanted.part.clone())?;
+    if anew {
+        part.restart(None)?;
+    }
     let mut attempts = Attempts::new(client.patience());
     loop {
         let before = part.length();
@@ -57,13 +77,17 @@ pub(crate) fn fetch(client: &Client, wanted: Wanted, on_event: &mut OnEvent) -> 
             }
         }
     }
-    let (size, found) = (part.length(), part.sha256());
-    if let Some(expected) = wanted.sha256.filter(|expected| !expected.eq_ignore_ascii_case(&found)) {
+    let (size, sha256) = (part.length(), part.sha256());
+    let checked = match wanted.hash {
+        Some(KnownHash::Sha256(expected)) => same_hash(wanted.file, "SHA-256", expected, &sha256),
+        hash => check(wanted.file, part.path(), hash),
+    };
+    if let Err(error) = checked {
         part.discard()?;
-        return Err(HubError::Hash { file: wanted.file.to_owned(), expected: expected.to_owned(), found });
+        return Err(error);
     }
     part.finish(wanted.target)?;
-    on_event(Event::Finished { file: wanted.file, size, sha256: &found, checked: wanted.sha256.is_some() });
+    on_event(Event::Finished { file: wanted.file, size, sha256: &sha256, checked: wanted.hash.is_some() });
     Ok(())
 }
 
@@ -71,7 +95,7 @@ pub(crate) fn fetch(client: &Client, wanted: Wanted, on_event: &mut OnEvent) -> 
 fn attempt(client: &Client, wanted: &Wanted, part: &mut Part, on_event: &mut OnEvent) -> Result<(), HubError> {
     let tag = part.tag();
     // Bytes of a file that can be another one by now are of no use.
-    let resumable = wanted.sha256.is_some() || tag.is_some();
+    let resumable = wanted.hash.is_some() || tag.is_some();
     if !resumable || wanted.size.is_some_and(|size| part.length() > size) {
         part.restart(None)?;
     }
@@ -84,7 +108,7 @@ fn attempt(client: &Client, wanted: &Wanted, part: &mut Part, on_event: &mut OnE
     if from > 0 {
         headers.push(("range", range.as_str()));
         // A hash tells at the end, whichever of its machines the server answers from.
-        headers.extend(tag.as_deref().filter(|_| wanted.sha256.is_none()).map(|tag| ("if-range", tag)));
+        headers.extend(tag.as_deref().filter(|_| wanted.hash.is_none()).map(|tag| ("if-range", tag)));
     }
     let response = client.get(wanted.url, &headers)?;
     let answer = |reason: &str| HubError::Answer { url: wanted.url.to_owned(), reason: reason.to_owned() };
@@ -93,10 +117,10 @@ fn attempt(client: &Client, wanted: &Wanted, part: &mut Part, on_event: &mut OnE
         StatusCode::PARTIAL_CONTENT if from > 0 => match content_range(response.headers()) {
             Some((start, total)) if start == from && same_state(&response, wanted, tag.as_deref()) => total,
             // Another piece than the one asked for, or one of another file.
-            _ => return anew(client, wanted, part, on_event),
+            _ => return from_the_beginning(client, wanted, part, on_event),
         },
         StatusCode::PARTIAL_CONTENT => return Err(answer("a piece of the file, where all of it was asked for")),
-        StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => return anew(client, wanted, part, on_event),
+        StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => return from_the_beginning(client, wanted, part, on_event),
         _ => return Err(client.refusal(wanted.url, &response)),
     };
     if let (Some(expected), Some(found)) = (wanted.size, total)
@@ -120,7 +144,7 @@ fn receive(
     part: &mut Part,
     on_event: &mut OnEvent,
 ) -> Result<(), HubError> {
-    let kept = wanted.sha256.is_some() || part.tag().is_some();
+    let kept = wanted.hash.is_some() || part.tag().is_some();
     let broke_off = |part: &Part, reason: String| HubError::BrokeOff {
         file: wanted.file.to_owned(),
         received: part.length(),
@@ -150,7 +174,12 @@ fn receive(
 }
 
 /// The same with nothing in the part.
-fn anew(client: &Client, wanted: &Wanted, part: &mut Part, on_event: &mut OnEvent) -> Result<(), HubError> {
+fn from_the_beginning(
+    client: &Client,
+    wanted: &Wanted,
+    part: &mut Part,
+    on_event: &mut OnEvent,
+) -> Result<(), HubError> {
     part.restart(None)?;
     attempt(client, wanted, part, on_event)
 }
@@ -163,7 +192,7 @@ fn state(headers: &HeaderMap) -> Option<String> {
 
 /// Whether a piece is of the file that the bytes before it are of.
 fn same_state(response: &Response<Body>, wanted: &Wanted, tag: Option<&str>) -> bool {
-    wanted.sha256.is_some() || state(response.headers()).is_none_or(|state| Some(state.as_str()) == tag)
+    wanted.hash.is_some() || state(response.headers()).is_none_or(|state| Some(state.as_str()) == tag)
 }
 
 /// First byte and length of the whole, of `bytes 7-9/10`.

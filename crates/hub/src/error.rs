@@ -102,16 +102,26 @@ pub enum HubError {
     },
     /// Bytes that are not the file.
     #[error(
-        "{file} is not the file it should be: its SHA-256 is {found}, not {expected}; it was removed, the same command \
+        "{file} is not the file it should be: its {kind} is {found}, not {expected}; it was removed, the same command \
          fetches it anew"
     )]
     Hash {
         /// The file.
         file: String,
+        /// Which hash.
+        kind: &'static str,
         /// What is known.
         expected: String,
         /// What came.
         found: String,
+    },
+    /// Bytes that are no whole file of its kind, where no hash is known.
+    #[error("{file} is not the file it should be: {reason}; it was removed, the same command fetches it anew")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A repository without weights that can be read.
     #[error("{name} holds no weights that can be read; .safetensors, .gguf and .pt files can")]

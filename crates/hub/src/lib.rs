@@ -21,6 +21,7 @@
 //! ```
 
 mod cache;
+mod check;
 mod client;
 mod corenet;
 mod download;

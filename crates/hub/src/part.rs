@@ -69,6 +69,11 @@ impl Part {
         self.hasher.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// Where the bytes are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Gives the file its name.
     pub(crate) fn finish(self, target: &Path) -> Result<(), HubError> {
         let result = (|| {

@@ -26,6 +26,8 @@ pub struct PullOptions {
     pub files: Vec<Pattern>,
     /// Which tokenizer to put beside the model.
     pub tokenizer: TokenizerChoice,
+    /// Whether to fetch again what is here.
+    pub force: bool,
 }
 
 /// Fetches what is not here yet of a model and its tokenizer, and gives the folder that holds it. What was fetched before an
@@ -45,7 +47,7 @@ pub fn pull(
     let client = Client::new(settings)?;
     match name {
         Name::Repository(repository) => pull_repository(repository, options, &client, settings, on_event),
-        Name::CoreNet(model) => pull_corenet(model, &options.tokenizer, &client, settings, on_event),
+        Name::CoreNet(model) => pull_corenet(model, options, &client, settings, on_event),
     }
 }
 
@@ -71,12 +73,13 @@ fn pull_repository(
     }
     let cache = CachedRepository::new(settings, repository);
     cache.prepare()?;
-    let here = entries.iter().filter(|entry| cache.blob(&entry.etag).exists()).count();
+    let is_here = |entry: &&Entry| !options.force && cache.wanted(entry, &cache.blob(&entry.etag)).is_here();
+    let here = entries.iter().filter(is_here).count();
     let size = entries.iter().map(|entry| entry.size).sum();
     on_event(Event::Planned { files: entries.len(), size, here });
     let fetch_entry = |entry: &Entry, on_event: &mut OnEvent| {
         let blob = cache.blob(&entry.etag);
-        fetch(client, cache.wanted(entry, &blob), on_event)
+        fetch(client, cache.wanted(entry, &blob), options.force, on_event)
     };
     for entry in &entries {
         fetch_entry(entry, on_event)?;
@@ -100,23 +103,27 @@ fn pull_repository(
 
 fn pull_corenet(
     model: &CoreNetModel,
-    choice: &TokenizerChoice,
+    options: &PullOptions,
     client: &Client,
     settings: &Settings,
     on_event: &mut OnEvent,
 ) -> Result<PathBuf, HubError> {
+    let PullOptions { tokenizer: choice, force, .. } = options;
     let folder = model.folder(settings);
     fs::create_dir_all(&folder).map_err(HubError::io(&folder))?;
     let files = model.files();
-    let here = files.iter().filter(|file| folder.join(file_name(file)).exists()).count();
-    on_event(Event::Planned { files: files.len(), size: None, here });
+    let is_here = |file: &&String| {
+        let target = folder.join(file_name(file));
+        !force && wanted_in(&folder, file_name(file), "", &target).is_here()
+    };
+    on_event(Event::Planned { files: files.len(), size: None, here: files.iter().filter(is_here).count() });
     for file in &files {
         let url = format!("{}/{file}", settings.corenet_endpoint);
         let target = folder.join(file_name(file));
-        fetch(client, wanted_in(&folder, file_name(file), &url, &target), on_event)?;
+        fetch(client, wanted_in(&folder, file_name(file), &url, &target), *force, on_event)?;
     }
-    if let Some(yaml) = model.yaml() {
-        let path = folder.join(CONFIG);
+    let path = folder.join(CONFIG);
+    if let Some(yaml) = model.yaml().filter(|yaml| fs::read(&path).ok().as_deref() != Some(yaml.as_bytes())) {
         atomic::write_file(&path, |file| file.write_all(yaml.as_bytes())).map_err(HubError::io(&path))?;
     }
     if model.is_model() && (!tokenizer::is_in(&folder) || matches!(choice, TokenizerChoice::Of(_))) {
@@ -124,7 +131,7 @@ fn pull_corenet(
         let fetched = tokenizer::first_of(&entries, |entry| {
             let target = folder.join(&entry.file);
             let plain = wanted_in(&folder, &entry.file, &entry.url, &target);
-            fetch(client, Wanted { size: entry.size, sha256: entry.sha256(), ..plain }, on_event)
+            fetch(client, Wanted { size: entry.size, hash: entry.hash(), ..plain }, *force, on_event)
         });
         fetched.map_err(without_tokenizer)?;
     }
@@ -134,7 +141,7 @@ fn pull_corenet(
 /// A file that is fetched to a folder of its own, of which nothing is known.
 fn wanted_in<'a>(folder: &Path, file: &'a str, url: &'a str, target: &'a Path) -> Wanted<'a> {
     let (part, lock) = (folder.join(format!("{file}.part")), folder.join(".lock"));
-    Wanted { file, url, size: None, sha256: None, target, part, lock }
+    Wanted { file, url, size: None, hash: None, target, part, lock }
 }
 
 fn without_tokenizer(error: HubError) -> HubError {

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::HubError;
+use crate::check::KnownHash;
 use crate::client::{Client, patiently};
 use crate::event::OnEvent;
 use crate::name::{Repository, is_sound};
@@ -33,9 +34,14 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// The SHA-256 of the content, where the hub tells it: for the large files that it keeps apart from git.
-    pub(crate) fn sha256(&self) -> Option<&str> {
-        Some(self.etag.as_str()).filter(|etag| is_hexadecimal(etag, 64))
+    /// What the hub tells of the content: its SHA-256 for the large files that it keeps apart from git, git's own hash for the
+    /// others.
+    pub(crate) fn hash(&self) -> Option<KnownHash<'_>> {
+        match self.etag.as_str() {
+            etag if is_hexadecimal(etag, 64) => Some(KnownHash::Sha256(etag)),
+            etag if is_hexadecimal(etag, 40) => Some(KnownHash::Git(etag)),
+            _ => None,
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Which files of a repository make the model.
 
+use std::collections::BTreeSet;
+
 use glob::Pattern;
+use openelm_formats::PartName;
 
 use crate::HubError;
 
@@ -29,12 +32,17 @@ pub(crate) fn select(name: &str, files: &[String], patterns: &[Pattern]) -> Resu
         }
         chosen.extend(found);
     }
+    // One part is none.
+    let parts = chosen.iter().filter_map(|file| PartName::parse(file));
+    let others: Vec<String> = parts.flat_map(|part| (1..=part.count).map(move |n| part.name(n))).collect();
+    chosen.extend(others.into_iter().filter(|other| files.contains(other)));
     if patterns.is_empty() {
         let kind = WEIGHTS.into_iter().find(|kind| !of_kind(&[kind]).is_empty());
         let kind = kind.ok_or_else(|| HubError::NoWeights { name: name.to_owned() })?;
         chosen = of_kind(&[kind]);
-        // Safetensors may be shards of one model; the others are models each.
-        if kind != WEIGHTS[0] && chosen.len() > 1 {
+        // Safetensors may be shards of one model; of the others only what is numbered is.
+        let model_of = |file: &String| PartName::parse(file).map_or(file.clone(), |part| part.name(1));
+        if kind != WEIGHTS[0] && chosen.iter().map(model_of).collect::<BTreeSet<_>>().len() > 1 {
             return Err(HubError::Choice { name: name.to_owned(), files: chosen.join(", ") });
         }
     }
@@ -79,6 +87,11 @@ mod tests {
         assert!(matches!(chosen(&files, &[]), Err(HubError::Choice { .. })));
         assert_eq!(chosen(&files, &["*Q8_0*"]).unwrap(), ["README.md", "a-Q8_0.gguf"]);
         assert!(matches!(chosen(&files, &["*Q2*"]), Err(HubError::NoSuchFile { .. })));
+        let parts = ["a-Q8_0-00001-of-00002.gguf", "a-Q8_0-00002-of-00002.gguf"];
+        assert_eq!(chosen(&parts, &[]).unwrap(), parts, "two parts are one model");
+        let several = [&parts[..], &["a-Q4_0.gguf"]].concat();
+        assert!(matches!(chosen(&several, &[]), Err(HubError::Choice { .. })));
+        assert_eq!(chosen(&several, &["*00002*"]).unwrap(), parts, "one part brings the other");
         assert!(matches!(chosen(&["README.md"], &[]), Err(HubError::NoWeights { .. })));
     }
 }

@@ -1,5 +1,6 @@
 //! Where models are fetched from and kept: the environment variables of Hugging Face's own tools.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -88,7 +89,8 @@ impl Settings {
 fn read_token(path: &Path) -> Result<Option<String>, HubError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty())),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        // In a cache that several people share the token is somebody's own: public models need none.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => Ok(None),
         Err(e) => Err(HubError::io(path)(e)),
     }
 }

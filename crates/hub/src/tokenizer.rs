@@ -57,7 +57,8 @@ pub(crate) fn first_of(
                 e @ (HubError::NotFound { .. }
                 | HubError::Refused { .. }
                 | HubError::Length { .. }
-                | HubError::Hash { .. }),
+                | HubError::Hash { .. }
+                | HubError::Damaged { .. }),
             ) => refusal = Some(e),
             Err(e) => return Err(e),
         }

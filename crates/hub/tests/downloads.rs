@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use openelm_hub::{Event, HubError, PullOptions};
 use openelm_testing::server::{Request, Server, Step, cut, file, head, reply};
+use sha2::{Digest, Sha256};
 use support::{Place, content, files_in};
 
 /// A model of one file, without tokenizer: the shortest way to a plain address.
@@ -25,6 +26,10 @@ fn folder(place: &Place) -> PathBuf {
 fn answers(answer: impl Fn(usize, &Request) -> Vec<Step> + Send + Sync + 'static) -> Server {
     let count = AtomicUsize::new(0);
     Server::start(move |request| answer(count.fetch_add(1, Ordering::SeqCst), request))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn ranges(server: &Server) -> Vec<Option<String>> {
@@ -54,8 +59,9 @@ fn a_file_comes_whole_with_its_hash_and_comes_once() {
     assert_eq!(at.unwrap(), folder(&place));
     assert_eq!(std::fs::read(folder(&place).join(FILE)).unwrap(), bytes);
     assert_eq!(files_in(&folder(&place)), [FILE]);
-    // The hash is that of `sha256sum`.
-    let expected = ["planned 1 0", "started Some(300000) 0", "received 300000", "finished 300000 e496e24b false"];
+    // The hash is that of the bytes that were served.
+    let finished = format!("finished 300000 {} false", &sha256(&bytes)[..8]);
+    let expected = ["planned 1 0", "started Some(300000) 0", "received 300000", &finished];
     assert_eq!(events, expected);
     server.requests();
     place.pull(NAME).unwrap();
@@ -116,7 +122,7 @@ fn headway_renews_patience() {
 #[test]
 fn a_file_that_changed_meanwhile_is_fetched_anew() {
     for honest in [true, false] {
-        let (old, new) = (content(50_000), vec![7; 40_000]);
+        let (old, new) = (content(50_000), content(40_000));
         let served = new.clone();
         let server = answers(move |n, request| match n {
             0 => cut(file(request, &old, "old"), 20_000),
@@ -239,15 +245,16 @@ fn a_length_that_is_a_lie_does_no_harm() {
 #[test]
 fn chunks_without_a_length_are_taken_whole_or_not_at_all() {
     let chunked = |end: &str| {
-        let body = format!("5\r\nhello\r\n6\r\n world\r\n{end}");
-        vec![head(200, &[("Transfer-Encoding", "chunked"), ("ETag", "\"a\"")]), Step::Send(body.into_bytes())]
+        let bytes = content(400);
+        let body = [b"100\r\n", &bytes[..256], b"\r\n90\r\n", &bytes[256..], b"\r\n", end.as_bytes()].concat();
+        vec![head(200, &[("Transfer-Encoding", "chunked"), ("ETag", "\"a\"")]), Step::Send(body)]
     };
     let server = answers(move |n, _| chunked(if n == 0 { "" } else { "0\r\n\r\n" }));
     let place = Place::new(&server);
     let error = place.pull(NAME).unwrap_err();
     assert!(matches!(error, HubError::BrokeOff { .. }), "{error}");
     assert!(!folder(&place).join(FILE).exists());
-    assert_eq!(std::fs::read(place.pull(NAME).unwrap().join(FILE)).unwrap(), b"hello world");
+    assert_eq!(std::fs::read(place.pull(NAME).unwrap().join(FILE)).unwrap(), content(400));
 }
 
 #[test]
@@ -292,7 +299,7 @@ fn statuses_say_what_to_do() {
 
 #[test]
 fn a_server_in_trouble_is_asked_again_but_not_one_that_refuses() {
-    let server = answers(|n, request| if n == 0 { reply(503, &[], b"") } else { file(request, b"weights", "a") });
+    let server = answers(|n, request| if n == 0 { reply(503, &[], b"") } else { file(request, &content(400), "a") });
     let mut place = Place::new(&server);
     place.settings.patience.retries = 2;
     place.pull(NAME).unwrap();
@@ -309,15 +316,15 @@ fn a_server_in_trouble_is_asked_again_but_not_one_that_refuses() {
 fn slow_servers_are_waited_for_and_silent_ones_are_not() {
     let pause = |milliseconds| Step::Pause(Duration::from_millis(milliseconds));
     let send = |bytes: &[u8]| Step::Send(bytes.to_owned());
-    let length = [("Content-Length", "6"), ("ETag", "\"a\"")];
+    let length = [("Content-Length", "400"), ("ETag", "\"a\"")];
     let slow = Server::start(move |_| {
         let mut steps = vec![head(200, &length)];
-        for byte in b"slowly" {
-            steps.extend([pause(150), send(&[*byte])]);
+        for bytes in content(400).chunks(80) {
+            steps.extend([pause(150), send(bytes)]);
         }
         steps
     });
-    assert_eq!(std::fs::read(Place::new(&slow).pull(NAME).unwrap().join(FILE)).unwrap(), b"slowly");
+    assert_eq!(std::fs::read(Place::new(&slow).pull(NAME).unwrap().join(FILE)).unwrap(), content(400));
 
     let silent = Server::start(move |_| vec![head(200, &length), send(b"sil"), pause(5000), send(b"ent")]);
     let error = Place::new(&silent).pull(NAME).unwrap_err();
@@ -338,7 +345,7 @@ fn nobody_at_the_address() {
 
 #[test]
 fn one_process_at_a_time_fetches_a_file() {
-    let server = Server::start(|request| file(request, b"weights", "a"));
+    let server = Server::start(|request| file(request, &content(400), "a"));
     let place = Place::new(&server);
     std::fs::create_dir_all(folder(&place)).unwrap();
     let held = File::create(folder(&place).join(".lock")).unwrap();
@@ -351,7 +358,7 @@ fn one_process_at_a_time_fetches_a_file() {
 
 #[test]
 fn a_place_that_cannot_be_written_is_named() {
-    let server = Server::start(|request| file(request, b"weights", "a"));
+    let server = Server::start(|request| file(request, &content(400), "a"));
     let mut place = Place::new(&server);
     // A file where a folder should be is in the way of everyone, root too.
     let blocked = place.settings.home.join("blocked");
@@ -364,7 +371,7 @@ fn a_place_that_cannot_be_written_is_named() {
 
 #[test]
 fn offline_nothing_is_asked() {
-    let server = Server::start(|request| file(request, b"weights", "a"));
+    let server = Server::start(|request| file(request, &content(400), "a"));
     let mut place = Place::new(&server);
     place.settings.offline = true;
     let error = place.pull(NAME).unwrap_err().to_string();
@@ -375,4 +382,82 @@ fn offline_nothing_is_asked() {
     place.settings.offline = true;
     assert_eq!(place.pull(NAME).unwrap(), folder(&place));
     assert!(server.requests().is_empty());
+}
+
+#[test]
+fn what_is_no_checkpoint_is_not_taken_for_one() {
+    let bytes = content(10_000);
+    let page = b"<html>Sign in first</html>".to_vec();
+    // Without a length a body that is cut in half ends like a whole one.
+    let unmeasured = |bytes: &[u8]| vec![head(200, &[("ETag", "\"a\"")]), Step::Send(bytes.to_owned())];
+    for (what, served, part) in [
+        ("a page", reply(200, &[], &page), "the server sent a web page in its place"),
+        ("another page", reply(200, &[], b" \n<!DOCTYPE HTML><p>"), "web page"),
+        ("nothing", reply(200, &[], b""), "no whole PyTorch file"),
+        ("half", unmeasured(&bytes[..5000]), "no whole PyTorch file"),
+        ("all but a byte", unmeasured(&bytes[..9999]), "no whole PyTorch file"),
+        ("no archive", reply(200, &[], &[7; 3000]), "no whole PyTorch file"),
+        (
+            "a pointer",
+            reply(200, &[], b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+            "Git LFS pointer",
+        ),
+    ] {
+        let whole = bytes.clone();
+        let server = answers(move |n, request| if n == 0 { served.clone() } else { file(request, &whole, "b") });
+        let place = Place::new(&server);
+        let error = place.pull(NAME).unwrap_err();
+        assert!(matches!(error, HubError::Damaged { .. }), "{what}: {error}");
+        let message = error.to_string();
+        assert!(message.contains(part) && message.contains(FILE), "{what}: {message}");
+        assert!(!message.contains(".part") && !message.contains('\n'), "{what}: {message}");
+        assert_eq!(files_in(&folder(&place)), [""; 0], "{what} left something");
+        assert_eq!(std::fs::read(place.pull(NAME).unwrap().join(FILE)).unwrap(), bytes, "{what}");
+    }
+    // Safetensors say how long they are, and JSON has an end.
+    let served =
+        |name: &str| std::fs::read(openelm_testing::golden("mlx/corenet_open_elm/float16").join(name)).unwrap();
+    for cut_file in ["config.json", "weights.safetensors"] {
+        let server = Server::start(move |request| {
+            let name = request.path.rsplit('/').next().unwrap();
+            let bytes = served(name);
+            unmeasured(if name == cut_file { &bytes[..bytes.len() / 2] } else { &bytes })
+        });
+        let error = Place::new(&server).pull("corenet/mlx/270M").unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{cut_file} is not the file it should be")), "{error}");
+    }
+}
+
+#[test]
+fn what_was_damaged_since_is_not_here() {
+    let bytes = content(10_000);
+    let served = bytes.clone();
+    let server = Server::start(move |request| file(request, &served, "a"));
+    let place = Place::new(&server);
+    let target = place.pull(NAME).unwrap().join(FILE);
+    for damaged in [&b"<html>"[..], &bytes[..5000]] {
+        std::fs::write(&target, damaged).unwrap();
+        let mut here = None;
+        place
+            .pull_with(NAME, &PullOptions::default(), &mut |event| {
+                if let Event::Planned { here: count, .. } = event {
+                    here = Some(count);
+                }
+            })
+            .unwrap();
+        assert_eq!(here, Some(0));
+        assert_eq!(std::fs::read(&target).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn by_force_what_is_here_is_fetched_again() {
+    let server = answers(|n, request| file(request, &content(10_000 + n), "a"));
+    let place = Place::new(&server);
+    let target = place.pull(NAME).unwrap().join(FILE);
+    place.pull(NAME).unwrap();
+    assert_eq!(std::fs::read(&target).unwrap(), content(10_000));
+    let options = PullOptions { force: true, ..PullOptions::default() };
+    place.pull_with(NAME, &options, &mut |_| {}).unwrap();
+    assert_eq!(std::fs::read(&target).unwrap(), content(10_001));
 }

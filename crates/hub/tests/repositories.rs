@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use openelm_hub::{HubError, Name, Pattern, PullOptions, TokenizerChoice, resolve};
+use openelm_hub::{Event, HubError, Name, Pattern, PullOptions, TokenizerChoice, resolve};
 use openelm_testing::server::{Request, Server, Step, cut, file, reply};
 use openelm_testing::{golden, shared};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use support::{Place, content, files_in};
 
@@ -54,7 +55,7 @@ impl Hub {
         }
         let bytes = self.content(name);
         if !is_large(name) {
-            return file(request, bytes, &format!("{:040x}", bytes.len()));
+            return file(request, bytes, &git_hash(bytes));
         }
         let (sha256, size) = (format!("\"{}\"", sha256(bytes)), bytes.len().to_string());
         let port = request.header("host").unwrap().rsplit(':').next().unwrap();
@@ -84,6 +85,11 @@ fn is_large(name: &str) -> bool {
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn git_hash(bytes: &[u8]) -> String {
+    let hasher = Sha1::new_with_prefix(format!("blob {}\0", bytes.len())).chain_update(bytes);
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn cached(place: &Place) -> PathBuf {
@@ -127,7 +133,7 @@ fn the_token_is_for_the_hub_alone() {
         assert_eq!(token, (!request.path.starts_with("/cdn/")).then_some("Bearer hf_secret"), "{}", request.path);
     }
     // Apple's server is another one.
-    let apple = Server::start(|request| file(request, b"weights", "a"));
+    let apple = Server::start(|request| file(request, &content(400), "a"));
     place.settings.corenet_endpoint = apple.url();
     place.pull("corenet/lora/270M").unwrap();
     assert!(apple.requests().iter().all(|request| request.header("authorization").is_none()));
@@ -403,4 +409,88 @@ fn corenets_mlx_folders_open() {
     assert_eq!(files_in(&folder), ["config.json", "tokenizer.model", "weights.safetensors"]);
     openelm_formats::open(&folder).unwrap();
     openelm_model::Tokenizer::open(&folder).unwrap();
+}
+
+#[test]
+fn a_small_file_is_checked_by_gits_hash() {
+    let hub = Hub::model();
+    let spoilt = Arc::new(AtomicBool::new(true));
+    let is_spoilt = spoilt.clone();
+    let server = Server::start(move |request| {
+        let spoil = is_spoilt.load(Ordering::SeqCst) && request.path.ends_with("config.json");
+        if !spoil {
+            return hub.answer(request);
+        }
+        // As long as the sound one, under its hash.
+        let bytes = hub.content("config.json");
+        file(request, &vec![b' '; bytes.len()], &git_hash(bytes))
+    });
+    let place = Place::new(&server);
+    let error = place.pull(NAME).unwrap_err();
+    assert!(matches!(error, HubError::Hash { kind: "git hash", .. }), "{error}");
+    assert!(error.to_string().starts_with("config.json is not the file it should be"), "{error}");
+    assert!(resolve(NAME, &place.settings).is_err());
+    spoilt.store(false, Ordering::SeqCst);
+    let mut checked = Vec::new();
+    let folder = place.pull_with(NAME, &without_tokenizer(), &mut |event| {
+        if let Event::Finished { file, checked: true, .. } = event {
+            checked.push(file.to_owned());
+        }
+    });
+    assert_eq!(checked, ["config.json", "model.safetensors"]);
+    // What changed on the disk since is fetched again.
+    let config = folder.unwrap().join("config.json");
+    std::fs::write(&config, "{}").unwrap();
+    place.pull_with(NAME, &without_tokenizer(), &mut |_| {}).unwrap();
+    assert_eq!(std::fs::read(&config).unwrap(), br#"{"model_type":"llama"}"#);
+}
+
+#[test]
+fn by_force_all_files_come_again() {
+    let server = Hub::model().start();
+    let place = Place::new(&server);
+    place.pull(NAME).unwrap();
+    let fetched = |force| {
+        let (mut here, mut files) = (0, 0);
+        let options = PullOptions { force, ..PullOptions::default() };
+        let folder = place.pull_with(NAME, &options, &mut |event| match event {
+            Event::Planned { here: count, .. } => here = count,
+            Event::Finished { .. } => files += 1,
+            _ => {}
+        });
+        assert!(folder.unwrap().join("model.safetensors").exists());
+        (here, files)
+    };
+    assert_eq!((fetched(false), fetched(true)), ((2, 0), (0, 2)));
+}
+
+/// Times and numbers of everything below `folder`: they change with every write, and with every file that takes another's place.
+#[cfg(unix)]
+fn states(folder: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
+    use std::os::unix::fs::MetadataExt;
+    let mut states = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let data = entry.path().symlink_metadata().unwrap();
+        states.push((entry.path(), data.ino(), data.ctime(), data.ctime_nsec()));
+        if data.is_dir() {
+            states.extend(self::states(&entry.path()));
+        }
+    }
+    states.sort();
+    states
+}
+
+#[cfg(unix)]
+#[test]
+fn nothing_is_written_where_all_is_here() {
+    let server = Hub::model().start();
+    let mut place = Place::new(&server);
+    let apple = apple(&[("/pretrained/270M/checkpoint_average.pt", "tiny/corenet/checkpoint_average.pt")]);
+    place.settings.corenet_endpoint = apple.url();
+    let pull = |name| place.pull_with(name, &without_tokenizer(), &mut |_| {}).unwrap();
+    let folders = [pull(NAME), pull("corenet/270M")];
+    let before = states(&place.settings.home);
+    assert_eq!([pull(NAME), pull("corenet/270M")], folders);
+    assert_eq!([resolve(NAME, &place.settings).unwrap(), resolve("corenet/270M", &place.settings).unwrap()], folders);
+    assert_eq!(states(&place.settings.home), before);
 }

@@ -38,7 +38,7 @@ pub enum Input<'a> {
 
 impl<'a> Input<'a> {
     /// Rows and their length.
-    pub(crate) fn shape(&self) -> (usize, usize) {
+    pub fn shape(&self) -> (usize, usize) {
         match *self {
             Input::Rows { x, inputs } => (x.len() / inputs, inputs),
             Input::Normed { x, weight, .. } => (x.len() / weight.len(), weight.len()),
@@ -47,7 +47,7 @@ impl<'a> Input<'a> {
     }
 
     /// All rows, in `buffer` if they are computed.
-    pub(crate) fn rows(self, threads: &Threads, buffer: &'a mut Vec<f32>) -> &'a [f32] {
+    pub fn rows(self, threads: &Threads, buffer: &'a mut Vec<f32>) -> &'a [f32] {
         let (rows, inputs) = self.shape();
         if !matches!(self, Input::Rows { .. }) {
             buffer.resize(rows * inputs, 0.0);

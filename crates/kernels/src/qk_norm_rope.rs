@@ -1,54 +1,13 @@
 //! From the output of the query/key/value projection to what attention takes: norm of each query and key head, then RoPE.
 
-use crate::Threads;
 use crate::attention::KvCache;
 use crate::rms_norm::{normalise, row_backward, sum_rows};
 use crate::rope::{RopeTable, rotate, rotate_back};
 use crate::simd::dispatch;
+use crate::{Heads, Threads};
 
 /// Rows in a task.
 const TASK_ROWS: usize = 32;
-
-/// Heads of a layer; a row of the projection's output holds queries, keys and values in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heads {
-    /// Query heads.
-    pub query_heads: usize,
-    /// Key/value heads.
-    pub kv_heads: usize,
-    /// Elements per head.
-    pub head_dim: usize,
-}
-
-impl Heads {
-    fn query_dim(&self) -> usize {
-        self.query_heads * self.head_dim
-    }
-
-    fn kv_dim(&self) -> usize {
-        self.kv_heads * self.head_dim
-    }
-
-    fn qkv_dim(&self) -> usize {
-        self.query_dim() + 2 * self.kv_dim()
-    }
-}
-
-/// Row `n` stands at position `start + n % time`: a batch of sequences of `time` rows each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Positions {
-    /// Position of the first row of each sequence.
-    pub start: usize,
-    /// Rows of each sequence.
-    pub time: usize,
-}
-
-impl Positions {
-    /// The position of a row.
-    fn at(&self, row: usize) -> usize {
-        self.start + row % self.time
-    }
-}
 
 /// RMSNorm weights of query and key heads, `[head_dim]` each, shared by all heads of the layer.
 #[derive(Debug, Clone, Copy)]
@@ -68,166 +27,174 @@ pub struct QkNormGradients<'a> {
     pub k: &'a mut [f32],
 }
 
-/// Writes normalised and rotated queries `q`, `[N, query_heads * head_dim]`, and keys `k`, `[N, kv_heads * head_dim]`, from
-/// `qkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`; without `norms` they are only rotated.
-pub fn forward(
-    threads: &Threads,
-    q: &mut [f32],
-    k: &mut [f32],
-    qkv: &[f32],
-    norms: Option<QkNorms<'_>>,
-    rope: &RopeTable,
-    positions: Positions,
-    heads: Heads,
-    eps: f32,
-) {
-    queries(threads, q, qkv, norms, rope, positions, heads, eps);
-    let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
-    threads.for_each_chunk(k, kv_dim * TASK_ROWS, |task, k| {
-        let first = task * TASK_ROWS;
-        dispatch(
-            #[inline(always)]
-            || {
-                for (i, k) in k.chunks_exact_mut(kv_dim).enumerate() {
-                    let x = &qkv[(first + i) * qkv_dim + query_dim..][..kv_dim];
-                    rotate_heads(k, x, norms.map(|n| n.k), rope, positions.at(first + i), eps);
-                }
-            },
-        );
-    });
+/// What happens to queries and keys between the projection and attention, in one layer.
+#[derive(Clone, Copy)]
+pub struct QkNormRope<'a> {
+    /// The heads; a row of the projection's output holds queries, keys and values in this order.
+    pub heads: Heads,
+    /// Weights of the norms; without them queries and keys are only rotated.
+    pub norms: Option<QkNorms<'a>>,
+    /// Added to the mean square in the norms.
+    pub eps: f32,
+    /// The rotations, of all positions.
+    pub rope: &'a RopeTable,
+    /// The position of each row in its sequence, `[N]`.
+    pub positions: &'a [u32],
 }
 
-/// Like [`forward`] for the tokens that come next in `cache`, to which their keys and values are appended.
-pub fn forward_into_cache(
-    threads: &Threads,
-    q: &mut [f32],
-    cache: &mut KvCache,
-    qkv: &[f32],
-    norms: Option<QkNorms<'_>>,
-    rope: &RopeTable,
-    heads: Heads,
-    eps: f32,
-) {
-    let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
-    let d = heads.head_dim;
-    assert!(cache.kv_heads() == heads.kv_heads && cache.head_dim() == d, "the cache is not one of {heads:?}");
-    let rows = qkv.len() / qkv_dim;
-    let positions = Positions { start: cache.len(), time: rows };
-    queries(threads, q, qkv, norms, rope, positions, heads, eps);
-    cache.append(
-        threads,
-        rows,
-        #[inline(always)]
-        |row, head, key| {
-            let kv = &qkv[row * qkv_dim + query_dim + head * d..];
-            rotate_heads(key, &kv[..d], norms.map(|n| n.k), rope, positions.at(row), eps);
-            &kv[kv_dim..][..d]
-        },
-    );
+/// Derivatives by queries, keys and values as attention takes them.
+#[derive(Clone, Copy)]
+pub struct QkvDerivatives<'a> {
+    /// `[N, query_heads * head_dim]`.
+    pub q: &'a [f32],
+    /// `[N, kv_heads * head_dim]`.
+    pub k: &'a [f32],
+    /// `[N, kv_heads * head_dim]`.
+    pub v: &'a [f32],
 }
 
-/// The queries of [`forward`].
-fn queries(
-    threads: &Threads,
-    q: &mut [f32],
-    qkv: &[f32],
-    norms: Option<QkNorms<'_>>,
-    rope: &RopeTable,
-    positions: Positions,
-    heads: Heads,
-    eps: f32,
-) {
-    let (query_dim, qkv_dim) = (heads.query_dim(), heads.qkv_dim());
-    assert_eq!(q.len() / query_dim * qkv_dim, qkv.len(), "q does not fit qkv");
-    threads.for_each_chunk(q, query_dim * TASK_ROWS, |task, q| {
-        let first = task * TASK_ROWS;
-        dispatch(
-            #[inline(always)]
-            || {
-                for (i, q) in q.chunks_exact_mut(query_dim).enumerate() {
-                    let x = &qkv[(first + i) * qkv_dim..][..query_dim];
-                    rotate_heads(q, x, norms.map(|n| n.q), rope, positions.at(first + i), eps);
-                }
-            },
-        );
-    });
-}
-
-/// Normalises the heads of a row, if there is a weight, and rotates them.
-#[inline(always)]
-fn rotate_heads(out: &mut [f32], x: &[f32], weight: Option<&[f32]>, rope: &RopeTable, position: usize, eps: f32) {
-    let (cosines, sines) = rope.at(position);
-    let d = 2 * cosines.len();
-    for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-        match weight {
-            Some(weight) => normalise(out, x, weight, eps),
-            None => out.copy_from_slice(x),
-        }
-        rotate(out, cosines, sines);
+impl QkNormRope<'_> {
+    /// Writes normalised and rotated queries `q`, `[N, query_heads * head_dim]`, and keys `k`, `[N, kv_heads * head_dim]`,
+    /// from `qkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`.
+    pub fn forward(&self, threads: &Threads, q: &mut [f32], k: &mut [f32], qkv: &[f32]) {
+        self.queries(threads, q, qkv);
+        let heads = self.heads;
+        let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
+        threads.for_each_chunk(k, kv_dim * TASK_ROWS, |task, k| {
+            let first = task * TASK_ROWS;
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (i, k) in k.chunks_exact_mut(kv_dim).enumerate() {
+                        let x = &qkv[(first + i) * qkv_dim + query_dim..][..kv_dim];
+                        self.rotate_heads(k, x, self.norms.map(|n| n.k), first + i);
+                    }
+                },
+            );
+        });
     }
-}
 
-/// Writes `dqkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`, from the derivatives by [`forward`]'s outputs `dq` and `dk`
-/// and by the values `dv`, `[N, kv_heads * head_dim]`; adds the derivatives by the norms' weights to `dnorms`.
-pub fn backward(
-    threads: &Threads,
-    dqkv: &mut [f32],
-    dnorms: Option<&mut QkNormGradients<'_>>,
-    dq: &[f32],
-    dk: &[f32],
-    dv: &[f32],
-    qkv: &[f32],
-    norms: Option<QkNorms<'_>>,
-    rope: &RopeTable,
-    positions: Positions,
-    heads: Heads,
-    eps: f32,
-) {
-    let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
-    let d = heads.head_dim;
-    let rows = qkv.len() / qkv_dim;
-    assert!(dqkv.len() == qkv.len() && dq.len() == rows * query_dim, "derivatives do not fit qkv");
-    assert!(dk.len() == rows * kv_dim && dv.len() == dk.len(), "derivatives do not fit qkv");
-    // The sums of each task, first of the queries' weight, then of the keys'.
-    let mut partial = vec![0.0; rows.div_ceil(TASK_ROWS) * 2 * d];
-    threads.for_each_chunk2((dqkv, qkv_dim * TASK_ROWS), (&mut partial, 2 * d), |task, dqkv, partial| {
-        let (dnorm_q, dnorm_k) = partial.split_at_mut(d);
-        let mut unrotated = vec![0.0; d];
-        dispatch(
-            #[inline(always)]
-            || {
-                for (i, dqkv) in dqkv.chunks_exact_mut(qkv_dim).enumerate() {
-                    let row = task * TASK_ROWS + i;
-                    let (cosines, sines) = rope.at(positions.at(row));
-                    let qkv = &qkv[row * qkv_dim..][..qkv_dim];
-                    let (dq, dk) = (&dq[row * query_dim..][..query_dim], &dk[row * kv_dim..][..kv_dim]);
-                    let (dx, dvalues) = dqkv.split_at_mut(query_dim + kv_dim);
-                    dvalues.copy_from_slice(&dv[row * kv_dim..][..kv_dim]);
-                    for (head, dx) in dx.chunks_exact_mut(d).enumerate() {
-                        let x = &qkv[head * d..][..d];
-                        let is_query = head < heads.query_heads;
-                        let dout = if is_query { &dq[head * d..] } else { &dk[head * d - query_dim..] };
-                        unrotated.copy_from_slice(&dout[..d]);
-                        rotate_back(&mut unrotated, cosines, sines);
-                        match norms {
-                            Some(norms) => {
-                                let weight = if is_query { norms.q } else { norms.k };
-                                let dnorm = if is_query { &mut *dnorm_q } else { &mut *dnorm_k };
-                                dx.fill(0.0);
-                                row_backward(dx, dnorm, &unrotated, x, weight, eps);
+    /// Like [`QkNormRope::forward`] for tokens that come next in some caches: their keys and values are appended.
+    ///
+    /// `caches` gives the cache of each sequence and how many of the rows are its, which lie behind those of the one before.
+    pub fn forward_into_caches<'c>(
+        &self,
+        threads: &Threads,
+        q: &mut [f32],
+        qkv: &[f32],
+        caches: impl IntoIterator<Item = (&'c mut KvCache, usize)>,
+    ) {
+        self.queries(threads, q, qkv);
+        let heads = self.heads;
+        let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
+        let d = heads.head_dim;
+        let mut first = 0;
+        for (cache, rows) in caches {
+            assert!(cache.kv_heads() == heads.kv_heads && cache.head_dim() == d, "the cache is not one of {heads:?}");
+            cache.append(
+                threads,
+                rows,
+                #[inline(always)]
+                |row, head, key| {
+                    let kv = &qkv[(first + row) * qkv_dim + query_dim + head * d..];
+                    self.rotate_heads(key, &kv[..d], self.norms.map(|n| n.k), first + row);
+                    &kv[kv_dim..][..d]
+                },
+            );
+            first += rows;
+        }
+    }
+
+    /// The queries of [`QkNormRope::forward`].
+    fn queries(&self, threads: &Threads, q: &mut [f32], qkv: &[f32]) {
+        let (query_dim, qkv_dim) = (self.heads.query_dim(), self.heads.qkv_dim());
+        assert_eq!(q.len() / query_dim * qkv_dim, qkv.len(), "q does not fit qkv");
+        assert_eq!(self.positions.len() * qkv_dim, qkv.len(), "positions do not fit qkv");
+        threads.for_each_chunk(q, query_dim * TASK_ROWS, |task, q| {
+            let first = task * TASK_ROWS;
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (i, q) in q.chunks_exact_mut(query_dim).enumerate() {
+                        let x = &qkv[(first + i) * qkv_dim..][..query_dim];
+                        self.rotate_heads(q, x, self.norms.map(|n| n.q), first + i);
+                    }
+                },
+            );
+        });
+    }
+
+    /// Normalises some heads of the row `row`, if there is a weight, and rotates them.
+    #[inline(always)]
+    fn rotate_heads(&self, out: &mut [f32], x: &[f32], weight: Option<&[f32]>, row: usize) {
+        let (cosines, sines) = self.rope.at(self.positions[row] as usize);
+        let d = 2 * cosines.len();
+        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
+            match weight {
+                Some(weight) => normalise(out, x, weight, self.eps),
+                None => out.copy_from_slice(x),
+            }
+            rotate(out, cosines, sines);
+        }
+    }
+
+    /// Writes `dqkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`, from the derivatives `by` what attention takes; adds the
+    /// derivatives by the norms' weights to `dnorms`.
+    pub fn backward(
+        &self,
+        threads: &Threads,
+        dqkv: &mut [f32],
+        dnorms: Option<&mut QkNormGradients<'_>>,
+        by: QkvDerivatives<'_>,
+        qkv: &[f32],
+    ) {
+        let Self { heads, norms, eps, rope, positions } = *self;
+        let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
+        let d = heads.head_dim;
+        let rows = qkv.len() / qkv_dim;
+        assert!(dqkv.len() == qkv.len() && by.q.len() == rows * query_dim, "derivatives do not fit qkv");
+        assert!(by.k.len() == rows * kv_dim && by.v.len() == by.k.len(), "derivatives do not fit qkv");
+        // The sums of each task, first of the queries' weight, then of the keys'.
+        let mut partial = vec![0.0; rows.div_ceil(TASK_ROWS) * 2 * d];
+        threads.for_each_chunk2((dqkv, qkv_dim * TASK_ROWS), (&mut partial, 2 * d), |task, dqkv, partial| {
+            let (dnorm_q, dnorm_k) = partial.split_at_mut(d);
+            let mut unrotated = vec![0.0; d];
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (i, dqkv) in dqkv.chunks_exact_mut(qkv_dim).enumerate() {
+                        let row = task * TASK_ROWS + i;
+                        let (cosines, sines) = rope.at(positions[row] as usize);
+                        let qkv = &qkv[row * qkv_dim..][..qkv_dim];
+                        let (dq, dk) = (&by.q[row * query_dim..][..query_dim], &by.k[row * kv_dim..][..kv_dim]);
+                        let (dx, dvalues) = dqkv.split_at_mut(query_dim + kv_dim);
+                        dvalues.copy_from_slice(&by.v[row * kv_dim..][..kv_dim]);
+                        for (head, dx) in dx.chunks_exact_mut(d).enumerate() {
+                            let x = &qkv[head * d..][..d];
+                            let is_query = head < heads.query_heads;
+                            let dout = if is_query { &dq[head * d..] } else { &dk[head * d - query_dim..] };
+                            unrotated.copy_from_slice(&dout[..d]);
+                            rotate_back(&mut unrotated, cosines, sines);
+                            match norms {
+                                Some(norms) => {
+                                    let weight = if is_query { norms.q } else { norms.k };
+                                    let dnorm = if is_query { &mut *dnorm_q } else { &mut *dnorm_k };
+                                    dx.fill(0.0);
+                                    row_backward(dx, dnorm, &unrotated, x, weight, eps);
+                                }
+                                None => dx.copy_from_slice(&unrotated),
                             }
-                            None => dx.copy_from_slice(&unrotated),
                         }
                     }
-                }
-            },
-        );
-    });
-    if let Some(dnorms) = dnorms {
-        let mut total = vec![0.0; 2 * d];
-        sum_rows(threads, &mut total, &partial);
-        dnorms.q.iter_mut().zip(&total[..d]).for_each(|(sum, x)| *sum += x);
-        dnorms.k.iter_mut().zip(&total[d..]).for_each(|(sum, x)| *sum += x);
+                },
+            );
+        });
+        if let Some(dnorms) = dnorms {
+            let mut total = vec![0.0; 2 * d];
+            sum_rows(threads, &mut total, &partial);
+            dnorms.q.iter_mut().zip(&total[..d]).for_each(|(sum, x)| *sum += x);
+            dnorms.k.iter_mut().zip(&total[d..]).for_each(|(sum, x)| *sum += x);
+        }
     }
 }
 
@@ -239,7 +206,7 @@ mod tests {
     use crate::attention::CacheType;
     use crate::check::{assert_close, assert_derivative, values, wide};
 
-    fn reference(qkv: &[f64], norms: Option<[&[f64]; 2]>, positions: Positions, heads: Heads) -> Vec<f64> {
+    fn reference(qkv: &[f64], norms: Option<[&[f64]; 2]>, positions: &[u32], heads: Heads) -> Vec<f64> {
         let d = heads.head_dim;
         let mut out = Vec::new();
         for (n, row) in qkv.chunks(heads.qkv_dim()).enumerate() {
@@ -252,7 +219,7 @@ mod tests {
                 }
                 for i in 0..d {
                     let j = i % (d / 2);
-                    let angle = (positions.start + n % positions.time) as f64 * 1e4f64.powf(-2.0 * j as f64 / d as f64);
+                    let angle = f64::from(positions[n]) * 1e4f64.powf(-2.0 * j as f64 / d as f64);
                     let other = if i < d / 2 { -x[i + d / 2] } else { x[i - d / 2] };
                     out.push(x[i] * angle.cos() + other * angle.sin());
                 }
@@ -270,7 +237,7 @@ mod tests {
         ) {
             let heads = Heads { query_heads: kv_heads * group, kv_heads, head_dim: 2 * half };
             let (d, rows) = (heads.head_dim, sequences * time);
-            let positions = Positions { start, time };
+            let positions: Vec<u32> = (0..rows).map(|row| (start + row % time) as u32).collect();
             let mut rope = RopeTable::new(d, 1e4);
             rope.grow_to(start + time);
             let qkv = values(rows * heads.qkv_dim(), 0.1);
@@ -281,11 +248,12 @@ mod tests {
             let run = |count| {
                 let threads = Threads::new(count);
                 let (mut q, mut k) = (vec![f32::NAN; dq.len()], vec![f32::NAN; dk.len()]);
-                forward(&threads, &mut q, &mut k, &qkv, norms, &rope, positions, heads, 1e-6);
+                let op = QkNormRope { heads, norms, eps: 1e-6, rope: &rope, positions: &positions };
+                op.forward(&threads, &mut q, &mut k, &qkv);
                 let (mut dqkv, mut dwq, mut dwk) = (vec![f32::NAN; qkv.len()], vec![0.0; d], vec![0.0; d]);
                 let mut dnorms = QkNormGradients { q: &mut dwq, k: &mut dwk };
                 let dnorms = normed.then_some(&mut dnorms);
-                backward(&threads, &mut dqkv, dnorms, &dq, &dk, &dv, &qkv, norms, &rope, positions, heads, 1e-6);
+                op.backward(&threads, &mut dqkv, dnorms, QkvDerivatives { q: &dq, k: &dk, v: &dv }, &qkv);
                 (q, k, dqkv, dwq, dwk)
             };
             let found = run(1);
@@ -297,23 +265,25 @@ mod tests {
                 rows.flat_map(|(q, k)| [q, k].concat()).collect()
             };
             let (a, b) = (wide(&wq), wide(&wk));
-            let plain = |qkv: &[f64], a: &[f64], b: &[f64]| reference(qkv, normed.then_some([a, b]), positions, heads);
+            let plain = |qkv: &[f64], a: &[f64], b: &[f64]| reference(qkv, normed.then_some([a, b]), &positions, heads);
             assert_close(&joined(&q, &k), &plain(&wide(&qkv), &a, &b), 1e-4);
-            // Into the cache of one sequence go the same keys, and the values; chunk by chunk.
-            let mut cache = KvCache::new(CacheType::F32, kv_heads, d);
-            let (mut cached_q, single) = (vec![f32::NAN; q.len() / sequences], Positions { start: 0, time });
-            let qkv_of_one = &qkv[..time * heads.qkv_dim()];
-            let (first, second) = qkv_of_one.split_at(time / 2 * heads.qkv_dim());
-            let (first_q, second_q) = cached_q.split_at_mut(time / 2 * heads.query_dim());
-            for (q, qkv) in [(first_q, first), (second_q, second)] {
-                forward_into_cache(&Threads::new(2), q, &mut cache, qkv, norms, &rope, heads, 1e-6);
+            // Into the caches of the sequences go the same keys, and the values; chunk by chunk.
+            let mut caches = vec![KvCache::new(CacheType::F32, kv_heads, d); sequences];
+            for chunk in [0..time / 2, time / 2..time] {
+                let rows: Vec<usize> = (0..sequences).flat_map(|s| chunk.clone().map(move |t| s * time + t)).collect();
+                let positions: Vec<u32> = rows.iter().map(|&row| positions[row]).collect();
+                let qkv: Vec<f32> = rows.iter().flat_map(|row| &qkv[row * heads.qkv_dim()..][..heads.qkv_dim()]).copied().collect();
+                let mut found = vec![f32::NAN; rows.len() * heads.query_dim()];
+                let op = QkNormRope { heads, norms, eps: 1e-6, rope: &rope, positions: &positions };
+                let caches = caches.iter_mut().map(|cache| (cache, chunk.len()));
+                op.forward_into_caches(&Threads::new(2), &mut found, &qkv, caches);
+                let expected: Vec<f32> = rows.iter().flat_map(|row| &q[row * heads.query_dim()..][..heads.query_dim()]).copied().collect();
+                prop_assert_eq!(found, expected);
             }
-            let (mut q_of_one, mut k_of_one) = (cached_q.clone(), vec![f32::NAN; k.len() / sequences]);
-            let threads = Threads::single();
-            forward(&threads, &mut q_of_one, &mut k_of_one, qkv_of_one, norms, &rope, single, heads, 1e-6);
-            let v_of_one = qkv_of_one.chunks(heads.qkv_dim()).flat_map(|row| &row[heads.query_dim() + heads.kv_dim()..]);
-            prop_assert_eq!(cached_q, q_of_one);
-            prop_assert_eq!(cache.stored(), (k_of_one, v_of_one.copied().collect()));
+            for (cache, (k, qkv)) in caches.iter().zip(k.chunks(time * heads.kv_dim()).zip(qkv.chunks(time * heads.qkv_dim()))) {
+                let v = qkv.chunks(heads.qkv_dim()).flat_map(|row| &row[heads.query_dim() + heads.kv_dim()..]);
+                prop_assert_eq!(cache.stored(), (k.to_vec(), v.copied().collect()));
+            }
 
             let dout = joined(&dq, &dk);
             let kv_start = heads.query_dim() + heads.kv_dim();

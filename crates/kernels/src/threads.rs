@@ -115,6 +115,11 @@ impl<T> Chunks<T> {
         self.total.div_ceil(self.length)
     }
 
+    /// Elements in all.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     /// # Safety
     /// The slice given to `new` is still borrowed, and no other chunk `i` is alive.
     #[allow(clippy::mut_from_ref)]

@@ -7,12 +7,14 @@
 //!      └────────────────────────────────────── + ─ out
 //! ```
 
-use openelm_kernels::attention::{self, KvCache, Rows, Shape};
-use openelm_kernels::qk_norm_rope::{self, Heads, Positions};
+use openelm_kernels::attention::{self, Inputs, KvCache, Rows, Shape};
+use openelm_kernels::qk_norm_rope::{QkNormRope, QkNorms};
 use openelm_kernels::rope::RopeTable;
-use openelm_kernels::{Input, Threads, linear};
+use openelm_kernels::{Input, Matrix, Threads};
 
 use crate::config::{LayerConfig, ModelConfig, NORM_EPS};
+use crate::layout::{Role, Site};
+use crate::linear::{Change, Linear, LinearScratch};
 use crate::weights::LayerWeights;
 
 /// What a block computes on the way and its backward pass needs; `N` rows, one per token.
@@ -36,59 +38,29 @@ pub struct Activations {
     pub hidden: Vec<f32>,
 }
 
-/// Buffers that no backward pass needs; packed weights need none.
-#[derive(Default)]
-pub struct Scratch {
-    /// Output of a norm, `[N, dim]`.
-    pub normed: Vec<f32>,
-    /// Output of SwiGLU, `[N, ffn_dim]`.
-    pub gated: Vec<f32>,
+/// Where a row finds the keys and values of its sequence.
+pub enum KeysAndValues<'a> {
+    /// In caches, to which those of this pass are appended; how many rows each sequence has, one sequence behind the other.
+    /// [`Activations::k`] stays empty.
+    Cached(Vec<(&'a mut KvCache, usize)>),
+    /// In the pass itself, of whole sequences.
+    InPass(Sequences<'a>),
 }
 
-/// What the rows of a forward pass are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    /// Number of sequences.
-    pub sequences: usize,
-    /// Tokens of each sequence in this pass.
+/// Whole sequences of equal length, as training and validation have them.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequences<'a> {
+    /// How many.
+    pub count: usize,
+    /// Tokens of each.
     pub time: usize,
-    /// Tokens of each sequence before this pass, whose keys and values are in the cache.
-    pub past: usize,
-}
-
-impl Span {
-    /// Rows of all buffers.
-    pub fn rows(&self) -> usize {
-        self.sequences * self.time
-    }
-
-    /// The positions of the rows.
-    pub fn positions(&self) -> Positions {
-        Positions { start: self.past, time: self.time }
-    }
-
-    /// Sizes of the attention operation of `layer`.
-    pub fn attention(&self, config: &ModelConfig, layer: &LayerConfig) -> Shape {
-        Shape {
-            sequences: self.sequences,
-            queries: self.time,
-            keys: self.past + self.time,
-            query_heads: layer.query_heads,
-            kv_heads: layer.kv_heads,
-            head_dim: config.head_dim,
-        }
-    }
-}
-
-/// Where the keys and values of a pass go.
-pub enum Memory<'a> {
-    /// Into the cache, behind those of earlier passes (one sequence); [`Activations::k`] stays empty.
-    Cache(&'a mut KvCache),
-    /// They are not needed again, but a backward pass follows.
-    Backward,
+    /// Where documents in one sequence must not see each other: for each row, the position in its sequence at which its
+    /// document begins.
+    pub document_starts: Option<&'a [u32]>,
 }
 
 /// What is the same for all blocks of a pass.
+#[derive(Clone, Copy)]
 pub struct Pass<'a> {
     /// The threads to use.
     pub threads: &'a Threads,
@@ -96,11 +68,24 @@ pub struct Pass<'a> {
     pub config: &'a ModelConfig,
     /// Rotations, grown to the last position of the pass.
     pub rope: &'a RopeTable,
-    /// What the rows are.
-    pub span: Span,
-    /// Where documents in one sequence must not see each other (training): for each row, the position in its sequence at
-    /// which its document begins.
-    pub document_starts: Option<&'a [u32]>,
+    /// The position of each row in its sequence, `[N]`.
+    pub positions: &'a [u32],
+    /// Adapters, each at work on rows of its own.
+    pub changes: &'a [Change<'a>],
+}
+
+/// What a block reads and writes.
+pub struct BlockBuffers<'a> {
+    /// The residual stream before the block, `[N, dim]`.
+    pub x: &'a [f32],
+    /// The residual stream behind it, `[N, dim]`.
+    pub out: &'a mut Vec<f32>,
+    /// What a backward pass would need.
+    pub kept: &'a mut Activations,
+    /// What no backward pass needs.
+    pub scratch: &'a mut LinearScratch,
+    /// Where keys and values are.
+    pub keys_and_values: KeysAndValues<'a>,
 }
 
 /// Sets a buffer's length without clearing what will be overwritten.
@@ -108,60 +93,84 @@ pub fn fit(buffer: &mut Vec<f32>, length: usize) {
     buffer.resize(length, 0.0);
 }
 
-/// The heads of `layer`.
-pub fn heads(config: &ModelConfig, layer: &LayerConfig) -> Heads {
-    Heads { query_heads: layer.query_heads, kv_heads: layer.kv_heads, head_dim: config.head_dim }
+impl<'a> Pass<'a> {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// The linear layer of `matrix`, which stands at `site`.
+    pub fn linear(&self, site: Site, matrix: Matrix<'a>) -> Linear<'a> {
+        Linear { matrix, site, changes: self.changes }
+    }
+
+    /// The norms and rotations of queries and keys in `layer`.
+    pub fn qk_norm_rope(&self, layer: &LayerConfig, norms: Option<QkNorms<'a>>) -> QkNormRope<'a> {
+        let Pass { config, rope, positions, .. } = *self;
+        QkNormRope { heads: config.heads(layer), norms, eps: NORM_EPS, rope, positions }
+    }
 }
 
-/// Computes `out` from `x`, both `[N, dim]`, and leaves in `kept` what a backward pass needs.
-pub fn forward(
-    pass: &Pass<'_>,
-    layer: &LayerConfig,
-    weights: &LayerWeights<'_>,
-    x: &[f32],
-    out: &mut [f32],
-    kept: &mut Activations,
-    scratch: &mut Scratch,
-    memory: Memory<'_>,
-) {
-    let Pass { threads, config, rope, span, document_starts } = *pass;
-    let rows = span.rows();
-    let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
-    let qkv_dim = config.qkv_dim(layer);
-
-    fit(&mut kept.qkv, rows * qkv_dim);
-    let normed = Input::Normed { x, weight: weights.attn_norm, eps: NORM_EPS };
-    linear::forward_fused(threads, &mut kept.qkv, normed, &mut scratch.normed, weights.qkv_proj, false);
-    fit(&mut kept.q, rows * query_dim);
-    fit(&mut kept.attended, rows * query_dim);
-    let heads = heads(config, layer);
-    match memory {
-        Memory::Cache(cache) => {
-            let (q, qkv, norms) = (&mut kept.q, &kept.qkv, weights.qk_norms);
-            qk_norm_rope::forward_into_cache(threads, q, cache, qkv, norms, rope, heads, NORM_EPS);
-            attention::cached(threads, &mut kept.attended, &kept.q, cache, layer.query_heads);
+impl Activations {
+    /// What attention is given where keys and values are those of the pass itself.
+    pub fn attention_inputs<'a>(
+        &'a self,
+        config: &ModelConfig,
+        layer: &LayerConfig,
+        sequences: Sequences<'a>,
+    ) -> Inputs<'a> {
+        let heads = config.heads(layer);
+        let Sequences { count, time, document_starts } = sequences;
+        Inputs {
+            q: &self.q,
+            k: Rows { data: &self.k, stride: heads.kv_dim() },
+            v: Rows { data: &self.qkv[heads.query_dim() + heads.kv_dim()..], stride: heads.qkv_dim() },
+            document_starts,
+            shape: Shape { sequences: count, time, heads },
         }
-        Memory::Backward => {
-            fit(&mut kept.k, rows * kv_dim);
-            let (q, k, qkv, norms) = (&mut kept.q, &mut kept.k, &kept.qkv, weights.qk_norms);
-            qk_norm_rope::forward(threads, q, k, qkv, norms, rope, span.positions(), heads, NORM_EPS);
-            fit(&mut kept.log_sums, rows * layer.query_heads);
-            let k = Rows { data: &kept.k, stride: kv_dim };
-            let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: qkv_dim };
-            let shape = span.attention(config, layer);
-            let (out, log_sums) = (&mut kept.attended, &mut kept.log_sums);
-            attention::forward(threads, out, log_sums, &kept.q, k, v, document_starts, shape);
+    }
+}
+
+/// Computes `buffers.out` from `buffers.x` in the layer `index`, whose weights are `weights`.
+pub fn forward(pass: &Pass<'_>, index: usize, weights: &LayerWeights<'_>, buffers: BlockBuffers<'_>) {
+    let BlockBuffers { x, out, kept, scratch, keys_and_values } = buffers;
+    let Pass { threads, config, .. } = *pass;
+    let layer = &config.layers[index];
+    let (rows, heads) = (pass.rows(), config.heads(layer));
+    let site = |role| Site::of_layer(index, role);
+
+    fit(&mut kept.qkv, rows * heads.qkv_dim());
+    let normed = Input::Normed { x, weight: weights.attn_norm, eps: NORM_EPS };
+    pass.linear(site(Role::QkvProj), weights.qkv_proj).forward(threads, &mut kept.qkv, normed, scratch, false);
+    fit(&mut kept.q, rows * heads.query_dim());
+    fit(&mut kept.attended, rows * heads.query_dim());
+    let qk = pass.qk_norm_rope(layer, weights.qk_norms);
+    match keys_and_values {
+        KeysAndValues::Cached(mut caches) => {
+            let appended = caches.iter_mut().map(|(cache, rows)| (&mut **cache, *rows));
+            qk.forward_into_caches(threads, &mut kept.q, &kept.qkv, appended);
+            let caches: Vec<(&KvCache, usize)> = caches.iter().map(|(cache, rows)| (&**cache, *rows)).collect();
+            attention::cached(threads, &mut kept.attended, &kept.q, heads.query_heads, &caches);
+        }
+        KeysAndValues::InPass(sequences) => {
+            fit(&mut kept.k, rows * heads.kv_dim());
+            qk.forward(threads, &mut kept.q, &mut kept.k, &kept.qkv);
+            fit(&mut kept.log_sums, rows * heads.query_heads);
+            let (mut attended, mut log_sums) = (std::mem::take(&mut kept.attended), std::mem::take(&mut kept.log_sums));
+            attention::forward(threads, &mut attended, &mut log_sums, kept.attention_inputs(config, layer, sequences));
+            (kept.attended, kept.log_sums) = (attended, log_sums);
         }
     }
     kept.mid.clear();
     kept.mid.extend_from_slice(x);
-    linear::forward(threads, &mut kept.mid, &kept.attended, weights.out_proj, query_dim, true);
+    let attended = Input::Rows { x: &kept.attended, inputs: heads.query_dim() };
+    pass.linear(site(Role::OutProj), weights.out_proj).forward(threads, &mut kept.mid, attended, scratch, true);
 
     fit(&mut kept.hidden, rows * config.ffn_hidden_dim(layer));
     let normed = Input::Normed { x: &kept.mid, weight: weights.ffn_norm, eps: NORM_EPS };
-    linear::forward_fused(threads, &mut kept.hidden, normed, &mut scratch.normed, weights.proj_1, false);
+    pass.linear(site(Role::Proj1), weights.proj_1).forward(threads, &mut kept.hidden, normed, scratch, false);
     out.copy_from_slice(&kept.mid);
     let (hidden, activation, gated, inner) = (&kept.hidden, config.activation, config.ffn_glu, layer.ffn_dim);
     let gated = Input::Gated { hidden, activation, gated, inner };
-    linear::forward_fused(threads, out, gated, &mut scratch.gated, weights.proj_2, true);
+    pass.linear(site(Role::Proj2), weights.proj_2).forward(threads, out, gated, scratch, true);
 }

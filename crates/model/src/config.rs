@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use openelm_kernels::Heads;
 pub use openelm_kernels::swiglu::Activation;
 
 use crate::geometry::{Geometry, Multipliers};
@@ -57,9 +58,14 @@ pub struct ModelConfig {
 pub const NORM_EPS: f32 = 1e-6;
 
 impl ModelConfig {
+    /// The heads of `layer`.
+    pub fn heads(&self, layer: &LayerConfig) -> Heads {
+        Heads { query_heads: layer.query_heads, kv_heads: layer.kv_heads, head_dim: self.head_dim }
+    }
+
     /// Rows of `qkv_proj` of `layer`: queries, keys and values of all its heads.
     pub fn qkv_dim(&self, layer: &LayerConfig) -> usize {
-        (layer.query_heads + 2 * layer.kv_heads) * self.head_dim
+        self.heads(layer).qkv_dim()
     }
 
     /// Rows of `proj_1` of `layer`: gate and up of a gated network, one of them otherwise.

@@ -1,6 +1,111 @@
-//! The tensors of a model: their names, shapes and order.
+//! The tensors of a model: what they are for, their names, shapes and order.
 
 use crate::config::ModelConfig;
+
+/// What a tensor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// The embedding table, `[vocabulary, dim]`.
+    Embedding,
+    /// RMSNorm before attention, `[dim]`.
+    AttnNorm,
+    /// Queries, keys and values, `[(query_heads + 2 kv_heads) * head_dim, dim]`.
+    QkvProj,
+    /// RMSNorm of the queries' heads, `[head_dim]`.
+    QNorm,
+    /// RMSNorm of the keys' heads, `[head_dim]`.
+    KNorm,
+    /// The output of attention, `[dim, query_heads * head_dim]`.
+    OutProj,
+    /// RMSNorm before the feed-forward network, `[dim]`.
+    FfnNorm,
+    /// `[2 * ffn_dim, dim]`, gate then up, or `[ffn_dim, dim]` without a gate.
+    Proj1,
+    /// `[dim, ffn_dim]`.
+    Proj2,
+    /// RMSNorm before the output projection, `[dim]`.
+    Norm,
+    /// The output projection, `[vocabulary, dim]`, where it is not the embedding table.
+    Head,
+}
+
+/// One place for a tensor in a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Site {
+    /// The layer, of those that have one.
+    pub layer: Option<usize>,
+    /// What the tensor is for.
+    pub role: Role,
+}
+
+impl Site {
+    /// Of a tensor outside the layers.
+    pub const fn outside(role: Role) -> Self {
+        Self { layer: None, role }
+    }
+
+    /// Of a tensor of a layer.
+    pub const fn of_layer(layer: usize, role: Role) -> Self {
+        Self { layer: Some(layer), role }
+    }
+
+    /// CoreNet's name of the module, for example `layers.0.attn.qkv_proj`.
+    pub fn module(&self) -> String {
+        let name = match self.role {
+            Role::Embedding => "token_embeddings",
+            Role::AttnNorm => "attn_norm",
+            Role::QkvProj => "attn.qkv_proj",
+            Role::QNorm => "attn.q_norm",
+            Role::KNorm => "attn.k_norm",
+            Role::OutProj => "attn.out_proj",
+            Role::FfnNorm => "ffn_norm",
+            Role::Proj1 => "ffn.proj_1",
+            Role::Proj2 => "ffn.proj_2",
+            Role::Norm => "norm",
+            Role::Head => "classifier",
+        };
+        match self.layer {
+            Some(layer) => format!("layers.{layer}.{name}"),
+            None => name.to_owned(),
+        }
+    }
+
+    /// The tensor's name and shape in a model of `config`, which has this place.
+    pub fn spec(&self, config: &ModelConfig) -> TensorSpec {
+        let dim = config.model_dim;
+        let layer = self.layer.map(|layer| &config.layers[layer]);
+        let sized = |size: &dyn Fn(&crate::LayerConfig) -> usize| layer.map_or(0, size);
+        let shape = match self.role {
+            Role::Embedding | Role::Head => vec![config.vocab_size, dim],
+            Role::AttnNorm | Role::FfnNorm | Role::Norm => vec![dim],
+            Role::QNorm | Role::KNorm => vec![config.head_dim],
+            Role::QkvProj => vec![sized(&|layer| config.qkv_dim(layer)), dim],
+            Role::OutProj => vec![dim, sized(&|layer| config.heads(layer).query_dim())],
+            Role::Proj1 => vec![sized(&|layer| config.ffn_hidden_dim(layer)), dim],
+            Role::Proj2 => vec![dim, sized(&|layer| layer.ffn_dim)],
+        };
+        TensorSpec { name: self.module() + ".weight", shape }
+    }
+}
+
+/// The roles of a layer's tensors, in the order the data meets them.
+pub fn layer_roles(config: &ModelConfig) -> &'static [Role] {
+    use Role::*;
+    match config.qk_norm {
+        true => &[AttnNorm, QkvProj, QNorm, KNorm, OutProj, FfnNorm, Proj1, Proj2],
+        false => &[AttnNorm, QkvProj, OutProj, FfnNorm, Proj1, Proj2],
+    }
+}
+
+/// All places of a model's tensors, in the order the data meets them; the output projection, where it is not the embedding
+/// table, comes last.
+pub fn sites(config: &ModelConfig) -> Vec<Site> {
+    let layers = (0..config.layers.len())
+        .flat_map(|layer| layer_roles(config).iter().map(move |&role| Site::of_layer(layer, role)));
+    let first = Some(Site::outside(Role::Embedding));
+    let head = (!config.tied_embeddings).then_some(Site::outside(Role::Head));
+    first.into_iter().chain(layers).chain([Site::outside(Role::Norm)]).chain(head).collect()
+}
 
 /// Name and shape of one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,29 +137,7 @@ pub fn initial_deviation(config: &ModelConfig, spec: &TensorSpec) -> Option<f32>
     Some((inverse_variance as f32).sqrt().recip())
 }
 
-/// All tensors of a model in CoreNet's names, in the order the data meets them; the output projection, where it is not
-/// the embedding table, comes last.
+/// All tensors of a model in CoreNet's names, in the order of [`sites`].
 pub fn tensor_specs(config: &ModelConfig) -> Vec<TensorSpec> {
-    let mut specs = Vec::new();
-    let mut add = |name: String, shape: &[usize]| specs.push(TensorSpec { name, shape: shape.to_vec() });
-    let dim = config.model_dim;
-    add("token_embeddings.weight".into(), &[config.vocab_size, dim]);
-    for (i, layer) in config.layers.iter().enumerate() {
-        let query_dim = layer.query_heads * config.head_dim;
-        add(format!("layers.{i}.attn_norm.weight"), &[dim]);
-        add(format!("layers.{i}.attn.qkv_proj.weight"), &[config.qkv_dim(layer), dim]);
-        if config.qk_norm {
-            add(format!("layers.{i}.attn.q_norm.weight"), &[config.head_dim]);
-            add(format!("layers.{i}.attn.k_norm.weight"), &[config.head_dim]);
-        }
-        add(format!("layers.{i}.attn.out_proj.weight"), &[dim, query_dim]);
-        add(format!("layers.{i}.ffn_norm.weight"), &[dim]);
-        add(format!("layers.{i}.ffn.proj_1.weight"), &[config.ffn_hidden_dim(layer), dim]);
-        add(format!("layers.{i}.ffn.proj_2.weight"), &[dim, layer.ffn_dim]);
-    }
-    add("norm.weight".into(), &[dim]);
-    if !config.tied_embeddings {
-        add("classifier.weight".into(), &[config.vocab_size, dim]);
-    }
-    specs
+    sites(config).iter().map(|site| site.spec(config)).collect()
 }

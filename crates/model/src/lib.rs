@@ -1,41 +1,49 @@
-//! OpenELM as a library: what an app links.
+//! The slim core of OpenELM: what runs on a device.
 //!
 //! ```text
-//! text -> Tokenizer -> ids -> Session (block by block, keys and values appended to the cache) -> logits
+//! text -> Tokenizer -> ids -> Session, one sequence of an Engine (block by block, keys and values appended to pages) -> logits
 //!      -> Sampler -> id -> Detokenizer -> text
 //! ```
 //!
 //! A [`ModelConfig`] says how wide each layer is (layer-wise scaling), a [`Model`] holds checked weights, borrowed from a
-//! mapped file where possible, and a [`Session`] runs them. No network, no async, no file formats: those are the business
-//! of other crates.
+//! mapped file where possible, an [`Engine`] runs many [`Sequence`]s of it at a time, and a [`Session`] is one of them. No
+//! network, no async, no file formats: those are the business of other crates.
 
+mod adapter;
 pub mod block;
-mod cache;
 mod config;
+mod engine;
+mod forward;
 mod generation;
 mod geometry;
 mod layout;
+mod linear;
 mod memory;
 mod model;
+mod sequence;
 mod session;
 mod tensor;
 mod tokenizer;
 mod weights;
 
-pub use cache::Cache;
+pub use adapter::{Adapter, AdapterError, AdapterModule, AdapterOptions, AdapterWeights, Part, Target, targets};
 pub use config::{Activation, ConfigError, LayerConfig, ModelConfig, NORM_EPS, Precision};
+pub use engine::{BlockWorkspace, Engine, EngineError, Feed, Logits, Rows};
+pub use forward::{Buffers, Layers, forward};
 pub use generation::{
-    Finish, Generation, GenerationError, GenerationOptions, Sampler, SamplingError, SamplingOptions, StopStrings,
-    generate,
+    Finish, Generation, GenerationError, GenerationOptions, NotFinite, Piece, Sampler, SamplingError, SamplingOptions,
+    StopStrings, Token, check_finite, generate, log_probability,
 };
 pub use geometry::{Geometry, Multipliers, make_divisible};
-pub use layout::{TensorSpec, initial_deviation, tensor_specs};
+pub use layout::{Role, Site, TensorSpec, initial_deviation, layer_roles, sites, tensor_specs};
+pub use linear::{Change, Delta, Deltas, Linear, LinearScratch};
 pub use memory::{Bytes, Footprint, MemoryError, available_memory};
 pub use model::{Model, ModelError};
 /// The arithmetic below this crate: threads and matrices appear in its interface.
 pub use openelm_kernels as kernels;
 pub use openelm_kernels::attention::CacheType;
-pub use session::{Session, SessionError};
+pub use sequence::Sequence;
+pub use session::Session;
 pub use tensor::{DType, Encoding, Tensor, TensorError};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError, clean};
-pub use weights::{LayerWeights, Weights};
+pub use weights::{LayerWeights, Weights, vector};

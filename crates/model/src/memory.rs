@@ -12,9 +12,9 @@
 use openelm_kernels::Threads;
 use openelm_kernels::attention::CacheType;
 
-use crate::cache::Cache;
 use crate::config::ModelConfig;
-use crate::session::{LOGITS_CHUNK, chunk};
+use crate::engine::{LOGITS_ROWS, pass_rows};
+use crate::sequence::Sequence;
 
 /// What it takes to run one sequence, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,13 @@ impl Footprint {
         });
         // Besides: the stream before and after a block and after attention, and its norm.
         let row = activations.max().unwrap_or(0) + 4 * config.model_dim;
-        let rows = tokens.min(chunk(config, weights));
-        let floats = wide(rows * row + rows.min(LOGITS_CHUNK) * config.vocab_size);
+        let rows = tokens.min(pass_rows(config, weights));
+        let floats = wide(rows * row + rows.min(LOGITS_ROWS) * config.vocab_size);
         let rotations = size(wide(tokens), config.head_dim);
         Self {
             tokens: wide(tokens),
             weights: wide(weights),
-            cache: wide(Cache::bytes(config, cache_type, tokens)),
+            cache: wide(Sequence::bytes(config, cache_type, tokens)),
             buffers: size(floats.saturating_add(rotations), size_of::<f32>()).saturating_add(workspace()),
         }
     }

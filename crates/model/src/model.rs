@@ -1,14 +1,16 @@
 //! A model: its geometry and its checked weights.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use openelm_kernels::{Matrix, Packed, Threads};
 
 use crate::config::ModelConfig;
-use crate::layout::{TensorSpec, tensor_specs};
+use crate::forward::Layers;
+use crate::layout::{Site, TensorSpec, layer_roles, sites, tensor_specs};
 use crate::tensor::Tensor;
-use crate::weights::Weights;
+use crate::weights::{LayerWeights, Weights, vector};
 
 /// Weights that do not fit the geometry.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -123,9 +125,38 @@ impl Model {
         Self { config: self.config.clone(), weights }
     }
 
+    /// RMSNorm before the output projection, `[dim]`, and the projection, `[vocabulary, dim]`.
+    pub(crate) fn norm_and_head(&self) -> (&[f32], Matrix<'_>) {
+        let behind = 1 + self.config.layers.len() * layer_roles(&self.config).len();
+        let head = if self.config.tied_embeddings { 0 } else { behind + 1 };
+        (vector(self.weights[behind].matrix()), self.weights[head].matrix())
+    }
+
+    /// The tensor at `site`, which the model has.
+    pub(crate) fn matrix(&self, site: Site) -> Matrix<'_> {
+        let index = sites(&self.config).iter().position(|&other| other == site);
+        self.weights[index.unwrap_or_else(|| unreachable!("the model has no {}", site.module()))].matrix()
+    }
+
     /// The weights as the forward pass sees them.
     pub fn weights(&self) -> Weights<'_> {
         Weights::in_order(&self.config, self.weights.iter().map(Weight::matrix))
+    }
+}
+
+impl Layers for Model {
+    type Error = Infallible;
+
+    fn embedding(&self, user: impl FnOnce(Matrix<'_>)) -> Result<(), Infallible> {
+        user(self.weights[0].matrix());
+        Ok(())
+    }
+
+    fn layer(&self, index: usize, user: impl FnOnce(&LayerWeights<'_>)) -> Result<(), Infallible> {
+        let count = layer_roles(&self.config).len();
+        let tensors = self.weights[1 + index * count..].iter().take(count).map(Weight::matrix);
+        user(&LayerWeights::in_order(&self.config, tensors));
+        Ok(())
     }
 }
 

@@ -25,7 +25,7 @@ pub struct LayerWeights<'a> {
 }
 
 impl<'a> LayerWeights<'a> {
-    /// Names one layer's tensors, which come in the order of [`crate::tensor_specs`].
+    /// Names one layer's tensors, which come in the order of [`crate::layer_roles`].
     ///
     /// # Panics
     /// If there are fewer tensors than a layer has, or a vector is not of `f32`.
@@ -44,7 +44,11 @@ impl<'a> LayerWeights<'a> {
     }
 }
 
-fn vector(matrix: Matrix<'_>) -> &[f32] {
+/// A tensor of one dimension, which is of `f32` wherever a model holds it.
+///
+/// # Panics
+/// If it is anything else.
+pub fn vector(matrix: Matrix<'_>) -> &[f32] {
     match matrix {
         Matrix::F32(data) => data,
         _ => panic!("vectors are f32"),
@@ -65,7 +69,7 @@ pub struct Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
-    /// Names the tensors that come in the order of [`crate::tensor_specs`].
+    /// Names the tensors that come in the order of [`crate::sites`].
     ///
     /// # Panics
     /// If there are fewer tensors than the model has, or a vector is not of `f32`.

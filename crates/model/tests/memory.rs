@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, Footprint, Geometry, Model, Multipliers, Session, Tensor, tensor_specs};
+use openelm_model::{CacheType, Engine, Footprint, Geometry, Model, Multipliers, Session, Tensor, tensor_specs};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -23,7 +23,7 @@ fn a_session_takes_no_more_than_was_reckoned_and_not_much_less() {
     let tokens = 1024;
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
-    let mut session = Session::new(&model, threads, tokens);
+    let mut session = Session::new(Engine::new(model.clone(), threads), tokens);
     session.append(&vec![1; tokens - 64]).unwrap();
     session.append_all(&[2; 63], |_| ()).unwrap();
     session.append(&[3]).unwrap();

@@ -4,6 +4,7 @@
 //! Files that may not be published (other people's text, Meta's tokenizer) are looked for in a folder beside the
 //! repository, `../shared`, or where the environment variable `OPENELM_SHARED` points; without them a test skips.
 
+mod archive;
 pub mod bucket;
 pub mod run;
 pub mod server;
@@ -12,6 +13,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+
+pub use archive::checkpoint;
 
 /// An array of an `.npz` file, its values widened to `f64` (exact for `f32` and integers of 32 bits).
 pub struct Array {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use openelm_formats::huggingface::{self, WriteOptions};
-use openelm_formats::{FormatError, StoredModel, atomic, open};
+use openelm_formats::{FormatError, StoredModel, atomic};
 use openelm_model::kernels::Threads;
 use openelm_model::{DType, Tensor, TensorSpec};
 
@@ -26,16 +26,15 @@ pub enum AverageError {
     Format(#[from] FormatError),
 }
 
-/// Writes the mean of the models in `folders` to the new folder `output`, with the first one's tokenizer. Values are added
+/// Writes the mean of `models` to the new folder `output`, with the first one's configuration and tokenizer. Values are added
 /// in `f64` and rounded at the end, to `dtype` or to the first model's. Memory holds one tensor at a time.
 ///
 /// # Errors
 /// If a model cannot be read, they are not of one shape, or `output` exists or cannot be written.
-pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Result<(), AverageError> {
-    let models = folders.iter().map(|folder| open(folder)).collect::<Result<Vec<StoredModel>, _>>()?;
+pub fn average(models: &[StoredModel], output: &Path, dtype: Option<DType>) -> Result<(), AverageError> {
     let first = models.first().ok_or(AverageError::None)?;
-    if let Some(at) = models.iter().position(|model| model.config != first.config) {
-        return Err(AverageError::Different { first: folders[0].clone(), other: folders[at].clone() });
+    if let Some(other) = models.iter().find(|model| model.config != first.config) {
+        return Err(AverageError::Different { first: first.path.clone(), other: other.path.clone() });
     }
     if output.exists() {
         return Err(FormatError::Exists { path: output.to_owned() }.into());
@@ -43,7 +42,7 @@ pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Resu
     let dtype = dtype.unwrap_or(first.natural_dtype());
     let mean = |spec: &TensorSpec| -> Result<Tensor, FormatError> {
         let mut sums = vec![0.0f64; spec.len()];
-        for model in &models {
+        for model in models {
             let values = model.tensor(&spec.name)?.to_f32();
             sums.iter_mut().zip(values.iter()).for_each(|(sum, &value)| *sum += f64::from(value));
         }
@@ -56,8 +55,7 @@ pub fn average(folders: &[PathBuf], output: &Path, dtype: Option<DType>) -> Resu
     }
     let fill = |folder: &Path| {
         let options = WriteOptions { dtype, shard_bytes: 0 };
-        huggingface::write(folder, &first.config, None, &mean, options, &Threads::single())?;
-        first.tokenizer.as_ref().map_or(Ok(()), |tokenizer| tokenizer.copy_into(folder))
+        huggingface::write_like(folder, first, &mean, options, &Threads::single())
     };
     let fill = |folder: &Path| fill(folder).map_err(|e: FormatError| e.renamed(folder, output));
     Ok(atomic::write_folder(output, fill, |e| FormatError::io(output)(e))?)

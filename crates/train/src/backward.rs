@@ -3,17 +3,19 @@
 //! The outputs of the norms and of SwiGLU are computed anew rather than kept: they cost little and are large. What nobody
 //! trains gets no derivative.
 
-use openelm_kernels::attention::{self, Rows};
-use openelm_kernels::qk_norm_rope::{self, QkNormGradients};
-use openelm_kernels::{Threads, linear, rms_norm, swiglu};
-use openelm_model::block::{Activations, Pass, Scratch, fit, heads};
+use openelm_kernels::qk_norm_rope::{QkNormGradients, QkvDerivatives};
+use openelm_kernels::{Threads, attention, linear, rms_norm, swiglu};
+use openelm_model::block::{Activations, Pass, Sequences, fit};
 use openelm_model::{LayerConfig, LayerWeights, NORM_EPS};
 
 use crate::parameters::Segment;
 
-/// Derivatives on the way through a block, one row per token.
+/// Derivatives on the way through a block, and what is computed anew, one row per token.
 #[derive(Default)]
 pub(crate) struct Derivatives {
+    /// Outputs of the norms and of SwiGLU.
+    normed_again: Vec<f32>,
+    gated_again: Vec<f32>,
     normed: Vec<f32>,
     gated: Vec<f32>,
     hidden: Vec<f32>,
@@ -73,40 +75,30 @@ pub(crate) struct BlockBackward<'a> {
     pub x: &'a [f32],
     /// What the forward pass left.
     pub kept: &'a Activations,
+    pub sequences: Sequences<'a>,
 }
 
 impl BlockBackward<'_> {
     /// Turns `stream`, the derivative by the block's output, into that by its input, both `[N, dim]`, and adds the
     /// derivatives by the weights to `gradients`.
-    pub fn run(
-        &self,
-        gradients: &mut LayerGradients<'_>,
-        stream: &mut [f32],
-        scratch: &mut Scratch,
-        d: &mut Derivatives,
-    ) {
-        self.feed_forward(gradients, stream, scratch, d);
-        self.attention(gradients, stream, scratch, d);
+    pub fn run(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
+        self.feed_forward(gradients, stream, d);
+        self.attention(gradients, stream, d);
     }
 
     /// From the output to the stream in the middle.
-    fn feed_forward(
-        &self,
-        gradients: &mut LayerGradients<'_>,
-        stream: &mut [f32],
-        scratch: &mut Scratch,
-        d: &mut Derivatives,
-    ) {
-        let Self { pass: &Pass { threads, config, span, .. }, layer, weights, kept, .. } = *self;
-        let (rows, dim) = (span.rows(), config.model_dim);
+    fn feed_forward(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
+        let Self { pass, layer, weights, kept, .. } = *self;
+        let Pass { threads, config, .. } = *pass;
+        let (rows, dim) = (pass.rows(), config.model_dim);
         fit(&mut d.gated, rows * layer.ffn_dim);
         linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
         fit(&mut d.hidden, kept.hidden.len());
-        fit(&mut scratch.gated, rows * layer.ffn_dim);
+        fit(&mut d.gated_again, rows * layer.ffn_dim);
         swiglu::backward(
             threads,
             &mut d.hidden,
-            &mut scratch.gated,
+            &mut d.gated_again,
             &d.gated,
             &kept.hidden,
             config.activation,
@@ -114,12 +106,12 @@ impl BlockBackward<'_> {
             layer.ffn_dim,
         );
         if let Some(proj_2) = &mut gradients.proj_2 {
-            linear::backward_weight(threads, proj_2, stream, &scratch.gated, layer.ffn_dim);
+            linear::backward_weight(threads, proj_2, stream, &d.gated_again, layer.ffn_dim);
         }
         if let Some(proj_1) = &mut gradients.proj_1 {
-            fit(&mut scratch.normed, rows * dim);
-            rms_norm::forward(threads, &mut scratch.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
-            linear::backward_weight(threads, proj_1, &d.hidden, &scratch.normed, dim);
+            fit(&mut d.normed_again, rows * dim);
+            rms_norm::forward(threads, &mut d.normed_again, &kept.mid, weights.ffn_norm, NORM_EPS);
+            linear::backward_weight(threads, proj_1, &d.hidden, &d.normed_again, dim);
         }
         fit(&mut d.normed, rows * dim);
         linear::backward_input(threads, &mut d.normed, &d.hidden, weights.proj_1, dim, false);
@@ -127,16 +119,11 @@ impl BlockBackward<'_> {
     }
 
     /// From the stream in the middle to the input.
-    fn attention(
-        &self,
-        gradients: &mut LayerGradients<'_>,
-        stream: &mut [f32],
-        scratch: &mut Scratch,
-        d: &mut Derivatives,
-    ) {
-        let Self { pass: &Pass { threads, config, rope, span, document_starts }, layer, weights, x, kept } = *self;
-        let (rows, dim) = (span.rows(), config.model_dim);
-        let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
+    fn attention(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
+        let Self { pass, layer, weights, x, kept, sequences } = *self;
+        let Pass { threads, config, .. } = *pass;
+        let (rows, dim, heads) = (pass.rows(), config.model_dim, config.heads(layer));
+        let (query_dim, kv_dim) = (heads.query_dim(), heads.kv_dim());
         if let Some(out_proj) = &mut gradients.out_proj {
             linear::backward_weight(threads, out_proj, stream, &kept.attended, query_dim);
         }
@@ -146,37 +133,24 @@ impl BlockBackward<'_> {
         fit(&mut d.k, rows * kv_dim);
         fit(&mut d.v, rows * kv_dim);
         let by_inputs = attention::Gradients { q: &mut d.q, k: &mut d.k, v: &mut d.v };
-        let k = Rows { data: &kept.k, stride: kv_dim };
-        let v = Rows { data: &kept.qkv[query_dim + kv_dim..], stride: config.qkv_dim(layer) };
-        let shape = span.attention(config, layer);
-        let (dout, out, log_sums) = (&d.attended, &kept.attended, &kept.log_sums);
-        attention::backward(threads, by_inputs, dout, out, log_sums, &kept.q, k, v, document_starts, shape);
+        let inputs = kept.attention_inputs(config, layer, sequences);
+        attention::backward(threads, by_inputs, &d.attended, &kept.attended, &kept.log_sums, inputs);
         fit(&mut d.qkv, kept.qkv.len());
-        // Both norms or none: what only one of them needs costs nothing.
+        let by = QkvDerivatives { q: &d.q, k: &d.k, v: &d.v };
+        // Both norms or none: what is not asked for costs little.
         let mut unwanted = [vec![0.0; config.head_dim], vec![0.0; config.head_dim]];
         let [unwanted_q, unwanted_k] = &mut unwanted;
         let mut norms = QkNormGradients {
             q: gradients.q_norm.as_deref_mut().unwrap_or(unwanted_q),
             k: gradients.k_norm.as_deref_mut().unwrap_or(unwanted_k),
         };
-        qk_norm_rope::backward(
-            threads,
-            &mut d.qkv,
-            weights.qk_norms.is_some().then_some(&mut norms),
-            &d.q,
-            &d.k,
-            &d.v,
-            &kept.qkv,
-            weights.qk_norms,
-            rope,
-            span.positions(),
-            heads(config, layer),
-            NORM_EPS,
-        );
+        let norms = weights.qk_norms.is_some().then_some(&mut norms);
+        let qk = pass.qk_norm_rope(layer, weights.qk_norms);
+        qk.backward(threads, &mut d.qkv, norms, by, &kept.qkv);
         if let Some(qkv_proj) = &mut gradients.qkv_proj {
-            fit(&mut scratch.normed, rows * dim);
-            rms_norm::forward(threads, &mut scratch.normed, x, weights.attn_norm, NORM_EPS);
-            linear::backward_weight(threads, qkv_proj, &d.qkv, &scratch.normed, dim);
+            fit(&mut d.normed_again, rows * dim);
+            rms_norm::forward(threads, &mut d.normed_again, x, weights.attn_norm, NORM_EPS);
+            linear::backward_weight(threads, qkv_proj, &d.qkv, &d.normed_again, dim);
         }
         linear::backward_input(threads, &mut d.normed, &d.qkv, weights.qkv_proj, dim, false);
         norm(threads, stream, gradients.attn_norm.as_deref_mut(), &d.normed, x, weights.attn_norm);

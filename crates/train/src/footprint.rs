@@ -1,9 +1,9 @@
 //! What a training run takes in memory, reckoned from the recipe before its first step.
 
-use openelm_model::block::Span;
 use openelm_model::{Bytes, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
 
-use openelm_kernels::{Threads, attention};
+use openelm_kernels::Threads;
+use openelm_kernels::attention::{self, Shape};
 
 use crate::Recipe;
 use crate::network::LOSS_ROWS;
@@ -167,8 +167,8 @@ fn levels(recipe: &Recipe, ranks: usize) -> usize {
 /// Bytes that the operations keep, on as many threads as the machine runs.
 fn workspace(config: &ModelConfig, time: usize) -> u64 {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let span = Span { sequences: 1, time, past: 0 };
-    let attention = config.layers.iter().map(|layer| attention::backward_scratch(span.attention(config, layer)));
+    let shape = |layer: &LayerConfig| Shape { sequences: 1, time, heads: config.heads(layer) };
+    let attention = config.layers.iter().map(|layer| attention::backward_scratch(shape(layer)));
     wide(Threads::workspace(threads)) + wide(threads) * wide(attention.max().unwrap_or(0))
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::{Threads, embedding, linear, rms_norm};
-use openelm_model::block::{self, Activations, Memory, Pass, Scratch, Span, fit};
-use openelm_model::{ModelConfig, NORM_EPS, Weights};
+use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences, fit};
+use openelm_model::{Buffers, LinearScratch, ModelConfig, NORM_EPS, Weights, forward};
 
 use crate::backward::{BlockBackward, Derivatives, LayerGradients, norm};
 use crate::data::Batch;
@@ -30,17 +30,14 @@ pub struct Keeping {
 }
 
 /// Which buffers a block uses: the streams of its input and its output, and its activations.
-struct Buffers {
+struct Slots {
     from: usize,
     to: usize,
     kept: usize,
 }
 
-/// Buffers for passes over batches; they are kept from step to step.
-pub struct Network {
-    threads: Threads,
-    rope: RopeTable,
-    padding: Option<u32>,
+/// Buffers of the blocks; they are kept from step to step.
+struct Blocks {
     /// The residual stream before each block and behind the last, `[N, dim]` each; where it is kept rounded, the first two
     /// serve all.
     streams: Vec<Vec<f32>>,
@@ -49,8 +46,71 @@ pub struct Network {
     /// Of each layer; empty where nothing is rounded.
     rounded: Vec<Rounded>,
     recompute: bool,
-    scratch: Scratch,
+    scratch: LinearScratch,
+}
+
+impl Blocks {
+    /// The buffers of the block `layer`, in a pass that a backward pass follows if `keep`.
+    fn slots(&self, layer: usize, keep: bool) -> Slots {
+        let (from, to) = match keep && self.rounded.is_empty() {
+            true => (layer, layer + 1),
+            false => (layer % 2, (layer + 1) % 2),
+        };
+        let kept = if keep && self.rounded.is_empty() && !self.recompute { layer } else { 0 };
+        Slots { from, to, kept }
+    }
+
+    /// The buffers in `slots` of a pass over `sequences`.
+    fn buffers<'a>(&'a mut self, slots: &Slots, sequences: Sequences<'a>) -> BlockBuffers<'a> {
+        let Self { streams, kept, scratch, .. } = self;
+        let [x, out] = streams
+            .get_disjoint_mut([slots.from, slots.to])
+            .unwrap_or_else(|_| unreachable!("a block reads one stream and writes another"));
+        let keys_and_values = KeysAndValues::InPass(sequences);
+        BlockBuffers { x, out, kept: &mut kept[slots.kept], scratch, keys_and_values }
+    }
+}
+
+/// The blocks' buffers in a forward pass over a batch.
+struct BatchBuffers<'a> {
+    blocks: &'a mut Blocks,
+    threads: &'a Threads,
+    sequences: Sequences<'a>,
+    keep: bool,
+}
+
+impl Buffers for BatchBuffers<'_> {
+    fn embeddings(&mut self) -> &mut Vec<f32> {
+        &mut self.blocks.streams[0]
+    }
+
+    fn layer(&mut self, index: usize) -> BlockBuffers<'_> {
+        let slots = self.blocks.slots(index, self.keep);
+        self.blocks.buffers(&slots, self.sequences)
+    }
+
+    fn computed(&mut self, index: usize) {
+        let slots = self.blocks.slots(index, self.keep);
+        let Blocks { streams, kept, rounded, recompute, .. } = &mut *self.blocks;
+        if let (true, Some(rounded)) = (self.keep, rounded.get_mut(index)) {
+            rounded.keep_input(self.threads, &streams[slots.from]);
+            if !*recompute {
+                rounded.keep(self.threads, &mut kept[slots.kept]);
+            }
+        }
+    }
+}
+
+/// Buffers for passes over batches; they are kept from step to step.
+pub struct Network {
+    threads: Threads,
+    rope: RopeTable,
+    positions: Vec<u32>,
+    padding: Option<u32>,
+    blocks: Blocks,
     derivatives: Derivatives,
+    /// Output of the last norm, `[N, dim]`.
+    normed: Vec<f32>,
     /// Derivative by the residual stream.
     stream: Vec<f32>,
     logits: Vec<f32>,
@@ -65,13 +125,17 @@ impl Network {
         Self {
             threads,
             rope: RopeTable::new(config.head_dim, config.rope_theta),
+            positions: Vec::new(),
             padding,
-            streams: vec![Vec::new(); layers + 1],
-            kept: (0..layers).map(|_| Activations::default()).collect(),
-            rounded: (0..rounded).map(|_| Rounded::default()).collect(),
-            recompute: keeping.recompute,
-            scratch: Scratch::default(),
+            blocks: Blocks {
+                streams: vec![Vec::new(); layers + 1],
+                kept: (0..layers).map(|_| Activations::default()).collect(),
+                rounded: (0..rounded).map(|_| Rounded::default()).collect(),
+                recompute: keeping.recompute,
+                scratch: LinearScratch::default(),
+            },
             derivatives: Derivatives::default(),
+            normed: Vec::new(),
             stream: Vec::new(),
             logits: Vec::new(),
         }
@@ -140,48 +204,25 @@ impl Network {
         loss(weighed, objective.amount(batch), sums)
     }
 
-    /// The buffers of the block `layer`, in a pass that a backward pass follows if `keep`.
-    fn buffers(&self, layer: usize, keep: bool) -> Buffers {
-        let (from, to) = match keep && self.rounded.is_empty() {
-            true => (layer, layer + 1),
-            false => (layer % 2, (layer + 1) % 2),
-        };
-        let kept = if keep && self.rounded.is_empty() && !self.recompute { layer } else { 0 };
-        Buffers { from, to, kept }
-    }
-
-    /// Runs all blocks and the last norm, whose output is left in `scratch.normed`.
+    /// Runs all blocks and the last norm, whose output is left in `normed`.
     fn forward(&mut self, config: &ModelConfig, weights: &Weights<'_>, batch: &Batch, keep: bool) {
-        let dim = config.model_dim;
-        self.rope.grow_to(batch.time);
-        let rows = batch.inputs.len();
-        fit(&mut self.streams[0], rows * dim);
-        embedding::forward(&self.threads, &mut self.streams[0], &batch.inputs, weights.embedding, dim);
-        for (i, (layer, weights)) in config.layers.iter().zip(&weights.layers).enumerate() {
-            let Buffers { from, to, kept } = self.buffers(i, keep);
-            let mut out = std::mem::take(&mut self.streams[to]);
-            fit(&mut out, rows * dim);
-            let pass = pass(&self.threads, config, &self.rope, batch);
-            let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
-            block::forward(&pass, layer, weights, x, &mut out, kept, scratch, Memory::Backward);
-            if let (true, Some(rounded)) = (keep, self.rounded.get_mut(i)) {
-                rounded.keep_input(&self.threads, x);
-                if !self.recompute {
-                    rounded.keep(&self.threads, kept);
-                }
-            }
-            self.streams[to] = out;
-        }
-        fit(&mut self.scratch.normed, rows * dim);
-        let last = &self.streams[self.buffers(config.layers.len(), keep).from];
-        rms_norm::forward(&self.threads, &mut self.scratch.normed, last, weights.norm, NORM_EPS);
+        let Self { threads, rope, positions, blocks, normed, .. } = self;
+        rope.grow_to(batch.time);
+        positions.clear();
+        positions.extend((0..batch.sequences).flat_map(|_| 0..batch.time as u32));
+        let pass = Pass { threads, config, rope, positions, changes: &[] };
+        let mut buffers = BatchBuffers { blocks, threads, sequences: sequences(batch), keep };
+        let Ok(()) = forward(&pass, weights, &batch.inputs, &mut buffers);
+        fit(normed, pass.rows() * config.model_dim);
+        let last = &blocks.streams[blocks.slots(config.layers.len(), keep).from];
+        rms_norm::forward(threads, normed, last, weights.norm, NORM_EPS);
     }
 
     /// Logits of the rows in `range`, from the output of the last norm.
     fn project(&mut self, weights: &Weights<'_>, range: Range<usize>) {
         let dim = weights.norm.len();
         fit(&mut self.logits, range.len() * (weights.head.len() / dim));
-        let normed = &self.scratch.normed[range.start * dim..range.end * dim];
+        let normed = &self.normed[range.start * dim..range.end * dim];
         linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
     }
 
@@ -223,7 +264,7 @@ impl Network {
         let mut dnormed = vec![0.0; LOSS_ROWS * dim];
         for_each_chunk(batch, |range, targets| {
             self.project(weights, range.clone());
-            let normed = &mut self.scratch.normed[range.start * dim..range.end * dim];
+            let normed = &mut self.normed[range.start * dim..range.end * dim];
             let rows = rows.rows().rows(range);
             sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, rows, z_weight, scale);
             if let Some(head_gradient) = &mut head_gradient {
@@ -235,8 +276,8 @@ impl Network {
         });
         self.stream.clear();
         self.stream.resize(batch.inputs.len() * dim, 0.0);
-        let last = &self.streams[self.buffers(config.layers.len(), true).from];
-        norm(&self.threads, &mut self.stream, norm_gradient, &self.scratch.normed, last, weights.norm);
+        let last = &self.blocks.streams[self.blocks.slots(config.layers.len(), true).from];
+        norm(&self.threads, &mut self.stream, norm_gradient, &self.normed, last, weights.norm);
         sums
     }
 
@@ -249,24 +290,22 @@ impl Network {
         i: usize,
         gradients: &mut LayerGradients<'_>,
     ) {
-        let Buffers { from, to, kept } = self.buffers(i, true);
-        let (layer, weights) = (&config.layers[i], &weights.layers[i]);
-        if let Some(rounded) = self.rounded.get(i) {
-            rounded.input(&self.threads, &mut self.streams[from]);
+        let Self { threads, rope, positions, blocks, derivatives, stream, .. } = self;
+        let (pass, sequences) = (Pass { threads, config, rope, positions, changes: &[] }, sequences(batch));
+        let (layer, weights, slots) = (&config.layers[i], &weights.layers[i], blocks.slots(i, true));
+        let Blocks { streams, kept, rounded, recompute, .. } = &mut *blocks;
+        if let Some(rounded) = rounded.get(i) {
+            rounded.input(threads, &mut streams[slots.from]);
         }
-        let pass = pass(&self.threads, config, &self.rope, batch);
         // The last block's activations are still there.
-        if self.recompute && i + 1 < config.layers.len() {
+        if *recompute && i + 1 < config.layers.len() {
             // What the block after this one began with is not needed any more.
-            let mut out = std::mem::take(&mut self.streams[to]);
-            let (x, kept, scratch) = (&self.streams[from], &mut self.kept[kept], &mut self.scratch);
-            block::forward(&pass, layer, weights, x, &mut out, kept, scratch, Memory::Backward);
-            self.streams[to] = out;
-        } else if let (false, Some(rounded)) = (self.recompute, self.rounded.get(i)) {
-            rounded.activations(&self.threads, &mut self.kept[kept]);
+            block::forward(&pass, i, weights, blocks.buffers(&slots, sequences));
+        } else if let (false, Some(rounded)) = (*recompute, rounded.get(i)) {
+            rounded.activations(threads, &mut kept[slots.kept]);
         }
-        let backward = BlockBackward { pass: &pass, layer, weights, x: &self.streams[from], kept: &self.kept[kept] };
-        backward.run(gradients, &mut self.stream, &mut self.scratch, &mut self.derivatives);
+        let (x, kept) = (&blocks.streams[slots.from], &blocks.kept[slots.kept]);
+        BlockBackward { pass: &pass, layer, weights, x, kept, sequences }.run(gradients, stream, derivatives);
     }
 }
 
@@ -277,9 +316,8 @@ struct HeadDerivative<'a> {
     scale: f32,
 }
 
-fn pass<'a>(threads: &'a Threads, config: &'a ModelConfig, rope: &'a RopeTable, batch: &'a Batch) -> Pass<'a> {
-    let span = Span { sequences: batch.sequences, time: batch.time, past: 0 };
-    Pass { threads, config, rope, span, document_starts: batch.document_starts.as_deref() }
+fn sequences(batch: &Batch) -> Sequences<'_> {
+    Sequences { count: batch.sequences, time: batch.time, document_starts: batch.document_starts.as_deref() }
 }
 
 /// The loss of a micro-batch from the sums over its rows.

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use openelm_formats::huggingface;
+use openelm_formats::{StoredModel, huggingface};
 use openelm_model::{DType, Encoding, Geometry, ModelConfig, Multipliers};
 use openelm_testing::golden;
 use openelm_train::average;
@@ -38,12 +38,16 @@ fn checkpoints(root: &tempfile::TempDir, kind: &str, dtype: DType) -> Vec<PathBu
     (0..3).map(make).collect()
 }
 
+fn opened(folders: &[PathBuf]) -> Vec<StoredModel> {
+    folders.iter().map(|folder| openelm_formats::open(folder).unwrap()).collect()
+}
+
 #[test]
 fn the_mean_is_that_of_corenet() {
     let root = tempfile::tempdir().unwrap();
     for (kind, dtype) in [("f32", DType::F32), ("bf16", DType::BF16)] {
         let output = root.path().join(format!("mean-{kind}"));
-        average(&checkpoints(&root, kind, dtype), &output, None).unwrap();
+        average(&opened(&checkpoints(&root, kind, dtype)), &output, None).unwrap();
         let found = huggingface::read(&output).unwrap();
         let bytes = fs::read(golden(&format!("train/average/average_{kind}.safetensors"))).unwrap();
         let expected = SafeTensors::deserialize(&bytes).unwrap();
@@ -62,9 +66,28 @@ fn models_of_different_shape_have_no_mean() {
     let mut folders = checkpoints(&root, "f32", DType::F32);
     folders.push(golden("tiny/hf"));
     let output = root.path().join("mean");
-    let message = average(&folders, &output, None).unwrap_err().to_string();
+    let message = average(&opened(&folders), &output, None).unwrap_err().to_string();
     assert!(message.contains("tiny/hf") && message.contains("another model"), "{message}");
     assert!(average(&[], &output, None).is_err());
     fs::create_dir(&output).unwrap();
-    assert!(average(&folders[..3], &output, None).unwrap_err().to_string().contains("exists already"));
+    assert!(average(&opened(&folders[..3]), &output, None).unwrap_err().to_string().contains("exists already"));
+}
+
+#[test]
+fn what_the_configuration_says_beyond_the_geometry_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let folders = checkpoints(&root, "f32", DType::F32);
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&fs::read(folders[0].join("config.json")).unwrap()).unwrap();
+    json["eos_token_id"] = serde_json::json!([2, 7]);
+    json["of_somebody"] = "else".into();
+    fs::write(folders[0].join("config.json"), json.to_string()).unwrap();
+    fs::write(folders[0].join("generation_config.json"), r#"{"temperature": 0.7}"#).unwrap();
+    let output = root.path().join("mean");
+    average(&opened(&folders), &output, Some(DType::BF16)).unwrap();
+    let read =
+        |name: &str| -> serde_json::Value { serde_json::from_slice(&fs::read(output.join(name)).unwrap()).unwrap() };
+    json["torch_dtype"] = "bfloat16".into();
+    assert_eq!(read("config.json"), json);
+    assert_eq!(read("generation_config.json")["temperature"], 0.7);
 }

@@ -23,6 +23,31 @@ const RUNS: [Run; 4] = [
 ];
 
 #[test]
+fn every_key_is_explained() {
+    let page = std::fs::read_to_string(golden("../../docs/recipes.md")).unwrap();
+    let text = "output = \"o\"\n[model]\n[tokenizer]\npath = \"t\"\n\
+                [data]\nparity = \"corenet\"\nsources = [{ path = \"a\", weight = 1, format = \"text\", file_id_range = [0, 1] }]\n\
+                [[validation]]\nsources = [{ path = \"b\" }]\n\
+                [train]\nsequence_length = 8\nbatch_size = 1\nsteps = 1\nshares = 1\n\
+                [schedule]\nmax_lr = 1\nmin_lr = 0\nwarmup_steps = 0\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("recipe.toml");
+    std::fs::write(&path, text).unwrap();
+    let whole: toml::Table = Recipe::load(&path, &[]).unwrap().to_toml().parse().unwrap();
+    fn check(value: &toml::Value, page: &str) {
+        match value {
+            toml::Value::Table(table) => table.iter().for_each(|(key, value)| {
+                assert!(page.contains(&format!("`{key}`")) || page.contains(&format!("`[{key}]`")), "{key}");
+                check(value, page);
+            }),
+            toml::Value::Array(list) => list.iter().for_each(|value| check(value, page)),
+            _ => {}
+        }
+    }
+    check(&toml::Value::Table(whole), &page);
+}
+
+#[test]
 fn the_four_runs_are_those_of_corenet() {
     let geometries = json(&golden("configs.json"));
     for (name, model, parameters, max_lr, rates) in RUNS {

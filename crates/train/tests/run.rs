@@ -160,6 +160,10 @@ impl Training for MadeUp {
         }
     }
 
+    fn changes_since(&self, before: &Path, _: u64) -> Vec<String> {
+        vec![format!("{} is not as it was", before.display())]
+    }
+
     fn tokenizer(&self) -> &RunTokenizer {
         &self.tokenizer
     }

@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for dtype in [DType::F32, DType::BF16] {
         let folder = at(&format!("hf-{dtype}"));
-        huggingface::write(&folder, &config, tensor, WriteOptions { dtype, shard_bytes: 0 })?;
+        huggingface::write(&folder, &config, None, &tensor, WriteOptions { dtype, shard_bytes: 0 }, &threads)?;
         seed("safetensors", &dtype.to_string(), None, &fs::read(folder.join("model.safetensors"))?)?;
         seed("config", &format!("json-{dtype}"), Some(0), &fs::read(folder.join("config.json"))?)?;
     }

@@ -7,11 +7,13 @@ use clap::Args;
 use openelm_model::DType;
 
 use super::DTypeArgument;
+use crate::model::open;
+use crate::tell;
 
 /// Average the weights of several checkpoints of one model.
 #[derive(Args)]
 pub struct Arguments {
-    /// Models of any format, folders or files
+    /// Models of any format, folders or files, or "builtin"
     #[arg(required = true, value_name = "CHECKPOINT")]
     checkpoints: Vec<PathBuf>,
     /// New folder for the mean
@@ -24,8 +26,9 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let Arguments { checkpoints, output, dtype } = arguments;
-    openelm_train::average(&checkpoints, &output, dtype.map(DType::from))?;
+    let models = checkpoints.iter().map(|checkpoint| open(checkpoint, None)).collect::<Result<Vec<_>>>()?;
+    openelm_train::average(&models, &output, dtype.map(DType::from))?;
     let count = checkpoints.len();
-    eprintln!("{}: the mean of {count} checkpoint{}", output.display(), if count == 1 { "" } else { "s" });
+    tell(format!("{}: the mean of {count} checkpoint{}", output.display(), if count == 1 { "" } else { "s" }));
     Ok(())
 }

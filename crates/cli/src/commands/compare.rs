@@ -9,6 +9,7 @@ use openelm_formats::{Comparison, StoredModel, compare};
 use serde_json::{Value, json};
 
 use super::{ThreadOptions, parse_ids};
+use crate::input::read_file;
 use crate::model::{open, tokenizer_of};
 
 /// Say how far the logits of two models are apart on a text.
@@ -50,7 +51,7 @@ impl TextOptions {
     pub fn read(&self) -> Result<String> {
         match (&self.text, &self.text_file) {
             (Some(text), _) => Ok(text.clone()),
-            (None, Some(file)) => std::fs::read_to_string(file).with_context(|| file.display().to_string()),
+            (None, Some(file)) => read_file(file),
             (None, None) => Ok(SAMPLE.to_owned()),
         }
     }

@@ -3,7 +3,6 @@
 use std::io::{Write, stdout};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -16,8 +15,10 @@ use openelm_model::kernels::quant::{AffineFormat, BlockFormat};
 use serde_json::{Value, json};
 
 use super::compare::{TextOptions, as_json, as_text};
-use super::{DTypeArgument, ThreadOptions, encodings, stop_on_interrupt};
+use super::{DTypeArgument, ThreadOptions, encodings, shown};
+use crate::interrupt::Stop;
 use crate::model::{open, tokenizer_of};
+use crate::tell;
 
 /// Write a model in another format, and say how far its logits moved.
 #[derive(Args)]
@@ -119,7 +120,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     }
     let target = target(&arguments, &model)?;
     for warning in model.notes.iter().chain(&target.warnings(&model.config, model.main_encoding())) {
-        eprintln!("warning: {warning}");
+        tell(format!("warning: {warning}"));
     }
     let threads = arguments.threads.threads();
     write(&arguments, &model, target, &threads)?;
@@ -155,24 +156,31 @@ fn target(arguments: &Arguments, model: &StoredModel) -> Result<Target> {
 }
 
 fn write(arguments: &Arguments, model: &StoredModel, target: Target, threads: &Threads) -> Result<()> {
-    let stop = stop_on_interrupt("stopping")?;
+    let stop = Stop::saying("stopping")?;
     let bar = ProgressBar::new(model.config.parameters() as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent}% of the weights, {eta} left") {
         bar.set_style(style);
     }
     let progress = |elements: usize| {
         bar.inc(elements as u64);
-        if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if stop.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let converted = convert(model, &arguments.output, target, threads, &progress);
     bar.finish_and_clear();
-    Ok(converted?)
+    if let (Err(stopped), true) = (&converted, stop.is_raised()) {
+        tell(stopped);
+        stop.check()?;
+    }
+    // What comes behind the last tensor can be left at any time.
+    stop.leave_at_once();
+    converted?.iter().for_each(|warning| tell(format!("warning: {warning}")));
+    Ok(())
 }
 
 /// How far the logits moved; `None`, and a note, if no tokenizer takes the text apart.
 fn moved(model: &StoredModel, written: &StoredModel, text: &str, threads: &Threads) -> Result<Option<Comparison>> {
     if model.tokenizer.is_none() {
-        eprintln!("note: there is no tokenizer, so that the logits were not compared; give one with --tokenizer");
+        tell("note: there is no tokenizer, so that the logits were not compared; give one with --tokenizer");
         return Ok(None);
     }
     let ids = tokenizer_of(model)?.encode_with(text, true, false);
@@ -189,7 +197,7 @@ fn report(
     if arguments.json {
         let side = |model: &StoredModel| -> Value {
             json!({
-                "path": model.path,
+                "path": shown(&model.path),
                 "format": model.format.to_string(),
                 "encodings": encodings(model),
                 "bytes": model.size(),

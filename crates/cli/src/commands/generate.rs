@@ -1,16 +1,18 @@
 //! `openelm generate`: text behind a prompt.
 
-use std::io::{Read, Write, stdin, stdout};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use openelm_model::{Finish, GenerationOptions, SamplingOptions, Session, generate};
+use openelm_model::{Engine, Finish, Generation, GenerationOptions, SamplingOptions};
 use serde_json::json;
 
-use super::{ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
+use super::{AdapterOptions, ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
+use crate::input::{read_file, read_stdin};
 use crate::model::ModelOptions;
+use crate::tell;
 
 /// Continue a text.
 #[derive(Args)]
@@ -65,6 +67,8 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
+    adapter: AdapterOptions,
+    #[command(flatten)]
     arithmetic: ArithmeticOptions,
     #[command(flatten)]
     threads: ThreadOptions,
@@ -89,36 +93,45 @@ pub fn run(arguments: Arguments) -> Result<()> {
     arguments.memory.check(&stored.config, weights, tokens, cache)?;
     let threads = arguments.threads.threads();
     let model = arguments.arithmetic.load(stored, &threads)?;
-    let mut session = Session::new(&model, threads, limit).with_cache(cache);
+    let mut session = arguments.adapter.session(Engine::new(model, threads).with_cache(cache), limit)?;
 
     let mut out = stdout().lock();
-    let mut written = Ok(());
-    let mut show = |text: &str| {
-        if !arguments.json && written.is_ok() {
-            written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        }
+    let mut show = |text: &str| match arguments.json {
+        true => Ok(()),
+        // A reader that has gone away wants no more text: the error ends the generation.
+        false => out.write_all(text.as_bytes()).and_then(|()| out.flush()),
     };
-    show(&prompt);
-    let generation = generate(&mut session, &tokenizer, &ids, &options, &mut show)?;
-    show("\n");
-    written?;
+    show(&prompt)?;
+    let begin = Instant::now();
+    let mut generation = Generation::new(&mut session, &tokenizer, &ids, options)?;
+    let prompt_rate = rate(ids.len(), begin.elapsed());
+    let begin = Instant::now();
+    let (mut text, mut made) = (String::new(), Vec::new());
+    while let Some(piece) = generation.next().transpose()? {
+        show(&piece.text)?;
+        text.push_str(&piece.text);
+        made.extend(piece.tokens.iter().map(|token| token.id));
+    }
+    let finish = generation.finish().unwrap_or(Finish::MaxTokens);
+    let rate = rate(made.len(), begin.elapsed());
+    show("\n")?;
 
-    let prompt_rate = rate(ids.len(), generation.prompt_time);
-    let rate = rate(generation.ids.len(), generation.generation_time);
     if arguments.json {
         let result = json!({
             "prompt": prompt,
-            "text": generation.text,
+            "text": text,
             "prompt_ids": ids,
-            "ids": generation.ids,
-            "finish": finish(generation.finish),
+            "ids": made,
+            "finish": name(finish),
             "prompt_tokens_per_second": prompt_rate,
             "tokens_per_second": rate,
         });
         writeln!(out, "{result}")?;
     } else {
-        let (read, made) = (ids.len(), generation.ids.len());
-        eprintln!("prompt: {read} tokens, {prompt_rate:.0} per second; generated: {made} tokens, {rate:.0} per second");
+        let (read, made) = (ids.len(), made.len());
+        tell(format!(
+            "prompt: {read} tokens, {prompt_rate:.0} per second; generated: {made} tokens, {rate:.0} per second"
+        ));
     }
     Ok(())
 }
@@ -128,11 +141,9 @@ fn read_prompt(arguments: &Arguments) -> Result<String> {
         return Ok(prompt.clone());
     }
     if let Some(file) = &arguments.file {
-        return std::fs::read_to_string(file).with_context(|| file.display().to_string());
+        return read_file(file);
     }
-    let mut prompt = String::new();
-    stdin().read_to_string(&mut prompt).context("standard input")?;
-    Ok(prompt)
+    read_stdin()
 }
 
 fn options(arguments: &Arguments) -> GenerationOptions {
@@ -146,10 +157,10 @@ fn options(arguments: &Arguments) -> GenerationOptions {
         seed: arguments.seed,
     };
     let Arguments { max_tokens, ref stop, ignore_eos, .. } = *arguments;
-    GenerationOptions { sampling, max_tokens, stop: stop.clone(), ignore_eos }
+    GenerationOptions { sampling, max_tokens, stop: stop.clone(), ignore_eos, log_probabilities: false }
 }
 
-fn finish(finish: Finish) -> &'static str {
+fn name(finish: Finish) -> &'static str {
     match finish {
         Finish::EndOfText => "end_of_text",
         Finish::Stop => "stop",

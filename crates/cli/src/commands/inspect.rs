@@ -7,10 +7,11 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::HumanBytes;
 use openelm_formats::{Inspection, StoredModel, TokenizerSummary, inspect};
+use openelm_model::kernels::Threads;
 use openelm_model::{LayerConfig, ModelConfig};
 use serde_json::{Value, json};
 
-use super::encodings;
+use super::{encodings, shown};
 use crate::model::open;
 
 /// Show what a model is: format, geometry, numbers, tokenizer, hashes, memory, warnings.
@@ -28,7 +29,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let model = open(&arguments.model, arguments.tokenizer.as_deref())?;
-    let inspection = inspect(&model)?;
+    let inspection = inspect(&model, &Threads::new(0))?;
     let mut out = stdout();
     if arguments.json {
         writeln!(out, "{}", as_json(&model, &inspection))?;
@@ -100,13 +101,15 @@ fn as_json(model: &StoredModel, inspection: &Inspection) -> Value {
     let encodings = inspection.encodings.iter().map(|(encoding, tensors, elements)| {
         json!({ "encoding": encoding.to_string(), "tensors": tensors, "elements": elements })
     });
-    let files =
-        inspection.files.iter().map(|file| json!({ "path": file.path, "bytes": file.bytes, "sha256": file.sha256 }));
+    let files = inspection
+        .files
+        .iter()
+        .map(|file| json!({ "path": shown(&file.path), "bytes": file.bytes, "sha256": file.sha256 }));
     let tokenizer = inspection.tokenizer.as_ref().map(|tokenizer| {
-        json!({ "path": tokenizer.path, "pieces": tokenizer.pieces, "bos": tokenizer.bos, "eos": tokenizer.eos })
+        json!({ "path": tokenizer.path.as_deref().map(shown), "pieces": tokenizer.pieces, "bos": tokenizer.bos, "eos": tokenizer.eos })
     });
     json!({
-        "path": model.path,
+        "path": shown(&model.path),
         "format": model.format.to_string(),
         "name": model.released_name(),
         "geometry": {

@@ -3,13 +3,13 @@
 use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use openelm_formats::StoredModel;
-use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, Session};
+use openelm_model::{CacheType, Engine, Session};
 
-use super::{ArithmeticOptions, MemoryOptions, ThreadOptions, parse_ids};
+use super::{AdapterOptions, ArithmeticOptions, MemoryOptions, ThreadOptions, parse_ids};
+use crate::input::read_file;
 use crate::model::{open, tokenizer_of};
 
 /// Print the logits of every position as JSON: `{"shape":[tokens,vocabulary],"logits":[[…],…]}`.
@@ -19,6 +19,8 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     input: Input,
+    #[command(flatten)]
+    adapter: AdapterOptions,
     #[command(flatten)]
     arithmetic: ArithmeticOptions,
     /// Tokenizer for --text, if it is not beside the model or in it
@@ -51,7 +53,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
     arguments.memory.check(&stored.config, weights, ids.len(), CacheType::default())?;
     let threads = arguments.threads.threads();
     let model = arguments.arithmetic.load(stored, &threads)?;
-    print(&model, &ids, threads)
+    check(&ids, model.config().vocab_size)?;
+    print(arguments.adapter.session(Engine::new(model, threads), ids.len())?, &ids)
 }
 
 fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
@@ -60,20 +63,23 @@ fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
         return parse_ids(ids).context("--ids");
     }
     if let Some(file) = ids_file {
-        let text = std::fs::read(file).with_context(|| file.display().to_string())?;
-        return serde_json::from_slice(&text).with_context(|| format!("{}: expected a list of ids", file.display()));
+        return serde_json::from_str(&read_file(file)?)
+            .with_context(|| format!("{}: expected a list of ids", file.display()));
     }
     Ok(tokenizer_of(model)?.encode_with(text.as_deref().unwrap_or_default(), true, false))
 }
 
-fn print(model: &openelm_model::Model, ids: &[u32], threads: Threads) -> Result<()> {
-    let vocabulary = model.config().vocab_size;
-    // Before anything is printed: half an object is worse than none.
+/// Before anything is printed: half an object is worse than none.
+fn check(ids: &[u32], vocabulary: usize) -> Result<()> {
     ensure!(!ids.is_empty(), "there are no ids; give at least one");
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= vocabulary) {
-        anyhow::bail!("token id {id} is out of range: the model's vocabulary has {vocabulary} tokens");
+    match ids.iter().find(|&&id| id as usize >= vocabulary) {
+        Some(id) => bail!("token id {id} is out of range: the model's vocabulary has {vocabulary} tokens"),
+        None => Ok(()),
     }
-    let mut session = Session::new(model, threads, ids.len());
+}
+
+fn print(mut session: Session, ids: &[u32]) -> Result<()> {
+    let vocabulary = session.engine().model().config().vocab_size;
     let mut out = BufWriter::new(stdout().lock());
     write!(out, "{{\"shape\":[{},{vocabulary}],\"logits\":[", ids.len())?;
     let mut first = true;

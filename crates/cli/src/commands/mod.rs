@@ -4,9 +4,11 @@ pub mod average;
 pub mod bench;
 pub mod compare;
 pub mod convert;
+pub mod examples;
 pub mod generate;
 pub mod inspect;
 pub mod logits;
+pub mod manual;
 pub mod plan;
 pub mod pretrain;
 #[cfg(feature = "hub")]
@@ -14,15 +16,21 @@ pub mod pull;
 pub mod tokenizer;
 pub mod train_log;
 
-use std::process::exit;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
 use openelm_formats::{FormatError, StoredModel};
 use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, DType, Footprint, Model, ModelConfig, Precision, available_memory};
+use openelm_model::{
+    AdapterWeights, CacheType, DType, Engine, Footprint, Model, ModelConfig, Precision, Session, available_memory,
+};
+
+use crate::model::locate;
+
+use crate::tell;
 
 /// How many threads a command uses.
 #[derive(Args)]
@@ -34,7 +42,17 @@ pub struct ThreadOptions {
 
 impl ThreadOptions {
     pub fn threads(&self) -> Threads {
+        self.threads.into_iter().for_each(note_on_threads);
         Threads::new(self.threads.map_or(0, usize::from))
+    }
+}
+
+/// Says so if `threads` are more than the machine can run at once.
+pub fn note_on_threads(threads: u16) {
+    if let Ok(cores) = available_parallelism()
+        && usize::from(threads) > cores.get()
+    {
+        tell(format!("note: this machine runs {cores} threads at once; {threads} do not make it faster"));
     }
 }
 
@@ -55,6 +73,25 @@ impl ArithmeticOptions {
     /// The model, ready to run.
     pub fn load(&self, stored: StoredModel, threads: &Threads) -> Result<Model, FormatError> {
         if self.exact { Ok(stored.into_model()?.widened()) } else { stored.into_packed_model(threads) }
+    }
+}
+
+/// The adapter that a command runs a model with.
+#[derive(Args)]
+pub struct AdapterOptions {
+    /// An adapter (LoRA, DoRA): a folder of PEFT's or a file of CoreNet's, or the name it was pulled by
+    #[arg(long, value_name = "ADAPTER")]
+    adapter: Option<PathBuf>,
+}
+
+impl AdapterOptions {
+    /// An empty session of `engine` for up to `limit` tokens, with the adapter at work.
+    pub fn session(&self, engine: Engine, limit: usize) -> Result<Session> {
+        let Some(path) = &self.adapter else { return Ok(Session::new(engine, limit)) };
+        let adapter = openelm_formats::adapter::open(&locate(path)?, engine.model().config())?;
+        adapter.notes.iter().for_each(tell);
+        let weights = AdapterWeights::new(&adapter, engine.model(), engine.threads());
+        Ok(Session::adapted(engine, limit, Arc::new(weights))?)
     }
 }
 
@@ -117,24 +154,9 @@ impl From<DTypeArgument> for DType {
     }
 }
 
-/// A flag that the first Ctrl-C raises, saying what happens then; the second one leaves at once.
-pub fn stop_on_interrupt(what: &'static str) -> Result<Arc<AtomicBool>> {
-    on_interrupt(move || eprintln!("\n{what}; once more to leave at once"), || ())
-}
-
-/// A flag that the first Ctrl-C raises, after which `first` is called; the second one calls `last` and leaves at once.
-pub fn on_interrupt(first: impl Fn() + Send + 'static, last: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            last();
-            exit(130);
-        }
-        first();
-    };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
-    Ok(stop)
+/// A path as text, which JSON asks for: what is not UTF-8 in it is replaced.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// The encodings of a model's tensors, the one with most elements first: `Q4_0 x 96, Q6_K x 1`.

@@ -1,12 +1,14 @@
 //! `openelm pull`: fetch a model.
 
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::process::exit;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 use openelm_hub::{Event, Name, Pattern, PullOptions, Settings, TokenizerChoice, pull};
+
+use crate::interrupt::leave_on_interrupt;
+use crate::tell;
 
 /// Fetch a model from the Hugging Face hub or from Apple; a second call goes on where the first was interrupted.
 ///
@@ -29,6 +31,9 @@ pub struct Arguments {
     /// Fetch no tokenizer but the model's own
     #[arg(long)]
     no_tokenizer: bool,
+    /// Fetch again what is here already
+    #[arg(long)]
+    force: bool,
     /// How often to try again what fails, in a row
     #[arg(long, value_name = "N", default_value_t = 4)]
     retries: u32,
@@ -47,12 +52,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
     };
     let mut settings = Settings::from_environment()?;
     settings.patience.retries = arguments.retries;
-    let options = PullOptions { files: arguments.file, tokenizer };
-    let interrupted = || {
-        eprintln!("\nstopped; the same command goes on from here");
-        exit(130);
-    };
-    ctrlc::set_handler(interrupted).context("Ctrl-C cannot be caught")?;
+    let options = PullOptions { files: arguments.file, tokenizer, force: arguments.force };
+    leave_on_interrupt(|| tell("\nstopped; the same command goes on from here"))?;
 
     let mut display = Display { name: name.to_string(), bar: ProgressBar::hidden() };
     let folder = pull(&name, &options, &settings, &mut |event| display.show(event));
@@ -78,11 +79,8 @@ impl Display {
         match event {
             Event::Planned { files, size, here } => {
                 let size = size.map(|size| format!(", {}", DecimalBytes(size))).unwrap_or_default();
-                eprintln!(
-                    "{}: {files} file{}{size}; {here} here already",
-                    self.name,
-                    if files == 1 { "" } else { "s" }
-                );
+                let plural = if files == 1 { "" } else { "s" };
+                tell(format!("{}: {files} file{plural}{size}; {here} here already", self.name));
             }
             Event::Started { file, size, from } => {
                 self.bar = bar(size);
@@ -92,18 +90,18 @@ impl Display {
                 if !stderr().is_terminal() {
                     let size = size.map_or("size unknown".to_owned(), |size| DecimalBytes(size).to_string());
                     let from = if from > 0 { format!(", going on from {}", DecimalBytes(from)) } else { String::new() };
-                    eprintln!("{file}: {size}{from}");
+                    tell(format!("{file}: {size}{from}"));
                 }
             }
             Event::Progress { received } => self.bar.set_position(received),
             Event::Retrying { reason } => {
                 self.bar.finish_and_clear();
-                eprintln!("trying again: {reason}");
+                tell(format!("trying again: {reason}"));
             }
             Event::Finished { file, size, sha256, checked } => {
                 self.bar.finish_and_clear();
                 let checked = if checked { " (as it should be)" } else { "" };
-                eprintln!("{file}: {}, sha256 {sha256}{checked}", DecimalBytes(size));
+                tell(format!("{file}: {}, sha256 {sha256}{checked}", DecimalBytes(size)));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `openelm tokenizer`: learn one, look at what it does.
 
-use std::io::{Read, Write, stdin, stdout};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,10 @@ use openelm_train::data::{CorpusConfig, DataError, Format, Source, documents};
 use openelm_train::train_tokenizer;
 
 use super::parse_ids;
+use crate::input::read_stdin;
+use crate::interrupt::leave_on_interrupt;
 use crate::model::load_tokenizer;
+use crate::tell;
 
 /// Learn a tokenizer from a corpus, or encode and decode with one.
 #[derive(Args)]
@@ -113,6 +116,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
 fn train(arguments: Train) -> Result<()> {
     let Train { corpus, output, vocab_size, text_key, format, clean: repair } = arguments;
     let source = |path| Source { text_key: text_key.clone(), format, ..Source::new(path) };
+    leave_on_interrupt(|| ())?;
     let corpus = CorpusConfig::new(corpus.into_iter().map(source).collect());
     let bar = indicatif::ProgressBar::new_spinner();
     let texts = documents(&corpus)?.map(|document| {
@@ -125,15 +129,10 @@ fn train(arguments: Train) -> Result<()> {
     bar.finish_and_clear();
     let written = atomic::write_file(&output, |file| file.write_all(&model));
     written.with_context(|| output.display().to_string())?;
-    eprintln!("{}: {vocab_size} pieces", output.display());
+    tell(format!("{}: {vocab_size} pieces", output.display()));
     Ok(())
 }
 
 fn text_or_stdin(text: Option<String>) -> Result<String> {
-    if let Some(text) = text {
-        return Ok(text);
-    }
-    let mut text = String::new();
-    stdin().read_to_string(&mut text).context("standard input")?;
-    Ok(text)
+    text.map_or_else(read_stdin, Ok)
 }

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use comfy_table::{CellAlignment, Table, presets};
+use indicatif::HumanCount;
 use openelm_formats::atomic;
 use openelm_train::train_log::{Curves, OPENELM_TOKENS_PER_STEP, at_tokens, draw, lowest, smoothing};
 use serde_json::{Value, json};
+
+use crate::tell;
 
 /// Read the logs of training runs: this project's, and the training_logs.txt that Apple published.
 #[derive(Args)]
@@ -61,7 +64,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         let svg = draw(&runs).map_err(|e| anyhow!("the picture cannot be drawn: {e}"))?;
         let written = atomic::write_file(path, |file| file.write_all(svg.as_bytes()));
         written.with_context(|| path.display().to_string())?;
-        eprintln!("picture: {}", path.display());
+        tell(format!("picture: {}", path.display()));
     }
     Ok(stdout().write_all(text.as_bytes())?)
 }
@@ -100,12 +103,13 @@ fn summaries(runs: &[Curves]) -> impl Iterator<Item = Summary<'_>> {
 
 fn table(runs: &[Curves]) -> String {
     let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
-    let common = format!("at {:.4e} tokens", Curves::common_tokens(runs));
+    let plain = |tokens: f64| HumanCount(tokens as u64).to_string();
+    let common = format!("at {} tokens", plain(Curves::common_tokens(runs)));
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["run", "loss", "updates", "tokens", "last", "lowest", &common]);
     for Summary { run, steps, last, lowest, at_common, validation } in summaries(runs) {
-        let tokens = format!("{:.4e}", run.tokens());
+        let tokens = plain(run.tokens());
         let smoothed = "training, smoothed".to_owned();
         table.add_row([
             run.name.clone(),

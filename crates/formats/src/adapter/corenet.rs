@@ -5,12 +5,10 @@ use std::io::Write;
 use std::path::Path;
 
 use openelm_model::kernels::Threads;
-use openelm_model::{ModelConfig, TensorSpec};
+use openelm_model::{Adapter, ModelConfig, Part, Target, TensorSpec, targets};
 
-use super::Adapter;
 use super::corenet_config::{Config, to_yaml};
 use super::parts::{self, Announced};
-use super::target::{Part, Target, targets};
 use crate::corenet::{float, tensors, weights_in, write_state_dict};
 use crate::{FormatError, atomic};
 

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use openelm_model::{Adapter, AdapterOptions, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::corenet::ADAPTER_NAME;
+use super::cover::cover;
 use super::parts::Settings;
 use super::peft_config::{number, regex};
-use super::target::{Target, cover};
-use super::{Adapter, AdapterOptions};
 use crate::FormatError;
 use crate::corenet::{part_of_yaml, yaml_files};
 
@@ -134,7 +134,7 @@ pub(super) fn to_yaml(adapter: &Adapter) -> Result<String, FormatError> {
     }
     let entry = |(embedding, settings, names): (bool, Settings, BTreeSet<&str>)| {
         let names: Vec<String> =
-            cover(&adapter.targets, &names).into_iter().map(|name| name.replace('.', r"\.")).collect();
+            cover(adapter.targets(), &names).into_iter().map(|name| name.replace('.', r"\.")).collect();
         LayerConfig {
             regex: format!(r"(.*\.)?({})$", names.join("|")),
             module_type: if embedding { "embedding" } else { "linear" }.to_owned(),

@@ -5,10 +5,8 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use openelm_model::{DType, Tensor};
+use openelm_model::{AdapterModule, DType, Part, Target, Tensor};
 
-use super::AdapterModule;
-use super::target::{Part, Target};
 use crate::FormatError;
 
 /// A tensor as a file announces it; its bytes are taken once its shape is known to be right.

@@ -5,16 +5,15 @@ use std::path::Path;
 
 use bytes::Bytes;
 use openelm_kernels::MappedFile;
-use openelm_model::ModelConfig;
+use openelm_model::{Adapter, ModelConfig, Part, Target, targets};
 
-use super::Adapter;
 use super::parts::{self, Announced};
 use super::peft_config::{Config, module_name, to_json};
-use super::target::{Part, Target, targets};
 use crate::FormatError;
 use crate::shards::{self, Entry};
 
-const CONFIG: &str = "adapter_config.json";
+/// The file that makes a folder an adapter of PEFT's.
+pub(super) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Reads the adapter in `folder`, which must fit `model`. Keys of the configuration that are not known do not stop it: a later

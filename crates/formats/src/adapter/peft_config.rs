@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use openelm_model::{Adapter, AdapterModule, AdapterOptions, Target};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::cover::cover;
 use super::parts::Settings;
-use super::target::{Target, cover};
-use super::{Adapter, AdapterModule, AdapterOptions};
 use crate::FormatError;
 use crate::huggingface::file_name_of;
 
@@ -244,7 +244,7 @@ pub(super) fn to_json(adapter: &Adapter) -> Result<Value, FormatError> {
         "qalora_group_size": 16,
         "r": rank,
         "rank_pattern": rank_pattern,
-        "target_modules": cover(&adapter.targets, &chosen).into_iter().map(peft_name).collect::<BTreeSet<_>>(),
+        "target_modules": cover(adapter.targets(), &chosen).into_iter().map(peft_name).collect::<BTreeSet<_>>(),
         "use_dora": dora,
         "use_qalora": false,
         "use_rslora": adapter.options.rs_lora,
@@ -292,7 +292,7 @@ fn patterns(adapter: &Adapter, value: impl Fn(&AdapterModule) -> f64) -> (Value,
     let mut groups = groups.into_iter().map(|(value, names)| (number(value), names));
     let most = groups.next().map_or(Value::Null, |(value, _)| value);
     let others = groups.flat_map(|(value, names)| {
-        cover(&adapter.targets, &names).into_iter().map(move |name| (peft_name(name), value.clone()))
+        cover(adapter.targets(), &names).into_iter().map(move |name| (peft_name(name), value.clone()))
     });
     (most, others.collect())
 }

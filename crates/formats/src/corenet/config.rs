@@ -6,8 +6,8 @@ use openelm_model::ModelConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::FormatError;
 use crate::huggingface::geometry_from_json;
+use crate::{FormatError, text};
 
 /// The part of the YAML that matters.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ fn described(folder: &Path) -> Result<Option<ModelConfig>, FormatError> {
     for name in ["gpt_config.json", "config.json"] {
         let path = folder.join(name);
         if path.exists() {
-            let text = std::fs::read(&path).map_err(FormatError::io(&path))?;
+            let text = text::read(&path)?;
             return geometry_from_json(&text, &path).map(Some);
         }
     }
@@ -120,13 +120,14 @@ pub(crate) fn general_gpt(folder: &Path) -> Result<Option<GeneralGpt>, FormatErr
 
 /// What a YAML file says of what `T` asks for. A file that does not speak of `key` may be anything: it says nothing.
 pub(crate) fn part_of_yaml<T: DeserializeOwned>(path: &Path, key: &str) -> Result<Option<T>, FormatError> {
-    let text = std::fs::read_to_string(path).map_err(FormatError::io(path))?;
+    let wrong = |reason: String| FormatError::Config { path: path.to_owned(), reason };
+    let text = String::from_utf8(text::read(path)?).map_err(|_| wrong("it is not UTF-8".to_owned()))?;
     // Configurations repeat numbers by aliases, not whole trees: a hundredth of the library's own limits is plenty.
     let budget = serde_saphyr::budget! { max_events: 100_000, max_recorded_anchor_events: 10_000 };
     let options = serde_saphyr::options! { budget: budget, with_snippet: false };
     match serde_saphyr::from_str_with_options(&text, options) {
         Ok(found) => Ok(Some(found)),
-        Err(e) if text.contains(key) => Err(FormatError::Config { path: path.to_owned(), reason: e.to_string() }),
+        Err(e) if text.contains(key) => Err(wrong(e.to_string())),
         Err(_) => Ok(None),
     }
 }

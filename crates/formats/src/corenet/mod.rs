@@ -3,6 +3,7 @@
 //! Nothing of a `.pt` file is executed: only what names tensors is understood (see the crate `pytorch-reader`).
 
 mod config;
+mod nesting;
 mod reader;
 mod writer;
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use openelm_model::{DType, tensor_specs};
 use pytorch_reader::{PytorchError, PytorchReader, Tensor};
 
-use super::general_gpt;
-use crate::FormatError;
+use super::{general_gpt, nesting};
 use crate::inferred::Sizes;
 use crate::stored::{Format, Source, StoredModel};
 use crate::tokenizer::StoredTokenizer;
+use crate::{FormatError, lfs};
 
 /// What CoreNet's own configurations set where none is at hand.
 const CONTEXT_LENGTH: usize = 2048;
@@ -73,6 +73,7 @@ pub fn read(path: &Path) -> Result<StoredModel, FormatError> {
         files: vec![file],
         notes,
         config_json: None,
+        generation_config: None,
         maps: Vec::new(),
         sources,
     })
@@ -115,16 +116,6 @@ pub(crate) fn tensors(file: &Path) -> Result<HashMap<String, Tensor>, FormatErro
         PytorchError::Io(source) => FormatError::Io { path: file.to_owned(), source },
         other => FormatError::Damaged { path: file.to_owned(), kind: "PyTorch", reason: other.to_string() },
     };
-    let mut tensors = PytorchReader::new(file).map_err(damaged)?.into_tensors();
-    const INNER: &str = "model_state_dict.";
-    if tensors.keys().any(|name| name.starts_with(INNER)) {
-        // Moments lie beside the weights in a training checkpoint.
-        tensors.retain(|name, _| name.starts_with(INNER));
-    }
-    let strip = |name: String| {
-        let name = name.strip_prefix(INNER).unwrap_or(&name);
-        // Distributed training wraps the model once more.
-        name.strip_prefix("module.").unwrap_or(name).to_owned()
-    };
-    Ok(tensors.into_iter().map(|(name, tensor)| (strip(name), tensor)).collect())
+    lfs::refuse_pointer_at(file)?;
+    Ok(nesting::unwrapped(PytorchReader::new(file).map_err(damaged)?.into_tensors()))
 }

@@ -1,7 +1,8 @@
 //! Writing `.pt` files that `torch.load` reads, with `weights_only` too: a stored (uncompressed) zip archive with a pickle of
 //! the tensors' names and shapes and one entry per storage.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use openelm_model::kernels::Threads;
@@ -96,7 +97,7 @@ fn write_archive(
     tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
     threads: &Threads,
 ) -> Result<(), ArchiveError> {
-    let mut archive = ZipWriter::new(std::fs::File::create(path)?);
+    let mut archive = ZipWriter::new(Quiet { file: File::create(path)?, failed: false });
     // PyTorch maps storages where they lie on 64 bytes.
     let plain = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(64);
     archive.start_file(format!("{root}/data.pkl"), plain)?;
@@ -114,6 +115,40 @@ fn write_archive(
     archive.write_all(b"3\n")?;
     archive.finish()?;
     Ok(())
+}
+
+/// A file that takes note when it fails, and from then on only seems to be written: an archive that is given up tries to finish
+/// itself, and would complain on standard error of what was reported already.
+struct Quiet {
+    file: File,
+    failed: bool,
+}
+
+impl Quiet {
+    fn unless_failed<T>(&mut self, instead: T, attempt: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
+        if self.failed {
+            return Ok(instead);
+        }
+        let result = attempt(&mut self.file);
+        self.failed = result.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
+        result
+    }
+}
+
+impl Write for Quiet {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_failed(bytes.len(), |file| file.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.unless_failed((), File::flush)
+    }
+}
+
+impl Seek for Quiet {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.unless_failed(0, |file| file.seek(to))
+    }
 }
 
 /// The pickle (protocol 2) of an `OrderedDict` from names to `torch._utils._rebuild_tensor_v2(storage, …)`.

@@ -20,20 +20,34 @@ pub(super) fn sizes(header: &Header) -> Result<Sizes, String> {
     let has = |name: &str| header.tensors.iter().any(|tensor| tensor.name == name);
     let embedding = header.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
     let vocab_size = embedding.and_then(|tensor| tensor.shape.first()).ok_or("it has no tensor token_embd.weight")?;
-    if let Some(eps) = values.get("openelm.attention.layer_norm_rms_epsilon").and_then(Value::as_f64)
+    if let Some(eps) = number(values, "openelm.attention.layer_norm_rms_epsilon")?
         && (eps.is_nan() || (eps - 1e-6).abs() >= 1e-9)
     {
         return Err(format!("its norms add {eps}; OpenELM's add 1e-6"));
+    }
+    let head_dim = integer(values, "openelm.attention.key_length")?;
+    for key in ["openelm.attention.value_length", "openelm.rope.dimension_count"] {
+        if values.contains_key(key) && integer(values, key)? != head_dim {
+            return Err(format!(
+                "{key} is {}, but its heads are {head_dim} wide; OpenELM's are all of one width",
+                integer(values, key)?
+            ));
+        }
+    }
+    if let Some(scaling) = values.get("openelm.rope.scaling.type").and_then(Value::as_text)
+        && scaling != "none"
+    {
+        return Err(format!("its rotations are scaled ({scaling}); OpenELM's are not"));
     }
     Ok(Sizes {
         vocab_size: *vocab_size,
         context_length: integer(values, "openelm.context_length")?,
         model_dim: integer(values, "openelm.embedding_length")?,
-        head_dim: integer(values, "openelm.attention.key_length")?,
+        head_dim,
         ffn_glu: true,
         qk_norm: has("blk.0.attn_q_norm.weight"),
         tied_embeddings: !has("output.weight"),
-        rope_theta: values.get("openelm.rope.freq_base").and_then(Value::as_f64).unwrap_or(10_000.0),
+        rope_theta: number(values, "openelm.rope.freq_base")?.unwrap_or(10_000.0),
         layers: query_heads.into_iter().zip(kv_heads).zip(ffn_dims).map(|((q, kv), ffn)| (q, kv, ffn)).collect(),
     })
 }
@@ -41,6 +55,12 @@ pub(super) fn sizes(header: &Header) -> Result<Sizes, String> {
 fn integer(values: &HashMap<String, Value>, key: &str) -> Result<usize, String> {
     let value = values.get(key).ok_or_else(|| format!("the key {key} is missing"))?;
     value.as_usize().ok_or_else(|| format!("the key {key} is no size"))
+}
+
+/// A number that need not be there; but if it is, it must be one.
+fn number(values: &HashMap<String, Value>, key: &str) -> Result<Option<f64>, String> {
+    let number = |value: &Value| value.as_f64().ok_or_else(|| format!("the key {key} is no number"));
+    values.get(key).map(number).transpose()
 }
 
 /// A number for each layer, or one for all.

@@ -15,6 +15,7 @@ mod tokenizer;
 mod types;
 mod writer;
 
+pub(crate) use reader::check_whole;
 pub use reader::{from_bytes, read};
 pub use writer::{Quantisation, write};
 

@@ -10,7 +10,8 @@ const MAX_DEPTH: usize = 4;
 /// More dimensions than any tensor has.
 const MAX_DIMENSIONS: u32 = 4;
 
-/// A value of the metadata; all widths of a kind are one here.
+/// A value of the metadata; all widths of a kind are one here. A number is a number, of whichever type: writers differ in
+/// what they take for which key.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     Integer(i128),
@@ -22,8 +23,11 @@ pub(super) enum Value {
 
 impl Value {
     pub fn as_usize(&self) -> Option<usize> {
+        // Beyond it not every whole number is a float.
+        const EXACT: f64 = (1u64 << 53) as f64;
         match self {
             Value::Integer(value) => usize::try_from(*value).ok(),
+            Value::Float(value) if value.fract() == 0.0 && (0.0..=EXACT).contains(value) => Some(*value as usize),
             _ => None,
         }
     }
@@ -31,6 +35,7 @@ impl Value {
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Float(value) => Some(*value),
+            Value::Integer(value) => Some(*value as f64),
             _ => None,
         }
     }
@@ -79,6 +84,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, String> {
         return Err("it does not begin with GGUF".to_owned());
     }
     let version = cursor.u32()?;
+    if (1..=3).contains(&version.swap_bytes()) {
+        return Err("it is big-endian; little-endian files can be read (llama.cpp's gguf_convert_endian.py turns it)"
+            .to_owned());
+    }
     if !(2..=3).contains(&version) {
         return Err(format!("its version is {version}; 2 and 3 can be read"));
     }

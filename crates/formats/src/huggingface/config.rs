@@ -6,7 +6,7 @@ use openelm_model::{Activation, LayerConfig, ModelConfig, Multipliers, make_divi
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::FormatError;
+use crate::{FormatError, text};
 
 /// The keys that matter; others are Hugging Face's own business.
 #[derive(Deserialize)]
@@ -36,6 +36,7 @@ struct Keys {
 /// # Errors
 /// If it is not JSON, lacks a key, is of another architecture, or its sizes make no model.
 pub fn config_from_json(text: &[u8], path: &Path) -> Result<ModelConfig, FormatError> {
+    let text = text::plain(text, path)?;
     let wrong = |reason: String| FormatError::Config { path: path.to_owned(), reason };
     let value: Value = serde_json::from_slice(text).map_err(|e| wrong(format!("not JSON: {e}")))?;
     match value.get("model_type") {
@@ -48,6 +49,7 @@ pub fn config_from_json(text: &[u8], path: &Path) -> Result<ModelConfig, FormatE
 
 /// The same for any JSON with these keys, such as CoreNet's resolved `GPTConfig`.
 pub(crate) fn geometry_from_json(text: &[u8], path: &Path) -> Result<ModelConfig, FormatError> {
+    let text = text::plain(text, path)?;
     let wrong = |reason: String| FormatError::Config { path: path.to_owned(), reason };
     let keys: Keys = serde_json::from_slice(text).map_err(|e| wrong(e.to_string()))?;
     let activation = match keys.activation_fn_name.as_str() {
@@ -102,7 +104,8 @@ pub(crate) fn geometry_from_json(text: &[u8], path: &Path) -> Result<ModelConfig
     Ok(config)
 }
 
-/// The `config.json` of a model whose tensors are mostly of `dtype`, as Apple's conversion writes it.
+/// The `config.json` of a model whose tensors are mostly of `dtype`, as Apple's conversion writes it; without `auto_map`, which
+/// would name Python files that are not there.
 pub fn config_to_json(config: &ModelConfig, dtype: openelm_model::DType) -> Value {
     let of_layers = |f: fn(&LayerConfig) -> usize| config.layers.iter().map(f).collect::<Vec<_>>();
     let multipliers: Vec<f64> = config.layers.iter().map(|layer| layer.ffn_multiplier).collect();
@@ -113,10 +116,6 @@ pub fn config_to_json(config: &ModelConfig, dtype: openelm_model::DType) -> Valu
             Activation::Gelu => "gelu",
         },
         "architectures": ["OpenELMForCausalLM"],
-        "auto_map": {
-            "AutoConfig": "configuration_openelm.OpenELMConfig",
-            "AutoModelForCausalLM": "modeling_openelm.OpenELMForCausalLM",
-        },
         "bos_token_id": 1,
         "eos_token_id": 2,
         "ffn_dim_divisor": config.ffn_divisor,

@@ -7,9 +7,9 @@ mod writer;
 
 pub(crate) use config::geometry_from_json;
 pub use config::{config_from_json, config_to_json};
-pub(crate) use reader::assemble;
+pub(crate) use reader::{assemble, read_named};
 pub use reader::{from_bytes, read};
-pub use writer::{WriteOptions, write};
+pub use writer::{WriteOptions, write, write_like};
 pub(crate) use writer::{prepare, updated_config};
 
 /// CoreNet's name of a tensor, or `None` for buffers that hold nothing learned.

@@ -10,40 +10,73 @@ use safetensors::Dtype;
 use serde_json::Value;
 
 use super::{config_from_json, corenet_name, file_name_of};
-use crate::FormatError;
 use crate::shards::{self, RawTensor, Shards};
 use crate::stored::{Format, Source, StoredModel};
 use crate::tokenizer::StoredTokenizer;
+use crate::{FormatError, text};
 
 /// Reads the model in `folder`: as Apple published it, or as mlx-lm wrote it.
 ///
 /// # Errors
 /// See [`FormatError`]: the message names the file, and the tensor where one is at fault.
 pub fn read(folder: &Path) -> Result<StoredModel, FormatError> {
+    read_named(folder, None)
+}
+
+/// Reads the model in `folder` whose weights are in the file `named`, if one is.
+pub(crate) fn read_named(folder: &Path, named: Option<&Path>) -> Result<StoredModel, FormatError> {
     let config_path = folder.join("config.json");
-    let config_text = match std::fs::read(&config_path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && folder.exists() => {
-            return Err(FormatError::NoModel { path: folder.to_owned(), missing: "config.json".to_owned() });
-        }
-        Err(e) => return Err(FormatError::io(&config_path)(e)),
-    };
+    if folder.exists() && !config_path.exists() {
+        return Err(FormatError::NoModel { path: folder.to_owned(), missing: "config.json".to_owned() });
+    }
+    let config_text = text::read(&config_path)?;
     let config = config_from_json(&config_text, &config_path)?;
-    let files = shards::files(folder, "model")?;
-    let Shards { tensors, format, maps } = shards::read(&files)?;
     let json: Value = serde_json::from_slice(&config_text).unwrap_or_default();
+    check_quantisation(&json, &config_path)?;
+    let mut notes = Vec::new();
+    let files = shards::named_or_in(folder, "model", named, &mut notes)?;
+    let Shards { tensors, format, maps } = shards::read(&files)?;
     let is_mlx = format.as_deref() == Some("mlx") || json.get("quantization").is_some();
+    let generation_path = folder.join("generation_config.json");
+    let generation_config = if generation_path.exists() {
+        let text = text::read(&generation_path)?;
+        let wrong = |e| FormatError::Config { path: generation_path, reason: format!("not JSON: {e}") };
+        Some(serde_json::from_slice(&text).map_err(wrong)?)
+    } else {
+        None
+    };
     Ok(StoredModel {
         sources: assemble(&config, tensors, folder)?,
         maps,
         config,
         format: if is_mlx { Format::Mlx } else { Format::HuggingFace },
-        path: folder.to_owned(),
+        path: named.unwrap_or(folder).to_owned(),
         files: files.into_iter().collect(),
         tokenizer: StoredTokenizer::beside(folder),
-        notes: Vec::new(),
+        notes,
         config_json: Some(json),
+        generation_config,
     })
+}
+
+/// Refuses matrices that are quantised in another way than MLX's affine groups, by the name that the configuration gives it.
+fn check_quantisation(json: &Value, path: &Path) -> Result<(), FormatError> {
+    let said = ["quantization", "quantization_config"].map(|key| json.get(key));
+    // MLX describes single modules within; transformers names other tools' methods.
+    let modules = said.iter().flatten().filter_map(|said| said.as_object()).flat_map(|keys| keys.values());
+    for described in said.iter().flatten().copied().chain(modules) {
+        for key in ["mode", "quant_method"] {
+            if let Some(method) = described.get(key).and_then(Value::as_str)
+                && method != "affine"
+            {
+                let reason = format!(
+                    "its matrices are quantised as {method}, which cannot be read; MLX's affine groups of 2 to 8 bits can"
+                );
+                return Err(FormatError::Config { path: path.to_owned(), reason });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Reads a model whose `config.json` and `model.safetensors` are in memory; `name` stands for the file in messages.
@@ -52,7 +85,7 @@ pub fn read(folder: &Path) -> Result<StoredModel, FormatError> {
 /// See [`FormatError`].
 pub fn from_bytes(config: &[u8], weights: Bytes, name: &str) -> Result<StoredModel, FormatError> {
     let path = Path::new(name);
-    let json = serde_json::from_slice(config).ok();
+    let json = serde_json::from_slice(text::plain(config, path)?).ok();
     let config = config_from_json(config, path)?;
     let mut raw = HashMap::new();
     shards::add(&mut raw, weights, path)?;
@@ -66,6 +99,7 @@ pub fn from_bytes(config: &[u8], weights: Bytes, name: &str) -> Result<StoredMod
         tokenizer: None,
         notes: Vec::new(),
         config_json: json,
+        generation_config: None,
     })
 }
 
@@ -92,6 +126,11 @@ pub(crate) fn assemble(
         let path = tensor.path.clone();
         let tensor = match groups {
             [Some((_, scales)), Some((_, biases))] => affine(&spec.shape, tensor, scales, biases),
+            [Some((_, scales)), None] => Err(format!(
+                "it has scales ({:?}) without biases, as in MLX's modes mxfp4, nvfp4 and mxfp8, which cannot be read; \
+                 affine groups can",
+                scales.dtype
+            )),
             _ => float(&spec.shape, tensor),
         };
         let tensor = tensor.map_err(|reason| FormatError::Tensor { name, path, reason })?;

@@ -7,9 +7,9 @@ use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_spe
 use serde_json::Value;
 
 use super::{config_to_json, file_name_of};
-use crate::FormatError;
 use crate::encode::encode;
 use crate::shards::{self, Entry, ShardOptions};
+use crate::{FormatError, StoredModel};
 
 /// How a model is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,23 @@ pub fn write(
     shards::write_json(&folder.join("config.json"), &updated_config(config, config_json, options.dtype))
 }
 
+/// The same for tensors of the geometry of `model`, which everything else is taken from: what its `config.json` says beyond the
+/// geometry, `generation_config.json`, the tokenizer.
+///
+/// # Errors
+/// As [`write`], and if the tokenizer cannot be copied.
+pub fn write_like(
+    folder: &Path,
+    model: &StoredModel,
+    tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
+    options: WriteOptions,
+    threads: &Threads,
+) -> Result<(), FormatError> {
+    let json = model.config_to_carry(options.dtype);
+    write(folder, &model.config, Some(&json), tensor, options, threads)?;
+    model.carry_along(folder)
+}
+
 /// Makes `folder` and refuses it if a model is in it.
 pub(crate) fn prepare(folder: &Path) -> Result<(), FormatError> {
     std::fs::create_dir_all(folder).map_err(FormatError::io(folder))?;
@@ -60,11 +77,15 @@ pub(crate) fn prepare(folder: &Path) -> Result<(), FormatError> {
     Ok(())
 }
 
-/// The `config.json` to write: the one the model came with, if it had one, without its quantisation.
+/// The `config.json` to write: the one the model came with, if it had one, without its quantisation, and without the names of
+/// Python files that stay behind: tools that see those ask whether to run them.
 pub(crate) fn updated_config(config: &ModelConfig, config_json: Option<&Value>, dtype: DType) -> Value {
     let Some(Value::Object(keys)) = config_json else { return config_to_json(config, dtype) };
     let mut keys = keys.clone();
-    keys.retain(|key, _| key != "quantization" && key != "quantization_config");
-    keys.insert("torch_dtype".to_owned(), dtype.to_string().into());
+    keys.retain(|key, _| !["quantization", "quantization_config", "auto_map"].contains(&key.as_str()));
+    // Transformers 5 writes `dtype`, and prefers it to the older name.
+    let key = if keys.contains_key("dtype") { "dtype" } else { "torch_dtype" };
+    keys.retain(|other, _| key != "dtype" || other != "torch_dtype");
+    keys.insert(key.to_owned(), dtype.to_string().into());
     Value::Object(keys)
 }

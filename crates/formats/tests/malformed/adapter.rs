@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fs;
 
-use openelm_formats::adapter::{Adapter, AdapterModule, AdapterOptions, corenet, peft, targets};
+use openelm_formats::adapter::{corenet, peft};
+use openelm_model::{Adapter, AdapterModule, AdapterOptions, targets};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors, serialize};
 use serde_json::{Value, json};

@@ -119,6 +119,7 @@ fn configurations_that_make_no_model() {
 fn an_index_cannot_name_files_elsewhere() {
     let folder = copy();
     let index = folder.path().join("model.safetensors.index.json");
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
     for (file, reason) in
         [("../secret", "../secret"), ("/etc/hostname", "/etc/hostname"), ("part.safetensors", "is missing")]
     {

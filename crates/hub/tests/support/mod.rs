@@ -53,7 +53,7 @@ pub fn files_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Bytes that do not repeat in a short while.
+/// A sound file for a checkpoint's place.
 pub fn content(length: usize) -> Vec<u8> {
-    (0..length as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(length).collect()
+    openelm_testing::checkpoint(length)
 }

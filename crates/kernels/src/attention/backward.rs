@@ -9,22 +9,22 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::product::{Strided, multiply};
-use super::{KEYS, Rows, Shape, padded};
-use crate::Threads;
+use super::{Inputs, KEYS, Rows, Shape, padded, scale};
 use crate::lanes::{Job, Lanes, dispatch};
 use crate::simd::{dot, exp};
 use crate::threads::Chunks;
+use crate::{Heads, Threads};
 
 /// Rows of queries (of all heads of a group) whose probabilities are in memory at a time.
 const ROWS: usize = 64;
 
 /// Where the derivatives are written.
 pub struct Gradients<'a> {
-    /// By the queries, `[sequences * queries, query_heads * head_dim]`.
+    /// By the queries, `[sequences * time, query_heads * head_dim]`.
     pub q: &'a mut [f32],
-    /// By the keys, `[sequences * keys, kv_heads * head_dim]`.
+    /// By the keys, `[sequences * time, kv_heads * head_dim]`.
     pub k: &'a mut [f32],
-    /// By the values, `[sequences * keys, kv_heads * head_dim]`.
+    /// By the values, `[sequences * time, kv_heads * head_dim]`.
     pub v: &'a mut [f32],
 }
 
@@ -55,27 +55,23 @@ thread_local! {
 /// Bytes that each thread keeps for [`backward`], but for some blocks of fixed size.
 pub fn backward_scratch(shape: Shape) -> usize {
     // The derivatives by the queries, and two numbers more of each row.
-    shape.queries * shape.group() * (padded(shape.head_dim) + 2) * size_of::<f32>()
+    shape.time * shape.heads.group() * (padded(shape.heads.head_dim) + 2) * size_of::<f32>()
 }
 
-/// Writes the derivatives of [`super::forward`] by `q`, `k` and `v`, for `shape.keys == shape.queries`.
+/// Writes the derivatives of [`super::forward`] by `q`, `k` and `v`.
 ///
-/// `dout` and `out` are `[sequences * queries, query_heads * head_dim]`, `log_sums` as the forward pass left them, `starts`
-/// what it had.
+/// `dout` and `out` are `[sequences * time, query_heads * head_dim]`, `log_sums` as the forward pass left them, `inputs` what
+/// it had.
 pub fn backward(
     threads: &Threads,
     gradients: Gradients<'_>,
     dout: &[f32],
     out: &[f32],
     log_sums: &[f32],
-    q: &[f32],
-    k: Rows<'_>,
-    v: Rows<'_>,
-    starts: Option<&[u32]>,
-    shape: Shape,
+    inputs: Inputs<'_>,
 ) {
-    let Shape { sequences, queries: time, head_dim: d, kv_heads, .. } = shape;
-    assert_eq!(shape.keys, time, "a backward pass knows no cached keys");
+    let Inputs { q, document_starts: starts, shape, .. } = inputs;
+    let Shape { sequences, time, heads: Heads { kv_heads, head_dim: d, .. } } = shape;
     assert_eq!(gradients.q.len(), q.len(), "dq does not fit q");
     assert!(starts.is_none_or(|starts| starts.len() == sequences * time), "starts do not fit {shape:?}");
     assert_eq!(gradients.k.len(), sequences * time * kv_heads * d, "dk does not fit {shape:?}");
@@ -84,7 +80,7 @@ pub fn backward(
     threads.run(sequences * kv_heads, |task| {
         SCRATCH.with_borrow_mut(|scratch| {
             let place = Place { shape, sequence: task / kv_heads, head: task % kv_heads };
-            dispatch(Task { scratch, place, out: [&dq, &dk, &dv], dout, attended: out, log_sums, starts, q, k, v });
+            dispatch(Task { scratch, place, gradients: [&dq, &dk, &dv], dout, out, log_sums, inputs });
         });
     });
 }
@@ -100,14 +96,14 @@ struct Place {
 impl Place {
     /// Where `[.., query_dim]` holds the queries of a time step.
     fn query(&self, time: usize) -> usize {
-        let width = self.shape.group() * self.shape.head_dim;
-        (self.sequence * self.shape.queries + time) * self.shape.query_dim() + self.head * width
+        let width = self.shape.heads.group() * self.shape.heads.head_dim;
+        (self.sequence * self.shape.time + time) * self.shape.heads.query_dim() + self.head * width
     }
 
     /// Where `[.., query_dim]` holds a row of the group.
     #[inline(always)]
     fn row(&self, row: usize) -> Range<usize> {
-        let (d, group) = (self.shape.head_dim, self.shape.group());
+        let (d, group) = (self.shape.heads.head_dim, self.shape.heads.group());
         let start = self.query(row / group) + row % group * d;
         start..start + d
     }
@@ -115,7 +111,7 @@ impl Place {
     /// Copies the `rows` of the group from `[.., query_dim]` as `[rows, padded]`, multiplied by `factor`.
     #[inline(always)]
     fn gather(&self, target: &mut Vec<f32>, source: &[f32], rows: Range<usize>, factor: f32) {
-        let d = self.shape.head_dim;
+        let d = self.shape.heads.head_dim;
         target.resize(rows.len() * padded(d), 0.0);
         for (row, target) in rows.zip(target.chunks_exact_mut(padded(d))) {
             let (target, padding) = target.split_at_mut(d);
@@ -132,14 +128,11 @@ struct Task<'a> {
     scratch: &'a mut Scratch,
     place: Place,
     /// The derivatives by queries, keys and values.
-    out: [&'a Chunks<f32>; 3],
+    gradients: [&'a Chunks<f32>; 3],
     dout: &'a [f32],
-    attended: &'a [f32],
+    out: &'a [f32],
     log_sums: &'a [f32],
-    starts: Option<&'a [u32]>,
-    q: &'a [f32],
-    k: Rows<'a>,
-    v: Rows<'a>,
+    inputs: Inputs<'a>,
 }
 
 impl Job for Task<'_> {
@@ -147,14 +140,15 @@ impl Job for Task<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { scratch, place, out: [dq, dk, dv], dout, attended, log_sums, starts, q, k, v } = self;
-        let Place { shape, sequence, head } = place;
-        let Shape { queries: time, head_dim: d, kv_heads, query_heads, .. } = shape;
-        let (group, width) = (shape.group(), padded(d));
+        let Self { scratch, place, gradients: [dq, dk, dv], dout, out, log_sums, inputs } = self;
+        let Inputs { q, k, v, document_starts: starts, .. } = inputs;
+        let Place { shape: Shape { time, heads, .. }, sequence, head } = place;
+        let Heads { query_heads, kv_heads, head_dim: d } = heads;
+        let (group, width) = (heads.group(), padded(d));
         scratch.corrections.clear();
         scratch.log_sums.clear();
         for row in 0..time * group {
-            scratch.corrections.push(dot(&dout[place.row(row)], &attended[place.row(row)]));
+            scratch.corrections.push(dot(&dout[place.row(row)], &out[place.row(row)]));
             scratch.log_sums.push(log_sums[(sequence * time + row / group) * query_heads + head * group + row % group]);
         }
         scratch.dqueries.clear();
@@ -181,7 +175,7 @@ impl Job for Task<'_> {
             // SAFETY: this task alone writes the columns of its group of heads in the rows of its sequence.
             let dq = unsafe { dq.slice(place.row(row).start, d) };
             for (dq, x) in dq.iter_mut().zip(dqueries) {
-                *dq = x * shape.scale();
+                *dq = x * scale(heads);
             }
         }
     }
@@ -224,7 +218,7 @@ impl Scratch {
         first_row: usize,
         seen: impl Fn(usize) -> Range<usize>,
     ) {
-        let width = padded(place.shape.head_dim);
+        let width = padded(place.shape.heads.head_dim);
         for sums in [&mut self.dkeys, &mut self.dvalues] {
             sums.clear();
             sums.resize(KEYS * width, 0.0);
@@ -236,7 +230,7 @@ impl Scratch {
                 break;
             }
             let rows = ROWS.min(self.corrections.len() - first);
-            place.gather(&mut self.queries, q, first..first + rows, place.shape.scale());
+            place.gather(&mut self.queries, q, first..first + rows, scale(place.shape.heads));
             place.gather(&mut self.dout, dout, first..first + rows, 1.0);
             let (queries, dout) = (&self.queries, &self.dout);
             let (p, ds) = (&mut probabilities[..rows * KEYS], &mut dscores[..rows * KEYS]);

@@ -1,5 +1,7 @@
 //! The key/value cache of a layer.
 
+use std::sync::Arc;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -32,25 +34,29 @@ impl std::fmt::Display for CacheType {
     }
 }
 
-/// Keys (normalised and rotated) and values of one sequence in one layer. It grows by blocks of 64 tokens and never moves
-/// what it holds.
+/// Keys (normalised and rotated) and values of one sequence in one layer, in pages of 64 tokens.
+///
+/// A clone shares the pages: sequences with the same beginning hold it once. Whoever appends to a page that others hold as
+/// well copies it first.
 #[derive(Debug, Clone)]
 pub struct KvCache {
     cache_type: CacheType,
     kv_heads: usize,
     head_dim: usize,
     tokens: usize,
-    /// The memory of one [`Tile`] for each block of tokens and head, `[blocks, kv_heads]`: keys, values, scales.
-    tiles: Vec<Vec<CacheLine>>,
+    pages: Vec<Arc<Page>>,
 }
+
+/// The memory of one [`Tile`] for each head, one after the other: keys, values, scales.
+type Page = Vec<CacheLine>;
 
 impl KvCache {
     /// An empty cache.
     pub fn new(cache_type: CacheType, kv_heads: usize, head_dim: usize) -> Self {
-        Self { cache_type, kv_heads, head_dim, tokens: 0, tiles: Vec::new() }
+        Self { cache_type, kv_heads, head_dim, tokens: 0, pages: Vec::new() }
     }
 
-    /// Bytes that the cache of `tokens` tokens takes, in whole blocks; no more than there are numbers for.
+    /// Bytes that the cache of `tokens` tokens takes, in whole pages; no more than there are numbers for.
     pub fn bytes(cache_type: CacheType, kv_heads: usize, head_dim: usize, tokens: usize) -> usize {
         let lines = match cache_type {
             CacheType::F32 => Lines::of::<f32>(head_dim),
@@ -88,7 +94,7 @@ impl KvCache {
     /// Forgets all tokens from position `tokens` on; does nothing if there are fewer.
     pub fn truncate(&mut self, tokens: usize) {
         self.tokens = self.tokens.min(tokens);
-        self.tiles.truncate(self.tokens.div_ceil(KEYS) * self.kv_heads);
+        self.pages.truncate(self.tokens.div_ceil(KEYS));
     }
 
     /// Appends `rows` tokens. `read(row, head, key)` writes the key to `key` and gives the value, `[head_dim]` both; it is
@@ -114,17 +120,17 @@ impl KvCache {
     ) {
         let (first, last, d) = (self.tokens, self.tokens + rows, self.head_dim);
         let lines = Lines::of::<T>(d);
-        let empty = || bytemuck::zeroed_vec(lines.count());
-        self.tiles.resize_with(last.div_ceil(KEYS) * self.kv_heads, empty);
-        let first_block = first / KEYS;
-        let new = &mut self.tiles[first_block * self.kv_heads..];
-        threads.for_each_chunk(new, self.kv_heads, |task, tiles| {
-            let start = (first_block + task) * KEYS;
+        let empty = || Arc::new(bytemuck::zeroed_vec(lines.count() * self.kv_heads));
+        self.pages.resize_with(last.div_ceil(KEYS), empty);
+        let first_page = first / KEYS;
+        threads.for_each_chunk(&mut self.pages[first_page..], 1, |task, page| {
+            let start = (first_page + task) * KEYS;
+            let page = Arc::make_mut(&mut page[0]);
             let (mut key, mut narrow) = (vec![0.0; d], vec![T::zeroed(); d]);
             dispatch(
                 #[inline(always)]
                 || {
-                    for (head, tile) in tiles.iter_mut().enumerate() {
+                    for (head, tile) in page.chunks_exact_mut(lines.count()).enumerate() {
                         let (keys, rest) = tile.split_at_mut(lines.keys);
                         let (values, scales) = rest.split_at_mut(lines.values);
                         let (keys, values): (&mut [T], &mut [T]) =
@@ -150,11 +156,11 @@ impl KvCache {
         self.tokens = last;
     }
 
-    /// The tile of a block of tokens and a head, for a cache of `T`.
+    /// The tile of a page and a head, for a cache of `T`.
     #[inline(always)]
-    pub(super) fn tile<T: Stored>(&self, block: usize, head: usize) -> Tile<'_, T> {
+    pub(super) fn tile<T: Stored>(&self, page: usize, head: usize) -> Tile<'_, T> {
         let lines = Lines::of::<T>(self.head_dim);
-        let (keys, rest) = self.tiles[block * self.kv_heads + head].split_at(lines.keys);
+        let (keys, rest) = self.pages[page][head * lines.count()..][..lines.count()].split_at(lines.keys);
         let (values, scales) = rest.split_at(lines.values);
         let scales: &[[f32; KEYS]] = bytemuck::cast_slice(scales);
         Tile {
@@ -198,7 +204,7 @@ pub(super) trait Stored: Element {
     /// Stores `x` in `to` and gives the scale.
     fn narrow(to: &mut [Self], x: &[f32]) -> f32;
 
-    /// The tile in `f32`, without scales, in `buffer` where it is anything else.
+    /// The tile in `f32`, in `buffer` where it is anything else.
     fn widened<'a, L: Lanes>(lanes: L, tile: Tile<'a, Self>, buffer: &'a mut Vec<CacheLine>) -> Tile<'a, f32>;
 }
 

@@ -1,4 +1,8 @@
 //! Attention over blocks of keys with a running softmax.
+//!
+//! Keys are met in spans of [`SPAN`] positions, counted from the beginning of the sequence: each row gathers a span by
+//! itself and then adds it to what it has. A row's sums therefore have one order, whether it is one of many of a prompt or
+//! alone in a decode step, whose spans are shared out among the threads, and whatever other rows share the pass.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -8,29 +12,30 @@ use half::f16;
 use super::cache::{CacheType, KvCache, Stored};
 use super::running::Running;
 use super::source::{Cached, Projected, Source};
-use super::{KEYS, Rows, Shape, gather};
-use crate::Threads;
+use super::{Inputs, KEYS, Shape, scale};
 use crate::cache_line::CacheLine;
 use crate::lanes::{Job, Lanes, dispatch};
 use crate::simd;
 use crate::threads::Chunks;
+use crate::{Heads, Threads};
 
 /// Rows of queries (of all heads of a group) that a task leads past the keys.
 const TASK_ROWS: usize = 256;
-/// Up to this many rows, keys are shared out among the tasks, and what is not `f32` is widened row by row in registers.
+/// Up to this many rows, spans are shared out among the tasks, and what is not `f32` is widened row by row in registers.
 const FEW_ROWS: usize = 16;
-/// Keys in a task for few rows.
-const TASK_KEYS: usize = 2 * KEYS;
+/// Keys whose sums are formed apart.
+const SPAN: usize = 4 * KEYS;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    /// What the tasks of a few rows have gathered, until it is merged.
-    static GATHERED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// The tasks of a pass, and what those of single spans have gathered until it is merged.
+    static TASKS: RefCell<(Vec<Task>, Vec<f32>)> = RefCell::default();
 }
 
 #[derive(Default)]
 struct Scratch {
     running: Vec<f32>,
+    span: Vec<f32>,
     buffers: Buffers,
 }
 
@@ -43,172 +48,257 @@ struct Buffers {
     wide: Vec<CacheLine>,
 }
 
-/// `out = softmax(q k^T / sqrt(d)) v`, causal, for sequences without cached keys.
+/// `out = softmax(q k^T / sqrt(d)) v`, causal, of whole sequences.
 ///
-/// `q` and `out` are `[sequences * queries, query_heads * head_dim]`; `log_sums`, `[sequences * queries, query_heads]`,
-/// receives the logarithm of each softmax's denominator, which [`super::backward`] needs. With `starts`,
-/// `[sequences * queries]`, a query sees no key of its sequence before that position, which is not behind its own and does
-/// not fall from one query to the next: documents in one sequence stay apart.
-pub fn forward(
-    threads: &Threads,
-    out: &mut [f32],
-    log_sums: &mut [f32],
-    q: &[f32],
-    k: Rows<'_>,
-    v: Rows<'_>,
-    starts: Option<&[u32]>,
-    shape: Shape,
-) {
-    assert_eq!(log_sums.len() * shape.head_dim, q.len(), "log_sums do not fit {shape:?}");
-    if let Some(starts) = starts {
-        check_starts(starts, shape);
+/// `out` is like the queries; `log_sums`, `[sequences * time, query_heads]`, receives the logarithm of each softmax's
+/// denominator, which [`super::backward`] needs.
+pub fn forward(threads: &Threads, out: &mut [f32], log_sums: &mut [f32], inputs: Inputs<'_>) {
+    let Inputs { q, k, v, document_starts, shape: Shape { sequences, time, heads } } = inputs;
+    assert_eq!(log_sums.len() * heads.head_dim, q.len(), "log_sums do not fit {heads:?}");
+    if let Some(starts) = document_starts {
+        check_starts(starts, inputs.shape);
     }
-    run(threads, out, Some(log_sums), q, starts, shape, &Projected { k, v, shape });
+    let output = Output { out: Chunks::new(out, 1), log_sums: Some(Chunks::new(log_sums, 1)) };
+    let sequence = |s: usize| Sequence { first_row: s * time, queries: time, keys: time };
+    let source = Projected { k, v, time, head_dim: heads.head_dim };
+    Pass { q, output, starts: document_starts, heads, source: &source }.run(threads, (0..sequences).map(sequence));
 }
 
 /// A query that saw no key would have no softmax, and a start before the last one no gradient.
 fn check_starts(starts: &[u32], shape: Shape) {
-    assert_eq!(starts.len(), shape.sequences * shape.queries, "starts do not fit {shape:?}");
-    for starts in starts.chunks(shape.queries.max(1)) {
+    assert_eq!(starts.len(), shape.sequences * shape.time, "starts do not fit {shape:?}");
+    for starts in starts.chunks(shape.time.max(1)) {
         assert!(starts.is_sorted(), "a start lies before the one of the query before");
-        let seen = (shape.keys - shape.queries..).zip(starts).all(|(position, &start)| start as usize <= position);
-        assert!(seen, "a start lies behind its query");
+        assert!((0..).zip(starts).all(|(position, &start)| start <= position), "a start lies behind its query");
     }
 }
 
-/// `out = softmax(q k^T / sqrt(d)) v`, causal, of the last tokens in `cache`.
+/// `out = softmax(q k^T / sqrt(d)) v`, causal, of the last tokens of some sequences.
 ///
-/// `q` and `out` are `[queries, query_heads * head_dim]`; the keys and values of the queries' own positions are the last
-/// ones in the cache.
-pub fn cached(threads: &Threads, out: &mut [f32], q: &[f32], cache: &KvCache, query_heads: usize) {
-    let (kv_heads, head_dim) = (cache.kv_heads(), cache.head_dim());
-    let queries = q.len() / (query_heads * head_dim);
-    let shape = Shape { sequences: 1, queries, keys: cache.len(), query_heads, kv_heads, head_dim };
+/// `q` and `out` are `[queries, query_heads * head_dim]` with the queries of one sequence behind those of another;
+/// `sequences` holds each one's cache, the last keys and values of which are those of the queries' own positions, and how many
+/// queries it has. The caches are all of one kind.
+pub fn cached(threads: &Threads, out: &mut [f32], q: &[f32], query_heads: usize, sequences: &[(&KvCache, usize)]) {
+    let Some((cache, _)) = sequences.first() else { return };
+    let heads = Heads { query_heads, kv_heads: cache.kv_heads(), head_dim: cache.head_dim() };
+    let same = |other: &KvCache| {
+        (other.cache_type(), other.kv_heads(), other.head_dim())
+            == (cache.cache_type(), cache.kv_heads(), cache.head_dim())
+    };
+    assert!(sequences.iter().all(|(other, _)| same(other)), "the caches differ in kind");
+    let output = Output { out: Chunks::new(out, 1), log_sums: None };
     match cache.cache_type() {
-        CacheType::F32 => run(threads, out, None, q, None, shape, &Cached::<f32>::new(cache)),
-        CacheType::F16 => run(threads, out, None, q, None, shape, &Cached::<f16>::new(cache)),
-        CacheType::Int8 => run(threads, out, None, q, None, shape, &Cached::<i8>::new(cache)),
+        CacheType::F32 => cached_as::<f32>(threads, output, q, heads, sequences),
+        CacheType::F16 => cached_as::<f16>(threads, output, q, heads, sequences),
+        CacheType::Int8 => cached_as::<i8>(threads, output, q, heads, sequences),
     }
 }
 
-fn run<S: Source>(
-    threads: &Threads,
-    out: &mut [f32],
-    log_sums: Option<&mut [f32]>,
-    q: &[f32],
-    starts: Option<&[u32]>,
-    shape: Shape,
-    source: &S,
-) {
-    assert!(shape.keys >= shape.queries && shape.query_heads.is_multiple_of(shape.kv_heads), "impossible {shape:?}");
-    assert_eq!(q.len(), shape.sequences * shape.queries * shape.query_dim(), "q does not fit {shape:?}");
-    assert_eq!(out.len(), q.len(), "out does not fit {shape:?}");
-    let output = Output { out: Chunks::new(out, 1), log_sums: log_sums.map(|sums| Chunks::new(sums, 1)) };
-    let heads = shape.sequences * shape.kv_heads;
-    let task_queries = (TASK_ROWS / shape.group()).max(1);
-    let blocks = shape.queries.div_ceil(task_queries);
-    let rows = shape.queries * shape.group();
-    let spans = if rows <= FEW_ROWS { shape.keys.div_ceil(TASK_KEYS) } else { 1 };
-    if spans > 1 {
-        let length = Running::length(rows, shape.head_dim);
-        let place = |head| Place { shape: &shape, starts, head, queries: 0..shape.queries };
-        return GATHERED.with_borrow_mut(|gathered| {
-            gathered.resize(heads * spans * length, 0.0);
-            threads.for_each_chunk(gathered, length, |task, gathered| {
-                let first = task % spans * TASK_KEYS;
-                let keys = first..shape.keys.min(first + TASK_KEYS);
-                SCRATCH.with_borrow_mut(|Scratch { buffers, .. }| {
-                    attend(buffers, gathered, q, &place(task / spans), keys, source);
-                });
-            });
-            for (head, spans) in gathered.chunks_exact_mut(spans * length).enumerate() {
-                let (running, rest) = spans.split_at_mut(length);
-                let mut running = Running::view(running, rows);
-                simd::dispatch(
-                    #[inline(always)]
-                    || {
-                        for other in rest.chunks_exact_mut(length) {
-                            running.merge(&Running::view(other, rows));
-                        }
-                    },
-                );
-                output.finish(&place(head), &running);
-            }
-        });
-    }
-    // One block of keys is not worth waking a thread for.
-    let alone = Threads::single();
-    let threads = if rows <= FEW_ROWS && shape.keys <= KEYS { &alone } else { threads };
-    threads.run(heads * blocks, |task| {
-        // The last blocks see the most keys: they go first, so that the threads end together.
-        let first = (blocks - 1 - task % blocks) * task_queries;
-        let queries = first..shape.queries.min(first + task_queries);
-        let place = Place { shape: &shape, starts, head: task / blocks, queries };
-        SCRATCH.with_borrow_mut(|Scratch { running, buffers }| {
-            running.resize(Running::length(place.rows(), shape.head_dim), 0.0);
-            let keys = place.start(place.queries.start)..place.position(place.queries.end);
-            let running = attend(buffers, running, q, &place, keys, source);
-            output.finish(&place, &running);
-        });
+fn cached_as<T: Stored>(threads: &Threads, output: Output, q: &[f32], heads: Heads, sequences: &[(&KvCache, usize)]) {
+    let mut next = 0;
+    let places = sequences.iter().map(|&(cache, queries)| {
+        let first_row = next;
+        next += queries;
+        Sequence { first_row, queries, keys: cache.len() }
     });
+    let source = Cached::<T>::new(sequences);
+    Pass { q, output, starts: None, heads, source: &source }.run(threads, places);
+}
+
+/// The queries of one sequence: the last `queries` of `keys` positions, from row `first_row` on.
+#[derive(Clone, Copy)]
+struct Sequence {
+    first_row: usize,
+    queries: usize,
+    keys: usize,
+}
+
+/// What is the same for all tasks.
+struct Pass<'a, S> {
+    q: &'a [f32],
+    output: Output,
+    starts: Option<&'a [u32]>,
+    heads: Heads,
+    source: &'a S,
 }
 
 /// Some queries of the query heads that share a key/value head.
-struct Place<'a> {
-    shape: &'a Shape,
-    starts: Option<&'a [u32]>,
-    /// Counts the key/value heads of all sequences.
+#[derive(Clone)]
+struct Place {
+    sequence: usize,
+    of: Sequence,
+    /// The key/value head.
     head: usize,
     queries: Range<usize>,
 }
 
-impl Place<'_> {
-    /// Rows of queries: those of all heads.
-    fn rows(&self) -> usize {
-        self.queries.len() * self.shape.group()
+impl Place {
+    /// The position of a query among the keys.
+    #[inline(always)]
+    fn position(&self, query: usize) -> usize {
+        self.of.keys - self.of.queries + query
+    }
+}
+
+struct Task {
+    place: Place,
+    /// The one span to gather, and where; without one the task meets all keys and finishes its queries.
+    span: Option<(Range<usize>, usize)>,
+}
+
+impl<S: Source> Pass<'_, S> {
+    fn run(&self, threads: &Threads, sequences: impl Iterator<Item = Sequence>) {
+        TASKS.with_borrow_mut(|(tasks, gathered)| {
+            tasks.clear();
+            let (mut rows, mut length, mut most) = (0, 0, 0);
+            for (sequence, of) in sequences.enumerate() {
+                assert!(of.keys >= of.queries, "more queries than keys");
+                rows += of.queries;
+                most = most.max(of.keys);
+                self.add_tasks(tasks, sequence, of, &mut length);
+            }
+            assert_eq!(self.q.len(), rows * self.heads.query_dim(), "q does not fit {:?}", self.heads);
+            assert_eq!(self.output.out.total(), self.q.len(), "out does not fit q");
+            gathered.resize(gathered.len().max(length), 0.0);
+            // One block of keys of a sequence is not worth waking a thread for.
+            let alone = Threads::single();
+            let few = rows * self.heads.group() <= FEW_ROWS && most <= KEYS;
+            let shared = Chunks::new(gathered, 1);
+            (if few { &alone } else { threads }).run(tasks.len(), |task| self.task(&tasks[task], &shared));
+            self.merge(tasks, &shared);
+        });
     }
 
-    /// Sequence, and key/value head within it.
-    fn sequence_and_head(&self) -> (usize, usize) {
-        (self.head / self.shape.kv_heads, self.head % self.shape.kv_heads)
+    /// The tasks of one sequence; `length` counts the elements that single spans gather.
+    fn add_tasks(&self, tasks: &mut Vec<Task>, sequence: usize, of: Sequence, length: &mut usize) {
+        let Heads { kv_heads, head_dim, .. } = self.heads;
+        let rows = of.queries * self.heads.group();
+        if rows <= FEW_ROWS && of.keys > SPAN && self.starts.is_none() {
+            for head in 0..kv_heads {
+                for first in (0..of.keys).step_by(SPAN) {
+                    let place = Place { sequence, of, head, queries: 0..of.queries };
+                    tasks.push(Task { place, span: Some((first..of.keys.min(first + SPAN), *length)) });
+                    *length += Running::length(rows, head_dim);
+                }
+            }
+            return;
+        }
+        let task_queries = (TASK_ROWS / self.heads.group()).max(1);
+        for head in 0..kv_heads {
+            // The last queries see the most keys: they go first, so that the threads end together.
+            for first in (0..of.queries).step_by(task_queries).rev() {
+                let queries = first..of.queries.min(first + task_queries);
+                tasks.push(Task { place: Place { sequence, of, head, queries }, span: None });
+            }
+        }
+    }
+
+    fn task(&self, task: &Task, gathered: &Chunks<f32>) {
+        let place = &task.place;
+        let (rows, d) = (place.queries.len() * self.heads.group(), self.heads.head_dim);
+        let length = Running::length(rows, d);
+        SCRATCH.with_borrow_mut(|Scratch { running, span, buffers }| {
+            self.gather(&mut buffers.queries, place);
+            if let Some((keys, start)) = &task.span {
+                // SAFETY: each task has a place of its own there.
+                let running = unsafe { gathered.slice(*start, length) };
+                self.attend(buffers, &mut Running::start(running, rows), place, keys.clone());
+                return;
+            }
+            running.resize(length, 0.0);
+            span.resize(length, 0.0);
+            let end = place.position(place.queries.end);
+            let start = self.start(place, place.queries.start);
+            let first = start / SPAN * SPAN;
+            let mut running = Running::start(running, rows);
+            self.attend(buffers, &mut running, place, start..end.min(first + SPAN));
+            for first in (first + SPAN..end).step_by(SPAN) {
+                let mut span = Running::start(span, rows);
+                self.attend(buffers, &mut span, place, first..end.min(first + SPAN));
+                merge(&mut running, &span);
+            }
+            self.finish(place, &running);
+        });
+    }
+
+    /// Puts together what the tasks of single spans have gathered.
+    fn merge(&self, tasks: &[Task], gathered: &Chunks<f32>) {
+        let single = |task: &Task| task.span.is_some();
+        for spans in tasks.chunk_by(|a, b| single(a) && b.span.as_ref().is_some_and(|(keys, _)| keys.start > 0)) {
+            let rows = spans[0].place.queries.len() * self.heads.group();
+            let length = Running::length(rows, self.heads.head_dim);
+            let mut spans = spans.iter().filter_map(|task| {
+                let (_, start) = task.span.as_ref()?;
+                // SAFETY: the tasks are done, and each had a place of its own.
+                Some((&task.place, Running::view(unsafe { gathered.slice(*start, length) }, rows)))
+            });
+            let Some((place, mut running)) = spans.next() else { continue };
+            for (_, span) in spans {
+                merge(&mut running, &span);
+            }
+            self.finish(place, &running);
+        }
     }
 
     /// The first key that a query sees.
     #[inline(always)]
-    fn start(&self, query: usize) -> usize {
-        self.starts.map_or(0, |starts| starts[self.head / self.shape.kv_heads * self.shape.queries + query] as usize)
+    fn start(&self, place: &Place, query: usize) -> usize {
+        self.starts.map_or(0, |starts| starts[place.of.first_row + query] as usize)
     }
 
-    /// The position of a query among the keys.
-    #[inline(always)]
-    fn position(&self, query: usize) -> usize {
-        self.shape.keys - self.shape.queries + query
+    /// Copies the queries of `place` as `[queries * group, head_dim]` (the heads of a query side by side), scaled.
+    fn gather(&self, target: &mut Vec<f32>, place: &Place) {
+        let (width, factor) = (self.heads.group() * self.heads.head_dim, scale(self.heads));
+        target.clear();
+        for query in place.queries.clone() {
+            let row = place.of.first_row + query;
+            let source = &self.q[row * self.heads.query_dim() + place.head * width..][..width];
+            target.extend(source.iter().map(|x| x * factor));
+        }
+    }
+
+    /// Leads the gathered queries of `place` past the blocks of keys that `keys` touches.
+    fn attend(&self, buffers: &mut Buffers, running: &mut Running<'_>, place: &Place, keys: Range<usize>) {
+        dispatch(Passage { buffers, running, place, keys, pass: self });
+    }
+
+    /// Writes what the queries of `place` have gathered.
+    fn finish(&self, place: &Place, running: &Running<'_>) {
+        let Heads { query_heads, head_dim, .. } = self.heads;
+        let group = self.heads.group();
+        let width = group * head_dim;
+        for (i, query) in place.queries.clone().enumerate() {
+            let row = place.of.first_row + query;
+            let start = row * self.heads.query_dim() + place.head * width;
+            // SAFETY: one place alone has these queries of this group of heads, and it is finished once.
+            let out = unsafe { self.output.out.slice(start, width) };
+            for (g, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                running.finish(i * group + g, out);
+            }
+            if let Some(log_sums) = &self.output.log_sums {
+                // SAFETY: as above.
+                let log_sums = unsafe { log_sums.slice(row * query_heads + place.head * group, group) };
+                for (g, log_sum) in log_sums.iter_mut().enumerate() {
+                    *log_sum = running.log_sum(i * group + g);
+                }
+            }
+        }
     }
 }
 
-/// Leads the queries of `place` past the blocks of keys that `keys` touches.
-fn attend<'b, S: Source>(
-    buffers: &mut Buffers,
-    running: &'b mut [f32],
-    q: &[f32],
-    place: &Place<'_>,
-    keys: Range<usize>,
-    source: &S,
-) -> Running<'b> {
-    let (sequence, head) = place.sequence_and_head();
-    let first = sequence * place.shape.queries + place.queries.start;
-    gather(&mut buffers.queries, q, place.shape, head, first, place.queries.len(), place.shape.scale());
-    let mut running = Running::start(running, place.rows());
-    dispatch(Passage { buffers, running: &mut running, place, keys, source });
-    running
+fn merge(running: &mut Running<'_>, other: &Running<'_>) {
+    simd::dispatch(
+        #[inline(always)]
+        || running.merge(other),
+    );
 }
 
 struct Passage<'a, 'b, S> {
     buffers: &'a mut Buffers,
     running: &'a mut Running<'b>,
-    place: &'a Place<'a>,
+    place: &'a Place,
     keys: Range<usize>,
-    source: &'a S,
+    pass: &'a Pass<'a, S>,
 }
 
 impl<S: Source> Job for Passage<'_, '_, S> {
@@ -216,19 +306,18 @@ impl<S: Source> Job for Passage<'_, '_, S> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
-        let Self { buffers: Buffers { queries, tile: laid_out, wide }, running, place, keys, source } = self;
-        let (sequence, head) = place.sequence_and_head();
-        let (position, group) = (place.position(place.queries.start), place.shape.group());
+        let Self { buffers: Buffers { queries, tile: laid_out, wide }, running, place, keys, pass } = self;
+        let (position, group) = (place.position(place.queries.start), pass.heads.group());
         for block in keys.start / KEYS..keys.end.div_ceil(KEYS) {
             let first_key = block * KEYS;
             // Rows before see none of these keys.
             let first_row = first_key.saturating_sub(position) * group;
             let seen = |row: usize| {
                 let end = (position + row / group + 1).saturating_sub(first_key).min(KEYS);
-                place.start(place.queries.start + row / group).saturating_sub(first_key).min(end)..end
+                pass.start(place, place.queries.start + row / group).saturating_sub(first_key).min(end)..end
             };
-            let tile = source.tile(block, sequence, head, laid_out);
-            if place.rows() > FEW_ROWS {
+            let tile = pass.source.tile(block, place.sequence, place.head, laid_out);
+            if running.rows() > FEW_ROWS {
                 S::Element::widened(lanes, tile, wide).attend(lanes, running, queries, first_row, seen);
             } else {
                 tile.attend(lanes, running, queries, first_row, seen);
@@ -240,28 +329,4 @@ impl<S: Source> Job for Passage<'_, '_, S> {
 struct Output {
     out: Chunks<f32>,
     log_sums: Option<Chunks<f32>>,
-}
-
-impl Output {
-    /// Writes what the queries of `place` have gathered.
-    fn finish(&self, place: &Place<'_>, running: &Running<'_>) {
-        let (shape, group) = (place.shape, place.shape.group());
-        let (sequence, head) = place.sequence_and_head();
-        let width = group * shape.head_dim;
-        for (i, query) in place.queries.clone().enumerate() {
-            let row = sequence * shape.queries + query;
-            // SAFETY: one place alone has these queries of this group of heads, and it is finished once.
-            let out = unsafe { self.out.slice(row * shape.query_dim() + head * width, width) };
-            for (g, out) in out.chunks_exact_mut(shape.head_dim).enumerate() {
-                running.finish(i * group + g, out);
-            }
-            if let Some(log_sums) = &self.log_sums {
-                // SAFETY: as above.
-                let log_sums = unsafe { log_sums.slice(row * shape.query_heads + head * group, group) };
-                for (g, log_sum) in log_sums.iter_mut().enumerate() {
-                    *log_sum = running.log_sum(i * group + g);
-                }
-            }
-        }
-    }
 }

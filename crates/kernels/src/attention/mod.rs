@@ -20,6 +20,7 @@ pub use backward::{Gradients, backward, backward_scratch};
 pub use cache::{CacheType, KvCache};
 pub use forward::{cached, forward};
 
+use crate::Heads;
 use crate::lanes::LANES;
 
 /// Keys per block.
@@ -31,42 +32,39 @@ const fn padded(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES)
 }
 
-/// Sizes of an attention operation over several sequences of equal length.
-///
-/// Query `t` of a sequence stands at position `keys - queries + t` and sees the keys up to and with its own position: the
-/// mask is aligned at the bottom right, so a chunk of a prompt may follow keys that are cached already.
+/// Sizes of attention over several whole sequences of equal length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// Number of sequences.
     pub sequences: usize,
-    /// Queries per sequence.
-    pub queries: usize,
-    /// Keys per sequence, at least as many as queries.
-    pub keys: usize,
-    /// Query heads, a multiple of `kv_heads`.
-    pub query_heads: usize,
-    /// Key/value heads; each serves `query_heads / kv_heads` consecutive query heads.
-    pub kv_heads: usize,
-    /// Elements per head.
-    pub head_dim: usize,
+    /// Tokens of each sequence.
+    pub time: usize,
+    /// The heads of the layer.
+    pub heads: Heads,
 }
 
-impl Shape {
-    /// Query heads per key/value head.
-    fn group(&self) -> usize {
-        self.query_heads / self.kv_heads
-    }
-
-    fn query_dim(&self) -> usize {
-        self.query_heads * self.head_dim
-    }
-
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
+/// Queries, keys and values of whole sequences.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Normalised and rotated queries, `[sequences * time, query_heads * head_dim]`.
+    pub q: &'a [f32],
+    /// Normalised and rotated keys.
+    pub k: Rows<'a>,
+    /// Values.
+    pub v: Rows<'a>,
+    /// Where documents in one sequence stay apart, `[sequences * time]`: a query sees no key of its sequence before that
+    /// position, which is not behind its own and does not fall from one query to the next.
+    pub document_starts: Option<&'a [u32]>,
+    /// Sizes of all of them.
+    pub shape: Shape,
 }
 
-/// Keys or values of all sequences: row `s * keys + t` begins at `(s * keys + t) * stride` and holds the heads in order.
+/// What scores are multiplied by.
+fn scale(heads: Heads) -> f32 {
+    1.0 / (heads.head_dim as f32).sqrt()
+}
+
+/// Keys or values of all sequences: row `s * time + t` begins at `(s * time + t) * stride` and holds the heads in order.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     /// The elements; the last row may end with its last head.
@@ -78,17 +76,6 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn row(&self, row: usize, head: usize, head_dim: usize) -> &'a [f32] {
         &self.data[row * self.stride + head * head_dim..][..head_dim]
-    }
-}
-
-/// Copies the rows of the query heads that share key/value head `head`, for `count` queries from row `first` of
-/// `[.., query_dim]` on, as `[count * group, head_dim]` (the heads of a query side by side), multiplied by `factor`.
-fn gather(target: &mut Vec<f32>, source: &[f32], shape: &Shape, head: usize, first: usize, count: usize, factor: f32) {
-    let width = shape.group() * shape.head_dim;
-    target.clear();
-    for row in first..first + count {
-        let source = &source[row * shape.query_dim() + head * width..][..width];
-        target.extend(source.iter().map(|x| x * factor));
     }
 }
 

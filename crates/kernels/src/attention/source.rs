@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use super::cache::{KvCache, Stored};
 use super::tile::Tile;
-use super::{KEYS, Rows, Shape, padded};
+use super::{KEYS, Rows, padded};
 use crate::cache_line::{CacheLine, reserve};
 
 /// Keys and values by tiles.
@@ -25,7 +25,8 @@ pub(super) trait Source: Sync {
 pub(super) struct Projected<'a> {
     pub(super) k: Rows<'a>,
     pub(super) v: Rows<'a>,
-    pub(super) shape: Shape,
+    pub(super) time: usize,
+    pub(super) head_dim: usize,
 }
 
 impl Source for Projected<'_> {
@@ -33,30 +34,30 @@ impl Source for Projected<'_> {
 
     #[inline(always)]
     fn tile<'a>(&'a self, block: usize, sequence: usize, head: usize, buffer: &'a mut Vec<CacheLine>) -> Tile<'a, f32> {
-        let Shape { head_dim: d, keys: time, .. } = self.shape;
+        let Self { k, v, time, head_dim: d } = *self;
         let (keys, values) = reserve(buffer, KEYS * (d + padded(d))).split_at_mut(KEYS * d);
         for (column, position) in (block * KEYS..time.min((block + 1) * KEYS)).enumerate() {
             let row = sequence * time + position;
-            for (keys, &x) in keys.chunks_exact_mut(KEYS).zip(self.k.row(row, head, d)) {
+            for (keys, &x) in keys.chunks_exact_mut(KEYS).zip(k.row(row, head, d)) {
                 keys[column] = x;
             }
             let (value, padding) = values[column * padded(d)..][..padded(d)].split_at_mut(d);
-            value.copy_from_slice(self.v.row(row, head, d));
+            value.copy_from_slice(v.row(row, head, d));
             padding.fill(0.0);
         }
         Tile { keys, values, scales: None }
     }
 }
 
-/// A cache that holds elements `T`.
+/// Caches that hold elements `T`, one per sequence.
 pub(super) struct Cached<'a, T> {
-    cache: &'a KvCache,
+    sequences: &'a [(&'a KvCache, usize)],
     element: PhantomData<T>,
 }
 
 impl<'a, T> Cached<'a, T> {
-    pub(super) fn new(cache: &'a KvCache) -> Self {
-        Self { cache, element: PhantomData }
+    pub(super) fn new(sequences: &'a [(&'a KvCache, usize)]) -> Self {
+        Self { sequences, element: PhantomData }
     }
 }
 
@@ -64,7 +65,7 @@ impl<T: Stored> Source for Cached<'_, T> {
     type Element = T;
 
     #[inline(always)]
-    fn tile<'a>(&'a self, block: usize, _: usize, head: usize, _: &'a mut Vec<CacheLine>) -> Tile<'a, T> {
-        self.cache.tile(block, head)
+    fn tile<'a>(&'a self, block: usize, sequence: usize, head: usize, _: &'a mut Vec<CacheLine>) -> Tile<'a, T> {
+        self.sequences[sequence].0.tile(block, head)
     }
 }

@@ -78,12 +78,6 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn mul(self, x: [__m256; 2], y: [__m256; 2]) -> [__m256; 2] {
-        let avx = self.0.avx;
-        [avx._mm256_mul_ps(x[0], y[0]), avx._mm256_mul_ps(x[1], y[1])]
-    }
-
-    #[inline(always)]
     fn mul_add(self, x: [__m256; 2], y: [__m256; 2], z: [__m256; 2]) -> [__m256; 2] {
         let fma = self.0.fma;
         [fma._mm256_fmadd_ps(x[0], y[0], z[0]), fma._mm256_fmadd_ps(x[1], y[1], z[1])]

@@ -63,11 +63,6 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn mul(self, x: f32x16, y: f32x16) -> f32x16 {
-        pulp::cast(self.0.avx512f._mm512_mul_ps(pulp::cast(x), pulp::cast(y)))
-    }
-
-    #[inline(always)]
     fn mul_add(self, x: f32x16, y: f32x16, z: f32x16) -> f32x16 {
         self.0.mul_add_f32x16(x, y, z)
     }

@@ -69,12 +69,6 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    fn mul(self, x: [float32x4_t; 4], y: [float32x4_t; 4]) -> [float32x4_t; 4] {
-        // SAFETY: the value in `self` is the proof of NEON.
-        std::array::from_fn(|i| unsafe { vmulq_f32(x[i], y[i]) })
-    }
-
-    #[inline(always)]
     fn mul_add(self, x: [float32x4_t; 4], y: [float32x4_t; 4], z: [float32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: the value in `self` is the proof of NEON.
         std::array::from_fn(|i| unsafe { vfmaq_f32(z[i], x[i], y[i]) })

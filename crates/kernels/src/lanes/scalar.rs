@@ -52,11 +52,6 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    fn mul(self, x: [f32; LANES], y: [f32; LANES]) -> [f32; LANES] {
-        std::array::from_fn(|i| x[i] * y[i])
-    }
-
-    #[inline(always)]
     fn mul_add(self, x: [f32; LANES], y: [f32; LANES], z: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
     }

@@ -14,7 +14,7 @@ pub struct SamplingOptions {
     pub repetition_penalty: f32,
     /// No sequence of that many tokens comes twice; 0 allows all.
     pub no_repeat_ngram: usize,
-    /// Divides the logits; 0 always takes the most probable token.
+    /// Divides the logits; towards 0 the most probable token is always taken, and at 0 the first of several.
     pub temperature: f32,
     /// Keeps that many of the most probable tokens, and those equal to the last of them; 0 keeps all.
     pub top_k: usize,
@@ -53,6 +53,29 @@ pub struct SamplingError {
     pub expected: &'static str,
 }
 
+/// Logits that say nothing: a model that is damaged, or computes beyond the range of its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error(
+    "the model's logits are not finite: that of token {id} is {value}; its weights are damaged, or too large for how it computes"
+)]
+pub struct NotFinite {
+    /// The first token whose logit it is.
+    pub id: u32,
+    /// Infinity or NaN.
+    pub value: f32,
+}
+
+/// Refuses logits of which one is infinite or no number.
+///
+/// # Errors
+/// The first that is.
+pub fn check_finite(logits: &[f32]) -> Result<(), NotFinite> {
+    match logits.iter().zip(0..).find(|(value, _)| !value.is_finite()) {
+        Some((&value, id)) => Err(NotFinite { id, value }),
+        None => Ok(()),
+    }
+}
+
 impl SamplingOptions {
     /// Checks that every option is in its range.
     ///
@@ -74,13 +97,23 @@ impl SamplingOptions {
     }
 }
 
+/// The logarithm of the probability that `logits`, `[vocabulary]`, give the token `id`.
+pub fn log_probability(logits: &[f32], id: u32) -> f32 {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f64 = logits.iter().map(|logit| f64::from(logit - largest).exp()).sum();
+    (f64::from(logits[id as usize] - largest) - total.ln()) as f32
+}
+
 /// Draws tokens.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     options: SamplingOptions,
     random: ChaCha8Rng,
+    /// The logits after the penalties: in double precision, where the smallest penalty does not make them infinite.
+    penalised: Vec<f64>,
+    /// How far they are below the highest, in units of the temperature; what is filtered out is at minus infinity.
     scores: Vec<f32>,
-    /// Ids in the order of their scores, for the filters.
+    /// Ids in the order of the penalised logits, for the filters.
     order: Vec<u32>,
 }
 
@@ -92,14 +125,18 @@ impl Sampler {
     pub fn new(options: SamplingOptions) -> Result<Self, SamplingError> {
         options.validate()?;
         let random = ChaCha8Rng::seed_from_u64(options.seed);
-        Ok(Self { options, random, scores: Vec::new(), order: Vec::new() })
+        Ok(Self { options, random, penalised: Vec::new(), scores: Vec::new(), order: Vec::new() })
     }
 
     /// The next token behind `history`, prompt and output, given the `logits` of the vocabulary.
-    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> u32 {
+    ///
+    /// # Errors
+    /// If a logit is not finite: nothing can be drawn from those.
+    pub fn sample(&mut self, logits: &[f32], history: &[u32]) -> Result<u32, NotFinite> {
+        check_finite(logits)?;
         if self.options.temperature == 0.0 {
             self.penalise(logits, history);
-            return most_probable(&self.scores);
+            return Ok(most_probable(&self.penalised));
         }
         let probabilities = self.probabilities(logits, history);
         let total: f64 = probabilities.iter().map(|&p| f64::from(p)).sum();
@@ -113,7 +150,7 @@ impl Sampler {
                 break;
             }
         }
-        last as u32
+        Ok(last as u32)
     }
 
     /// What tokens are drawn with, `[vocabulary]`: penalties, temperature and filters applied. At temperature 0 the
@@ -121,15 +158,20 @@ impl Sampler {
     pub fn probabilities(&mut self, logits: &[f32], history: &[u32]) -> Vec<f32> {
         self.penalise(logits, history);
         let SamplingOptions { temperature, top_k, top_p, min_p, .. } = self.options;
-        if temperature != 0.0 {
-            self.scores.iter_mut().for_each(|score| *score /= temperature);
-        }
+        let temperature = if temperature == 0.0 { 1.0 } else { f64::from(temperature) };
+        // Before the division, which could make several of them infinite.
+        let highest = highest(&self.penalised);
+        let score = |x: &f64| if highest == f64::NEG_INFINITY { *x } else { (x - highest) / temperature };
+        self.scores.clear();
+        self.scores.extend(self.penalised.iter().map(|x| score(x) as f32));
         if (top_k > 0 && top_k < logits.len()) || top_p < 1.0 {
             self.sort();
         }
         if top_k > 0 && top_k < logits.len() {
-            let least = self.scores[self.order[top_k - 1] as usize];
-            self.scores.iter_mut().filter(|score| **score < least).for_each(|score| *score = f32::NEG_INFINITY);
+            let least = self.penalised[self.order[top_k - 1] as usize];
+            for (score, _) in self.scores.iter_mut().zip(&self.penalised).filter(|(_, x)| **x < least) {
+                *score = f32::NEG_INFINITY;
+            }
         }
         if top_p < 1.0 {
             let probabilities = softmax(&self.scores);
@@ -154,14 +196,15 @@ impl Sampler {
         probabilities
     }
 
-    /// Fills `scores` with `logits` after the penalties.
+    /// Fills `penalised` with `logits` after the penalties.
     fn penalise(&mut self, logits: &[f32], history: &[u32]) {
-        self.scores.clear();
-        self.scores.extend_from_slice(logits);
-        let SamplingOptions { repetition_penalty: penalty, no_repeat_ngram, .. } = self.options;
+        self.penalised.clear();
+        self.penalised.extend(logits.iter().map(|&logit| f64::from(logit)));
+        let SamplingOptions { repetition_penalty, no_repeat_ngram, .. } = self.options;
+        let penalty = f64::from(repetition_penalty);
         if penalty != 1.0 {
             for id in history.iter().collect::<HashSet<_>>() {
-                if let Some(score) = self.scores.get_mut(*id as usize) {
+                if let Some(score) = self.penalised.get_mut(*id as usize) {
                     *score = if *score < 0.0 { *score * penalty } else { *score / penalty };
                 }
             }
@@ -169,29 +212,33 @@ impl Sampler {
         if no_repeat_ngram > 0 && history.len() + 1 >= no_repeat_ngram {
             let begun = &history[history.len() + 1 - no_repeat_ngram..];
             for ngram in history.windows(no_repeat_ngram).filter(|ngram| ngram.starts_with(begun)) {
-                if let Some(score) = self.scores.get_mut(ngram[no_repeat_ngram - 1] as usize) {
-                    *score = f32::NEG_INFINITY;
+                if let Some(score) = self.penalised.get_mut(ngram[no_repeat_ngram - 1] as usize) {
+                    *score = f64::NEG_INFINITY;
                 }
             }
         }
     }
 
-    /// Brings `order` into the order of the scores, the highest first; equal ones by id.
+    /// Brings `order` into the order of the penalised logits, the highest first; equal ones by id.
     fn sort(&mut self) {
         self.order.clear();
-        self.order.extend(0..self.scores.len() as u32);
-        let score = |id: u32| self.scores[id as usize];
+        self.order.extend(0..self.penalised.len() as u32);
+        let score = |id: u32| self.penalised[id as usize];
         self.order.sort_unstable_by(|&a, &b| score(b).total_cmp(&score(a)).then(a.cmp(&b)));
     }
 }
 
 /// The id of the highest score, the first of several.
-fn most_probable(scores: &[f32]) -> u32 {
+fn most_probable(scores: &[f64]) -> u32 {
     let highest = scores.iter().enumerate().max_by(|(i, a), (j, b)| match a.total_cmp(b) {
         Ordering::Equal => j.cmp(i),
         unequal => unequal,
     });
     highest.map_or(0, |(id, _)| id as u32)
+}
+
+fn highest(scores: &[f64]) -> f64 {
+    scores.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 fn softmax(scores: &[f32]) -> Vec<f32> {
@@ -268,13 +315,13 @@ mod tests {
         let options = SamplingOptions { seed: 5, ..SamplingOptions::default() };
         let mut sampler = Sampler::new(options.clone()).unwrap();
         let expected = sampler.probabilities(&logits, &[]);
-        let draws: Vec<u32> = (0..20_000).map(|_| sampler.sample(&logits, &[])).collect();
+        let draws: Vec<u32> = (0..20_000).map(|_| sampler.sample(&logits, &[]).unwrap()).collect();
         for (id, &p) in expected.iter().enumerate() {
             let share = draws.iter().filter(|&&draw| draw == id as u32).count() as f32 / draws.len() as f32;
             assert!((share - p).abs() < 0.015, "{id}: {share} instead of {p}");
         }
         let mut again = Sampler::new(options).unwrap();
-        assert!(draws.iter().all(|&draw| draw == again.sample(&logits, &[])));
+        assert!(draws.iter().all(|&draw| draw == again.sample(&logits, &[]).unwrap()));
     }
 
     #[test]
@@ -294,6 +341,43 @@ mod tests {
     fn forbidding_everything_still_gives_a_token() {
         let options = SamplingOptions { no_repeat_ngram: 1, ..SamplingOptions::default() };
         let id = Sampler::new(options).unwrap().sample(&[0.0, 1.0], &[0, 1]);
-        assert!(id < 2);
+        assert!(id.unwrap() < 2);
+    }
+
+    #[test]
+    fn towards_temperature_0_the_draw_is_greedy() {
+        let logits = [1.0, 3.0, -2.0, 2.999];
+        for temperature in [1e-6, 1e-30, 1e-38, 1e-40, f32::from_bits(1)] {
+            for (top_k, top_p, min_p) in [(0, 1.0, 0.0), (2, 1.0, 0.0), (0, 0.9, 0.0), (3, 0.5, 0.1)] {
+                let options = SamplingOptions { temperature, top_k, top_p, min_p, ..SamplingOptions::default() };
+                let mut sampler = Sampler::new(options).unwrap();
+                assert_eq!(sampler.probabilities(&logits, &[]), [0.0, 1.0, 0.0, 0.0], "{temperature}");
+                assert!((0..50).all(|_| sampler.sample(&logits, &[]) == Ok(1)), "{temperature}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_smallest_penalty_leaves_an_order_among_what_was_there() {
+        for repetition_penalty in [1e-20, 1e-38, f32::from_bits(1)] {
+            for temperature in [0.0, 1e-38, 1.0] {
+                let options = SamplingOptions { repetition_penalty, temperature, ..SamplingOptions::default() };
+                let mut sampler = Sampler::new(options).unwrap();
+                // The highest of those that were there, not the first of them.
+                assert_eq!(sampler.sample(&[5.0, 1.0, 2.0, -1.0], &[1, 2, 3]), Ok(2), "{repetition_penalty}");
+            }
+        }
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_are_refused() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for temperature in [0.0, 0.8] {
+                let options = SamplingOptions { temperature, ..SamplingOptions::default() };
+                let refused = Sampler::new(options).unwrap().sample(&[0.0, 1.0, value, 2.0], &[]).unwrap_err();
+                assert_eq!(refused.id, 2);
+                assert!(refused.to_string().contains(&format!("token 2 is {value}")), "{refused}");
+            }
+        }
     }
 }

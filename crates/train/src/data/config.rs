@@ -26,7 +26,7 @@ pub struct CorpusConfig {
     /// Whether documents whose text occurred before, to the byte, are left out. Costs a pass over the corpus at the start.
     #[serde(default)]
     pub deduplicate: bool,
-    /// What to do with a damaged file.
+    /// What to do with a document or a file that is damaged.
     #[serde(default)]
     pub on_error: OnError,
     /// What to do when a run goes on and a file is not what it was.
@@ -98,14 +98,14 @@ pub enum Packing {
     Separate,
 }
 
-/// What to do with a damaged file.
+/// What to do with a document or a file that is damaged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnError {
     /// The run stops with its state saved.
     #[default]
     Stop,
-    /// The rest of the file is passed over and counted.
+    /// A line or a row that is damaged is passed over, or the rest of a file that cannot be read further; both are counted.
     Skip,
 }
 
@@ -144,7 +144,8 @@ fn default_shuffle_buffer() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// A file or a pattern such as `shards/*.jsonl.zst` or `books/**/*.md`; relative to the current folder. With the
+    /// A file, a pattern such as `shards/*.jsonl.zst` or `books/**/*.md`, or a folder, of which all files are read whose names
+    /// tell a format; relative to the current folder. With the
     /// feature `object-store` also a URL: `s3://bucket/shards/*.parquet`, `gs://...`, or `https://...` without a pattern. With
     /// `file_id_range` it holds `{file_id}`, or `{file_id:05d}` for five digits.
     pub path: String,
@@ -155,7 +156,7 @@ pub struct Source {
     /// as one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// Key or column that holds a document's text.
+    /// Key or column that holds a document's text; `doc.text` is `text` in the object or struct `doc`.
     #[serde(default = "default_text_key")]
     pub text_key: String,
     /// What the files are, where their names do not say it.
@@ -174,7 +175,7 @@ fn default_text_key() -> String {
     "text".to_owned()
 }
 
-/// What a file's documents look like. Each but Parquet may be compressed, with `.gz` or `.zst` at the end of its name.
+/// What a file's documents look like. Each but Parquet may be compressed by gzip or zstd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {

@@ -10,7 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::DataError;
 
@@ -19,6 +19,9 @@ pub(super) trait Place: Debug + Send + Sync {
     /// What matches `pattern`, sorted.
     fn find(&self, pattern: &str) -> Result<Vec<Mark>, DataError>;
 
+    /// What is in the folder called `name` and those in it, sorted; hidden files aside. `None` if it is no folder.
+    fn below(&self, name: &str) -> Result<Option<Vec<Mark>>, DataError>;
+
     /// Opens what had this mark when it was found.
     fn open(self: Arc<Self>, mark: &Mark) -> Result<Content, DataError>;
 }
@@ -26,7 +29,8 @@ pub(super) trait Place: Debug + Send + Sync {
 /// By what a shard is known again: a checkpoint remembers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Mark {
-    /// Path or URL.
+    /// Path or URL. What is not UTF-8 in it is not told apart by a checkpoint, as JSON has no way to say it.
+    #[serde(serialize_with = "lossy")]
     pub path: PathBuf,
     pub bytes: u64,
     /// What changes with the content: the time when it was modified or an object's ETag; `None` where nothing is known.
@@ -38,7 +42,7 @@ impl Mark {
     /// What tells that this one is not `known` any more, as far as the marks say.
     pub fn difference(&self, known: &Self) -> Option<String> {
         let (path, was) = (self.path.display(), known.path.display());
-        if self.path != known.path {
+        if self.path.to_string_lossy() != known.path.to_string_lossy() {
             return Some(format!("{was} is now {path}"));
         }
         if self.bytes != known.bytes {
@@ -53,8 +57,12 @@ impl Mark {
     /// # Errors
     /// If this one is not `known` any more.
     pub fn check(&self, known: &Self) -> Result<(), DataError> {
-        self.difference(known).map_or(Ok(()), |change| Err(DataError::Changed { change }))
+        self.difference(known).map_or(Ok(()), |change| Err(DataError::Changed { change, accepts: false }))
     }
+}
+
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 /// Bytes that can be read from any place on.

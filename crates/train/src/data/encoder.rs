@@ -22,6 +22,12 @@ pub struct Counts {
     pub dropped: u64,
     /// Documents left out because their text occurred before.
     pub duplicates: u64,
+    /// Lines or rows without a text.
+    #[serde(default)]
+    pub nulls: u64,
+    /// Lines or rows passed over because they were damaged.
+    #[serde(default)]
+    pub damaged_documents: u64,
     /// Times that a file's rest was passed over because it could not be read.
     pub damaged: u64,
     /// Token ids that went into rows, without padding.
@@ -34,6 +40,8 @@ impl Counts {
         self.documents += other.documents;
         self.dropped += other.dropped;
         self.duplicates += other.duplicates;
+        self.nulls += other.nulls;
+        self.damaged_documents += other.damaged_documents;
         self.damaged += other.damaged;
         self.tokens += other.tokens;
     }
@@ -86,7 +94,9 @@ impl Encoder {
                 None => self.add(&text, &mut encoded),
             },
             Content::Duplicate => encoded.counts.duplicates = 1,
-            Content::Damaged => encoded.counts.damaged = 1,
+            Content::Null => encoded.counts.nulls = 1,
+            Content::Damaged => encoded.counts.damaged_documents = 1,
+            Content::DamagedRest => encoded.counts.damaged = 1,
         }
         encoded
     }

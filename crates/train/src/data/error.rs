@@ -25,6 +25,18 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
+    /// A folder without a file whose name tells its format.
+    #[error(
+        "{folder} holds no file of a corpus: their names end in .txt, .md, .text, .jsonl, .json, .ndjson or .parquet, the first \
+         six with .gz or .zst behind or not{}",
+        others(found)
+    )]
+    NoneInFolder {
+        /// The folder.
+        folder: String,
+        /// Some of the files in it.
+        found: Vec<PathBuf>,
+    },
     /// A file that cannot be read, or is not what its name says.
     #[error("{}: {reason}", path.display())]
     File {
@@ -40,6 +52,16 @@ pub enum DataError {
         path: PathBuf,
         /// Counted from 1.
         line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A row that is not what it should be.
+    #[error("{}, row {row}: {reason}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        row: u64,
         /// What is wrong.
         reason: String,
     },
@@ -76,11 +98,16 @@ pub enum DataError {
         tokens: usize,
     },
     /// Other files than those that the run began with.
-    #[error(
-        "the corpus changed: {change}; put it back, go on with what is there now (data.on_change = \"accept\"), or start a \
-         new run"
-    )]
+    #[error("the corpus changed: {change}; {}", what_to_do(*accepts))]
     Changed {
+        /// What is different.
+        change: String,
+        /// Whether the recipe accepts that a file changes between one start of the run and the next.
+        accepts: bool,
+    },
+    /// A corpus that is read in another way than the run began with, or from another number of files.
+    #[error("the run cannot go on with this corpus: {change}; go back to what it was, or choose another output folder")]
+    Other {
         /// What is different.
         change: String,
     },
@@ -89,6 +116,36 @@ pub enum DataError {
 impl DataError {
     /// Whether it is a file that cannot be read, rather than the way to it or the corpus as a whole.
     pub(super) fn is_damage(&self) -> bool {
-        matches!(self, Self::File { .. } | Self::Line { .. })
+        matches!(self, Self::File { .. }) || self.is_one()
+    }
+
+    /// This error, told to someone whose recipe accepts that files change, or does not.
+    pub(super) fn accepted(self, accepts: bool) -> Self {
+        match self {
+            Self::Changed { change, .. } => Self::Changed { change, accepts },
+            other => other,
+        }
+    }
+
+    /// Whether it is a single document that is damaged, and those behind it can be read.
+    pub(super) fn is_one(&self) -> bool {
+        matches!(self, Self::Line { .. } | Self::Row { .. })
+    }
+}
+
+fn others(found: &[PathBuf]) -> String {
+    match found {
+        [] => String::new(),
+        found => format!(
+            "; there are {}",
+            found.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+fn what_to_do(accepts: bool) -> &'static str {
+    match accepts {
+        true => "the same command goes on with what is there now, as data.on_change says",
+        false => "put it back, go on with what is there now (data.on_change = \"accept\"), or start a new run",
     }
 }

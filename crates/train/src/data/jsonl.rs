@@ -1,43 +1,42 @@
 //! One JSON object per line.
 
-use serde_json::Value;
-
 use super::DataError;
 use super::content::Content;
+use super::json::{Field, field, names};
 use super::lines::Lines;
+use super::shards::Found;
 
-/// The texts under `text_key` of a file's lines; blank lines are passed over.
+/// The texts under `text_key` of a file's lines; blank lines are passed over. A line that is damaged does not end them.
 pub(super) fn documents(
     content: &Content,
     text_key: &str,
-) -> Result<impl Iterator<Item = Result<String, DataError>> + Send + use<>, DataError> {
+) -> Result<impl Iterator<Item = Found> + Send + use<>, DataError> {
     let mut lines = Lines::open(content)?;
     let text_key = text_key.to_owned();
     let mut done = false;
     Ok(std::iter::from_fn(move || {
         while !done {
             let document = match lines.next() {
-                Ok(Some(line)) if line.trim().is_empty() => continue,
-                Ok(Some(line)) => text_of(&line, &text_key).map_err(|reason| lines.wrong(reason)),
+                // Files that were put behind each other have their byte order marks in the middle.
+                Ok(Some(line)) => match line.trim_start_matches('\u{feff}') {
+                    blank if blank.trim().is_empty() => continue,
+                    object => text_of(object, &text_key).map_err(|reason| lines.wrong(reason)),
+                },
                 Ok(None) => return None,
                 Err(e) => Err(e),
             };
-            done = document.is_err();
+            done = document.as_ref().is_err_and(|e| !e.is_one());
             return Some(document);
         }
         None
     }))
 }
 
-fn text_of(line: &str, text_key: &str) -> Result<String, String> {
-    let value: Value = serde_json::from_str(line).map_err(|e| format!("not JSON: {e}"))?;
-    let Value::Object(mut object) = value else { return Err("not a JSON object".to_owned()) };
-    match object.remove(text_key) {
-        Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(format!("the field {text_key:?} is not a text")),
-        None => {
-            let keys: Vec<&str> = object.keys().take(12).map(String::as_str).collect();
-            Err(format!("no field {text_key:?}; there are {}; set text_key", keys.join(", ")))
-        }
+fn text_of(line: &str, text_key: &str) -> Result<Option<String>, String> {
+    match field(line, text_key)? {
+        Field::Text(text) => Ok(Some(text.into_owned())),
+        Field::Null => Ok(None),
+        Field::Other => Err(format!("the field {text_key:?} is not a text")),
+        Field::Missing => Err(format!("no field {text_key:?}; there are {}; set text_key", names(line).join(", "))),
     }
 }

@@ -1,10 +1,11 @@
-//! Bytes of a shard, unpacked, line by line.
+//! Text of a shard, line by line.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 use std::path::PathBuf;
 
 use super::DataError;
 use super::content::Content;
+use super::unpack::unpacked;
 
 /// Longest line that is taken for one: a document beyond that is a sign of a damaged or mislabelled file.
 const MAX_LINE: u64 = 64 << 20;
@@ -17,50 +18,49 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Reads `content`; the last extension of its name says whether it is compressed.
+    /// Reads `content`, unpacked.
     pub fn open(content: &Content) -> Result<Self, DataError> {
-        let path = content.path();
-        let wrong = |e: std::io::Error| DataError::File { path: path.to_owned(), reason: e.to_string() };
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        let expected: Option<(&str, &[u8])> = match extension {
-            "gz" => Some(("gzip", b"\x1f\x8b")),
-            "zst" => Some(("zstd", b"\x28\xb5\x2f\xfd")),
-            _ => None,
-        };
-        if let Some((kind, magic)) = expected {
-            let mut head = Vec::new();
-            content.reader(0).take(magic.len() as u64).read_to_end(&mut head).map_err(wrong)?;
-            if head != magic {
-                let reason = format!("its name says {kind}, but it does not begin as {kind} does");
-                return Err(DataError::File { path: path.to_owned(), reason });
-            }
-        }
-        let bytes = content.reader(0);
-        let reader: Box<dyn BufRead + Send> = match extension {
-            "gz" => Box::new(BufReader::with_capacity(1 << 16, flate2::read::MultiGzDecoder::new(bytes))),
-            "zst" => Box::new(BufReader::with_capacity(1 << 16, zstd::Decoder::new(bytes).map_err(wrong)?)),
-            _ => Box::new(BufReader::with_capacity(1 << 16, bytes)),
-        };
-        Ok(Self { reader, path: path.to_owned(), line: 0 })
+        Ok(Self { reader: unpacked(content)?, path: content.path().to_owned(), line: 0 })
     }
 
-    /// The next line with its line break, or `None` at the end.
+    /// The next line with its line break, or `None` at the end. Behind a line that is too long or not UTF-8 there may be others.
     pub fn next(&mut self) -> Result<Option<String>, DataError> {
         let mut bytes = Vec::new();
         self.line += 1;
+        let line = self.line;
+        let broken = |path: PathBuf| {
+            move |e| DataError::File { path, reason: format!("line {line} cannot be unpacked or read: {e}") }
+        };
         let read = (&mut self.reader).take(MAX_LINE + 1).read_until(b'\n', &mut bytes);
-        read.map_err(|e| self.wrong(format!("cannot be unpacked or read further: {e}")))?;
+        read.map_err(broken(self.path.clone()))?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        if line == 1 {
+            self.strip_byte_order_mark(&mut bytes)?;
+        }
         if bytes.len() as u64 > MAX_LINE {
+            if bytes.last() != Some(&b'\n') {
+                self.reader.skip_until(b'\n').map_err(broken(self.path.clone()))?;
+            }
             return Err(
                 self.wrong(format!("longer than {} MiB; is this the format that its name says?", MAX_LINE >> 20))
             );
         }
-        if bytes.is_empty() {
-            return Ok(None);
-        }
         let text = String::from_utf8(bytes);
         let text = text.map_err(|e| self.wrong(format!("not UTF-8 from byte {} on", e.utf8_error().valid_up_to())))?;
         Ok(Some(text))
+    }
+
+    fn strip_byte_order_mark(&self, bytes: &mut Vec<u8>) -> Result<(), DataError> {
+        if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+            let reason = "UTF-16; bring it into UTF-8, for example with iconv -f UTF-16 -t UTF-8".to_owned();
+            return Err(DataError::File { path: self.path.clone(), reason });
+        }
+        if bytes.starts_with(b"\xef\xbb\xbf") {
+            bytes.drain(..3);
+        }
+        Ok(())
     }
 
     /// An error at the line read last.

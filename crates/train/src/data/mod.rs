@@ -18,6 +18,7 @@ mod encoder;
 mod error;
 mod filter;
 mod folder;
+mod json;
 mod jsonl;
 mod lines;
 #[cfg(feature = "parquet")]
@@ -31,6 +32,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod text;
+mod unpack;
 
 pub use batch::{Batch, Row};
 pub use config::{CorpusConfig, Format, OnChange, OnError, Packing, Parity, Source};

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::duplicates::Duplicates;
-use super::shards::Documents;
+use super::shards::{Documents, Found};
 use super::{DataError, OnError, Shards, corenet};
 
 /// Where reading goes on.
@@ -19,6 +19,9 @@ pub(super) struct Position {
     pub file: usize,
     /// Documents of that file that were read.
     pub document: u64,
+    /// Lines or rows of that file that gave no document: damaged ones, and those without a text.
+    #[serde(default)]
+    pub passed: u64,
 }
 
 /// In which order an epoch takes the files.
@@ -67,8 +70,12 @@ pub(super) enum Content {
     Text(String),
     /// The text occurred before.
     Duplicate,
-    /// The rest of a file that cannot be read.
+    /// Nothing: the row or the line says so.
+    Null,
+    /// Something else than a text.
     Damaged,
+    /// The rest of a file that cannot be read.
+    DamagedRest,
 }
 
 /// A document and the position behind it.
@@ -110,43 +117,63 @@ impl Reader {
                 self.order = self.lane.files_of(self.position.epoch);
                 continue;
             };
-            let content = match self.next_text(file) {
-                Ok(Some(_)) if self.lane.duplicates.contains(file, self.position.document - 1) => Content::Duplicate,
-                Ok(Some(text)) => Content::Text(text),
-                Ok(None) => {
+            let skips = self.lane.on_error == OnError::Skip;
+            let content = match self.next_document(file) {
+                Some(Ok(Some(text))) => {
+                    let is_duplicate = self.lane.duplicates.contains(file, self.position.document);
+                    self.position.document += 1;
+                    self.found = true;
+                    if is_duplicate { Content::Duplicate } else { Content::Text(text) }
+                }
+                Some(Ok(None)) => {
+                    self.position.passed += 1;
+                    Content::Null
+                }
+                None => {
                     self.next_file();
                     continue;
                 }
-                Err(e) if self.lane.on_error == OnError::Skip && e.is_damage() => {
-                    self.next_file();
-                    return Ok(Some(Document { position: self.position, file, content: Content::Damaged }));
+                Some(Err(e)) if skips && e.is_one() => {
+                    self.position.passed += 1;
+                    Content::Damaged
                 }
-                Err(e) => return Err(e),
+                Some(Err(e)) if skips && e.is_damage() => {
+                    self.next_file();
+                    Content::DamagedRest
+                }
+                Some(Err(e)) => return Err(e),
             };
-            self.found = true;
             return Ok(Some(Document { position: self.position, file, content }));
         }
     }
 
-    fn next_text(&mut self, file: usize) -> Result<Option<String>, DataError> {
-        let documents = match &mut self.open {
-            Some(documents) => documents,
-            closed => {
-                let mut documents = self.lane.shards.open(file)?;
-                for _ in 0..self.position.document {
-                    documents.next().transpose()?;
+    /// What comes next in the file at `file`, which is opened at the position if need be.
+    fn next_document(&mut self, file: usize) -> Option<Found> {
+        if self.open.is_none() {
+            let known = self.position;
+            let mut documents = match self.lane.shards.open(file) {
+                Ok(documents) => documents,
+                Err(e) => return Some(Err(e)),
+            };
+            // Checkpoints of before what gives no document was counted say that none was passed.
+            let (mut read, mut passed) = (0, 0);
+            while read < known.document || passed < known.passed {
+                match documents.next()? {
+                    Ok(Some(_)) => read += 1,
+                    Ok(None) => passed += 1,
+                    Err(e) if e.is_one() => passed += 1,
+                    Err(e) => return Some(Err(e)),
                 }
-                closed.insert(documents)
             }
-        };
-        let text = documents.next().transpose()?;
-        self.position.document += u64::from(text.is_some());
-        Ok(text)
+            self.position.passed = passed;
+            self.open = Some(documents);
+        }
+        self.open.as_mut()?.next()
     }
 
     fn next_file(&mut self) {
         self.open = None;
-        self.position = Position { file: self.position.file + 1, document: 0, ..self.position };
+        self.position = Position { epoch: self.position.epoch, file: self.position.file + 1, ..Position::default() };
     }
 }
 

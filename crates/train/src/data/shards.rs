@@ -7,17 +7,26 @@ use std::time::Duration;
 
 use super::content::{Mark, Place};
 use super::folder::Folder;
+use super::reader::{Content, Lane, Order, Position, Reader};
 #[cfg(feature = "object-store")]
 use super::store::Store;
-use super::{CorpusConfig, DataError, Format, Source, jsonl, text};
+use super::{CorpusConfig, DataError, Format, OnChange, Source, jsonl, text};
 
-/// Documents of one file, in order.
-pub(super) type Documents = Box<dyn Iterator<Item = Result<String, DataError>> + Send>;
+/// A document, or `None` where a row or a line has no text.
+pub(super) type Found = Result<Option<String>, DataError>;
+
+/// Documents of one file, in order. After an error that is one document's own there may be others.
+pub(super) type Documents = Box<dyn Iterator<Item = Found> + Send>;
+
+/// Files that a message lists, at most.
+const LISTED: usize = 5;
 
 /// The files of a corpus, in the order of its sources and sorted within each.
 #[derive(Debug, Clone)]
 pub struct Shards {
     files: Vec<Shard>,
+    /// Whether a file may change between one start and the next.
+    accepts: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -40,7 +49,10 @@ impl Shards {
         for (index, source) in config.sources.iter().enumerate() {
             for pattern in patterns(source)? {
                 let place = places.of(&pattern)?;
-                let marks = place.find(&pattern)?;
+                let marks = match place.below(&pattern)? {
+                    Some(marks) => of_known_format(marks, source)?,
+                    None => place.find(&pattern)?,
+                };
                 if marks.is_empty() {
                     return Err(DataError::NoFiles { pattern });
                 }
@@ -52,7 +64,7 @@ impl Shards {
         if files.is_empty() {
             return Err(DataError::NoFiles { pattern: "an empty list of sources".to_owned() });
         }
-        Ok(Self { files })
+        Ok(Self { files, accepts: config.on_change == OnChange::Accept })
     }
 
     /// Number of files.
@@ -82,7 +94,8 @@ impl Shards {
     /// Opens the file at `index`.
     pub(super) fn open(&self, index: usize) -> Result<Documents, DataError> {
         let Shard { place, mark, format, text_key, .. } = &self.files[index];
-        let content = place.clone().open(mark)?;
+        let accepts = self.accepts;
+        let content = place.clone().open(mark).map_err(|e| e.accepted(accepts))?;
         let documents: Result<Documents, DataError> = match format {
             Format::Text => text::documents(&content).map(|documents| Box::new(documents) as _),
             Format::Jsonl => jsonl::documents(&content, text_key).map(|documents| Box::new(documents) as _),
@@ -94,8 +107,8 @@ impl Shards {
                 Err(DataError::File { path: mark.path.clone(), reason })
             }
         };
-        let documents = documents.map_err(|e| content.cause(e))?;
-        Ok(Box::new(documents.map(move |document| document.map_err(|e| content.cause(e)))))
+        let documents = documents.map_err(|e| content.cause(e).accepted(accepts))?;
+        Ok(Box::new(documents.map(move |document| document.map_err(|e| content.cause(e).accepted(accepts)))))
     }
 }
 
@@ -174,7 +187,7 @@ fn patterns(source: &Source) -> Result<Vec<String>, DataError> {
 
 /// The format that a file's name tells, with or without `.gz` or `.zst` behind it.
 fn format_of(path: &Path) -> Option<Format> {
-    let name = path.file_name()?.to_str()?.to_lowercase();
+    let name = path.file_name()?.to_string_lossy().to_lowercase();
     let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
     match name.rsplit_once('.')?.1 {
         "txt" | "md" | "text" => Some(Format::Text),
@@ -184,16 +197,44 @@ fn format_of(path: &Path) -> Option<Format> {
     }
 }
 
-/// All documents of a corpus, file after file.
+/// The files of a folder whose format is known, by their names or by what the source says; the others are passed over.
+fn of_known_format(mut marks: Vec<Mark>, source: &Source) -> Result<Vec<Mark>, DataError> {
+    let found: Vec<_> = marks.iter().take(LISTED).map(|mark| mark.path.clone()).collect();
+    marks.retain(|mark| source.format.is_some() || format_of(&mark.path).is_some());
+    if marks.is_empty() {
+        return Err(DataError::NoneInFolder { folder: source.path.clone(), found });
+    }
+    Ok(marks)
+}
+
+/// All documents of a corpus, file after file, duplicates too.
 ///
 /// # Errors
-/// See [`DataError`]; the documents end with the first error.
+/// See [`DataError`]; the documents end with the first error. There is one if there are none.
 pub fn documents(
     config: &CorpusConfig,
 ) -> Result<impl Iterator<Item = Result<String, DataError>> + Send + use<>, DataError> {
-    let shards = Shards::find(config)?;
-    Ok((0..shards.len()).flat_map(move |index| match shards.open(index) {
-        Ok(documents) => documents,
-        Err(e) => Box::new(std::iter::once(Err(e))),
+    let shards = Arc::new(Shards::find(config)?);
+    let lane = Lane {
+        name: config.sources.iter().map(|source| source.path.as_str()).collect::<Vec<_>>().join(", "),
+        files: (0..shards.len()).collect(),
+        shards,
+        order: Order::Once,
+        on_error: config.on_error,
+        duplicates: Arc::default(),
+    };
+    let mut nothing = Some(DataError::NoDocuments { sources: lane.name.clone() });
+    let mut documents = Reader::new(lane, Position::default());
+    Ok(std::iter::from_fn(move || {
+        for document in &mut documents {
+            let text = match document.map(|document| document.content) {
+                Ok(Content::Text(text)) => Ok(text),
+                Ok(_) => continue,
+                Err(e) => Err(e),
+            };
+            nothing = None;
+            return Some(text);
+        }
+        nothing.take().map(Err)
     }))
 }

@@ -119,6 +119,13 @@ impl Place for Store {
         }
     }
 
+    fn below(&self, name: &str) -> Result<Option<Vec<Mark>>, DataError> {
+        match name.ends_with('/') && self.is_bucket && !name.contains(['*', '?', '[']) {
+            true => self.list(&format!("{name}**/*"), name).map(Some),
+            false => Ok(None),
+        }
+    }
+
     fn open(self: Arc<Self>, mark: &Mark) -> Result<Content, DataError> {
         let key = self.key(&mark.path.to_string_lossy())?;
         let object = Object { store: self, key, mark: mark.clone(), window: Mutex::default() };

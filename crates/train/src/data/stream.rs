@@ -137,26 +137,32 @@ impl RowStream {
     /// If the files are not those that the state was made with.
     pub fn restore(&mut self, state: StreamState) -> Result<(), DataError> {
         let now = &self.state.files;
+        let other = |change: String| Err(DataError::Other { change });
         if state.files.len() != now.len() {
-            let change = format!("it had {} files and has {} now", state.files.len(), now.len());
-            return Err(DataError::Changed { change });
+            let (before, now) = (state.files.len(), now.len());
+            return other(format!("it had {before} file{} and has {now} now", if before == 1 { "" } else { "s" }));
         }
         if self.config.on_change == OnChange::Stop {
             now.iter().zip(&state.files).try_for_each(|(now, known)| now.check(known))?;
         }
-        let sources = (state.lanes.len(), state.counts.len());
-        if sources != (self.state.lanes.len(), self.state.counts.len()) {
-            let change = "its sources were mixed in another way".to_owned();
-            return Err(DataError::Changed { change });
+        let mixed = |state: &StreamState| {
+            let (sources, lanes) = (state.counts.len(), state.lanes.len());
+            format!(
+                "{sources} source{}{}",
+                if sources == 1 { "" } else { "s" },
+                if sources > 1 && lanes == sources { " mixed by weights" } else { "" }
+            )
+        };
+        if mixed(&state) != mixed(&self.state) {
+            return other(format!("it had {} and has {} now", mixed(&state), mixed(&self.state)));
         }
-        if state.carry.starts.is_some() != self.state.carry.starts.is_some() {
-            let change = "packing was another one".to_owned();
-            return Err(DataError::Changed { change });
+        let packing = |state: &StreamState| if state.carry.starts.is_some() { "separate" } else { "joined" };
+        if packing(&state) != packing(&self.state) {
+            return other(format!("data.packing was {} and is {} now", packing(&state), packing(&self.state)));
         }
         let mut rows = state.buffer.iter().chain(&state.ready).chain(&state.drawn);
         if let Some(row) = rows.find(|row| row.ids.len() != self.length) {
-            let change = format!("its rows were of {} tokens and are of {} now", row.ids.len(), self.length);
-            return Err(DataError::Changed { change });
+            return other(format!("its rows were of {} tokens and are of {} now", row.ids.len(), self.length));
         }
         let files = std::mem::take(&mut self.state.files);
         self.state = StreamState { files, ..state };

@@ -344,7 +344,7 @@ fn a_damaged_file_stops_the_stream_with_nothing_lost_or_is_skipped_and_counted()
     config.on_error = OnError::Skip;
     let mut skipping = stream(&config, 17, false);
     let expected = rows(&mut skipping, 10_000);
-    assert_eq!((skipping.counts()[0].documents, skipping.counts()[0].damaged), (22, 1));
+    assert_eq!((skipping.counts()[0].documents, skipping.counts()[0].damaged_documents), (22, 1));
     // What stopped goes on from its state with the rows that it had not given out.
     let mut resumed = stream(&config, 17, false);
     resumed.restore(through_json(stopped.state())).unwrap();

@@ -4,6 +4,7 @@ mod corpora;
 mod samples;
 mod validation;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -85,6 +86,13 @@ impl<'r> Training for Pretraining<'r> {
             log: log.clone(),
             checkpoint: checkpoint.clone(),
             spike: spike.clone(),
+        }
+    }
+
+    fn changes_since(&self, before: &Path, step: u64) -> Vec<String> {
+        match Recipe::load(before, &[]) {
+            Ok(before) => self.recipe.changes_since(&before, step),
+            Err(e) => vec![e.to_string()],
         }
     }
 

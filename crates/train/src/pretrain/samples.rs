@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use openelm_model::{
-    GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, Tokenizer, generate,
+    Engine, GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, Tokenizer, generate,
 };
 
 use crate::recipe::Recipe;
@@ -49,10 +49,11 @@ impl Samples {
         };
         let tensors = trainer.parameters().tensors().map(copy).collect::<Result<_, _>>()?;
         let model = Model::new(config.clone(), tensors).map_err(|e| failed("", e.to_string()))?;
+        let engine = Arc::new(Engine::new(model, trainer.threads().clone()));
         let sample = |(prompt, ids): &(String, Vec<u32>)| {
-            let mut session = Session::new(&model, trainer.threads().clone(), config.context_length);
-            let generation = generate(&mut session, &self.tokenizer, ids, &self.options, |_| ());
-            let text = generation.map_err(|e| failed(prompt, e.to_string()))?.text;
+            let mut session = Session::new(engine.clone(), config.context_length);
+            let text = generate(&mut session, &self.tokenizer, ids, self.options.clone());
+            let text = text.map_err(|e| failed(prompt, e.to_string()))?;
             Ok(SampleEntry { step: trainer.steps(), prompt: prompt.clone(), text })
         };
         self.prompts.iter().map(sample).collect()

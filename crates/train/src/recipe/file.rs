@@ -51,11 +51,10 @@ impl Recipe {
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
         let text = std::fs::read_to_string(path);
         let text = text.map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
-        let wrong = |e: toml::de::Error| RecipeError::Toml { path: path.to_owned(), reason: e.to_string() };
-        // The text first, so that a message has its line; then with the changes.
-        let mut recipe: Recipe = toml::from_str(&text).map_err(wrong)?;
+        let mut recipe = Self::parse(&text, path)?;
         if !sets.is_empty() {
-            let mut table: toml::Table = toml::from_str(&text).map_err(wrong)?;
+            // Once more, with the changes: the messages of the text alone have lines.
+            let mut table: toml::Table = toml::from_str(&text).map_err(wrong(path))?;
             for set in sets {
                 apply(&mut table, set).map_err(|reason| RecipeError::Set { set: set.clone(), reason })?;
                 let changed = toml::Value::Table(table.clone()).try_into();
@@ -66,11 +65,20 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// The recipe in `text`, which stands in `path`; its numbers are not checked.
+    pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, RecipeError> {
+        toml::from_str(text).map_err(wrong(path))
+    }
+
     /// The recipe as TOML, every default written out.
     pub fn to_toml(&self) -> String {
         // Serialisation of these plain structs cannot fail; an empty text would be noticed by its reader.
         toml::to_string_pretty(self).unwrap_or_default()
     }
+}
+
+fn wrong(path: &Path) -> impl Fn(toml::de::Error) -> RecipeError {
+    move |e| RecipeError::Toml { path: path.to_owned(), reason: e.to_string() }
 }
 
 /// Puts the value of `dotted.key=value` into `table`: as TOML where it is, as a text otherwise.
@@ -127,6 +135,12 @@ warmup_steps = 10
         assert_eq!(recipe.optimizer.weight_decay, 0.1);
         assert_eq!(recipe.schedule().min_lr, 1e-4);
         assert_eq!(load(&recipe.to_toml(), &[]).unwrap(), recipe);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let recipe = load(TEXT, &[]).unwrap();
+        assert_eq!(load(&format!("\u{feff}{TEXT}"), &["train.steps=100"]).unwrap(), recipe);
     }
 
     #[test]

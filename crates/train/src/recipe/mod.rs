@@ -1,5 +1,6 @@
 //! What a training run is: a TOML file with every number in it.
 
+mod changes;
 mod checks;
 mod file;
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use openelm_formats::{FormatError, atomic, huggingface};
 use openelm_kernels::{MappedFile, Threads};
-use openelm_model::{DType, ModelConfig, Tensor, TensorSpec};
+use openelm_model::{DType, LayerConfig, ModelConfig, Tensor, TensorSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
@@ -281,19 +281,20 @@ pub(super) fn load<P: DeserializeOwned>(
     if let Some(name) = found.keys().find(|name| !expected.contains_key(*name)) {
         return Err(damaged(format!("{name} is not in {CHECKSUMS}")));
     }
-    let other = |what| CheckpointError::Other { path: path.to_owned(), what };
+    let other = |what: String| CheckpointError::Other { path: path.to_owned(), what };
     // It is as it was written.
     let state: RunState<P> =
-        serde_json::from_slice(&read(STATE)?).map_err(|_| other("kind of training, or version"))?;
+        serde_json::from_slice(&read(STATE)?).map_err(|_| other("kind of training, or version".to_owned()))?;
     if path.join(TRAINED).exists() == trainer.model().is_whole() {
-        return Err(other("choice of what is trained"));
+        return Err(other("choice of what is trained".to_owned()));
     }
     let config = huggingface::config_from_json(&read(CONFIG)?, &path.join(CONFIG))?;
     if !same_model(&config, trainer.config()) {
-        return Err(other("model"));
+        return Err(other(format!("model: {}", differences(&config, trainer.config()))));
     }
     if state.tokenizer != tokenizer.sha256 {
-        return Err(other("tokenizer"));
+        let (was, is) = (&state.tokenizer, &tokenizer.sha256);
+        return Err(other(format!("tokenizer: the SHA-256 of its file was {was:.12}… and is {is:.12}… now")));
     }
     load_weights(path, trainer.restore(state.step))?;
     let file = path.join(OPTIMIZER);
@@ -324,7 +325,7 @@ fn load_weights(path: &Path, model: &mut TrainableModel) -> Result<(), Checkpoin
     let trained = SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(e.to_string()))?;
     let known = model.parameters().specs();
     if trained.len() != known.len() || known.iter().any(|spec| trained.tensor(&spec.name).is_err()) {
-        return Err(CheckpointError::Other { path: path.to_owned(), what: "choice of what is trained" });
+        return Err(CheckpointError::Other { path: path.to_owned(), what: "choice of what is trained".to_owned() });
     }
     for (spec, values) in model.parameters_mut().tensors_mut() {
         values.copy_from_slice(&tensor(&trained, &spec.name, spec).map_err(damaged)?);
@@ -339,6 +340,42 @@ fn tensor(file: &SafeTensors<'_>, name: &str, spec: &TensorSpec) -> Result<Vec<f
         return Err(format!("{name} has another shape than the weights"));
     }
     Ok(bytemuck::pod_collect_to_vec(view.data()))
+}
+
+/// What is different in two geometries.
+fn differences(was: &ModelConfig, is: &ModelConfig) -> String {
+    let values = |config: &ModelConfig| {
+        let activation = format!("{:?}", config.activation).to_lowercase();
+        [
+            ("layers", config.layers.len().to_string()),
+            ("dim", config.model_dim.to_string()),
+            ("head_dim", config.head_dim.to_string()),
+            ("gqa_groups", config.gqa_groups.to_string()),
+            ("ffn_divisor", config.ffn_divisor.to_string()),
+            ("ffn_glu", config.ffn_glu.to_string()),
+            ("activation", activation),
+            ("qk_norm", config.qk_norm.to_string()),
+            ("tied_embeddings", config.tied_embeddings.to_string()),
+            ("rope_theta", config.rope_theta.to_string()),
+            ("rope_max_length", config.rope_max_length.to_string()),
+            ("context_length", config.context_length.to_string()),
+            ("the vocabulary", config.vocab_size.to_string()),
+        ]
+    };
+    let pairs = values(was).into_iter().zip(values(is));
+    let changed = pairs.filter(|(was, is)| was != is);
+    let mut found: Vec<String> =
+        changed.map(|((name, was), (_, is))| format!("{name} was {was} and is {is} now")).collect();
+    let layers = was.layers.iter().zip(&is.layers).enumerate().find(|(_, (was, is))| was != is);
+    if let Some((index, (was, is))) = layers {
+        let widths = |layer: &LayerConfig| format!("{}, {} and {}", layer.query_heads, layer.kv_heads, layer.ffn_dim);
+        found.push(format!(
+            "layer {index} had query heads, key/value heads and feed-forward columns of {} and has {} now",
+            widths(was),
+            widths(is)
+        ));
+    }
+    found.join(", ")
 }
 
 /// Whether two geometries have the same tensors and arithmetic.

@@ -162,8 +162,8 @@ pub enum CheckpointError {
     Other {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs.
-        what: &'static str,
+        /// What differs, and how.
+        what: String,
     },
 }
 

@@ -19,6 +19,13 @@ pub enum Event<'a> {
         /// The checkpoint that it goes on from.
         from: Option<PathBuf>,
     },
+    /// The recipe is another one than the run had before.
+    RecipeChanged {
+        /// What is different, and what it does to the run.
+        changes: Vec<String>,
+        /// Where the recipe of before is kept.
+        before: PathBuf,
+    },
     /// Lines of the log, counted from 1, that were no entries; they are gone from it.
     LogMended {
         /// The log.

@@ -2,7 +2,7 @@
 //! from another, says its [`Training`].
 //!
 //! ```text
-//! output/  recipe.toml            the recipe with every default written out
+//! output/  recipe.toml            the recipe with every default written out; .1, .2 and so on: those of before
 //!          log.jsonl              a line per logged update and per validation
 //!          tensorboard/           the same for TensorBoard
 //!          loss.svg               the same as a picture, at the end
@@ -15,7 +15,9 @@ mod checkpoint;
 mod curve;
 mod error;
 mod event;
+mod fresh;
 mod log;
+mod recipe;
 mod records;
 mod refused;
 mod saver;
@@ -26,7 +28,6 @@ mod tokenizer;
 mod training;
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,8 +43,10 @@ use checkpoint::{Checkpoints, Retention, RunState, Snapshot};
 use error::at;
 pub use error::{CheckpointError, RunError};
 pub use event::{Event, Outcome};
+use fresh::Fresh;
 pub(crate) use log::read as read_log;
 pub use log::{Entry, MetricsEntry, SampleEntry, StepEntry, ValidationEntry};
+use recipe::Changed;
 use records::Records;
 use refused::{RefusedUpdate, gradient_norms};
 use saver::Saver;
@@ -71,16 +74,36 @@ pub fn run<T: Training>(
         Team::new(training, &settings, threads, ranks)?.follow(&settings, stop)?;
         return Ok(None);
     }
+    let fresh = Fresh::before(&settings.output);
+    let outcome = lead(training, settings, ranks, threads, stop, watch);
+    if outcome.is_err() {
+        fresh.remove_unused();
+    }
+    outcome.map(Some)
+}
+
+fn lead<T: Training>(
+    training: &T,
+    settings: Settings,
+    ranks: Arc<dyn Collective>,
+    threads: Threads,
+    stop: &AtomicBool,
+    watch: &mut dyn FnMut(Event),
+) -> Result<Outcome, RunError> {
     let _lock = lock(&settings.output)?;
     atomic::tidy(&settings.output).map_err(at(&settings.output))?;
     let mut run = Run::open(training, settings, threads, ranks)?;
     let from = run.resume()?;
-    watch(Event::Started { config: run.team.trainer().config(), step: run.steps(), from });
-    let path = run.settings.output.join("recipe.toml");
-    atomic::write_file(&path, |file| file.write_all(run.settings.recipe.as_bytes())).map_err(at(&path))?;
+    let (step, path) = (run.steps(), run.settings.output.join("recipe.toml"));
+    let changes = |before: &Path| training.changes_since(before, step);
+    let changed = recipe::write(&run.settings.recipe, &path, from.is_some(), changes).map_err(at(&path))?;
+    watch(Event::Started { config: run.team.trainer().config(), step, from });
+    if let Some(Changed { changes, before }) = changed {
+        watch(Event::RecipeChanged { changes, before });
+    }
     let outcome = run.train(stop, watch)?;
     run.team.end()?;
-    Ok(Some(outcome))
+    Ok(outcome)
 }
 
 /// Keeps other runs out of the output folder for as long as the file lives.

@@ -1,6 +1,6 @@
 //! In what one kind of training differs from another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +27,10 @@ pub trait Training {
 
     /// How long the run is, and what it leaves behind.
     fn settings(&self) -> Settings;
+
+    /// What of the recipe is not as in the file at `before`, and what that does to a run that has made `step` updates; in
+    /// sentences.
+    fn changes_since(&self, before: &Path, step: u64) -> Vec<String>;
 
     /// The tokenizer.
     fn tokenizer(&self) -> &RunTokenizer;

@@ -69,6 +69,12 @@ fn chart(area: &Area<'_>, caption: &str, unit: &str, lines: &[Line]) -> Result<(
     let high = points().map(|point| point.value).fold(f64::MIN_POSITIVE, f64::max);
     let low = points().map(|point| point.value).fold(high, f64::min);
     let margin = 0.05 * (high - low).max(0.02 * high);
+    let (scale, tokens) = match last {
+        ..1e5 => (1.0, "tokens"),
+        1e5..1e9 => (1e6, "million tokens"),
+        1e9..1e12 => (1e9, "billion tokens"),
+        _ => (1e12, "trillion tokens"),
+    };
     let mut chart = ChartBuilder::on(area)
         .caption(caption, ("sans-serif", 20))
         .margin(12)
@@ -77,9 +83,9 @@ fn chart(area: &Area<'_>, caption: &str, unit: &str, lines: &[Line]) -> Result<(
         .build_cartesian_2d(0.0..last, low - margin..high + margin)?;
     chart
         .configure_mesh()
-        .x_desc("tokens")
+        .x_desc(tokens)
         .y_desc(unit)
-        .x_label_formatter(&|tokens| format!("{tokens:.3e}"))
+        .x_label_formatter(&|tokens| format!("{}", (100.0 * tokens / scale).round() / 100.0))
         .y_label_formatter(&|value| if high < 0.1 { format!("{value:.1e}") } else { format!("{value:.2}") })
         .light_line_style(WHITE)
         .draw()?;

@@ -1,10 +1,12 @@
 //! `openelm bench`: how fast a model runs, and how near that is to the machine's limits.
 
+mod scratch;
 mod table;
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -12,8 +14,11 @@ use openelm_bench::{BenchError, Options, Peer, Source, WeightFormat};
 use openelm_formats::{FormatError, StoredModel};
 use openelm_model::ModelConfig;
 
-use super::{CacheOption, MemoryOptions, refusal};
+use super::{CacheOption, MemoryOptions, note_on_threads, refusal};
+use crate::interrupt::leave_on_interrupt;
 use crate::model::{BUILTIN, locate, open_located};
+use crate::tell;
+use scratch::Scratch;
 
 /// Measure speed, the machine's limits, and the share of them that a model reaches.
 #[derive(Args)]
@@ -58,9 +63,9 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<()> {
     let peer = arguments.vs.as_deref().map(Peer::new).transpose()?;
     let sources = sources(&arguments)?;
-    let scratch =
-        tempfile::Builder::new().prefix("openelm-bench-").tempdir().context("a folder for temporary files")?;
-    remove_on_interrupt(scratch.path())?;
+    let scratch = Scratch::new(&std::env::temp_dir()).context("a folder for temporary files")?;
+    let interrupted = remove_on_interrupt(scratch.path())?;
+    arguments.threads.iter().copied().for_each(note_on_threads);
     let wide = |numbers: &[u32]| numbers.iter().map(|&n| n as usize).collect();
     let options = Options {
         threads: match &arguments.threads[..] {
@@ -75,7 +80,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
         scratch: scratch.path().to_owned(),
         ignore_memory: arguments.memory.ignore_memory,
     };
-    let report = openelm_bench::run(&sources, &options, peer.as_ref(), &mut |what| eprintln!("{what}"));
+    let report = openelm_bench::run(&sources, &options, peer.as_ref(), &mut |what| tell(what));
+    while interrupted.load(Ordering::Relaxed) {
+        // What was measured lost its files: the program is about to end.
+        std::thread::park();
+    }
     let report = report.map_err(|error| match error {
         BenchError::Memory { .. } => refusal(&error),
         _ => error.into(),
@@ -103,13 +112,19 @@ fn sources(arguments: &Arguments) -> Result<Vec<Source<'_>>> {
     Ok(formats.iter().map(|&format| Source::Encoded(opener(), format)).collect())
 }
 
-/// Temporary models are large: Ctrl-C takes them away too.
-fn remove_on_interrupt(scratch: &Path) -> Result<()> {
-    let scratch = scratch.to_owned();
-    let handler = move || {
-        // What cannot be removed is left to the system's own cleaning of temporary files.
-        let _ = std::fs::remove_dir_all(&scratch);
-        exit(130);
-    };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
+/// Temporary models are large: Ctrl-C takes them away too. Raises the flag before.
+fn remove_on_interrupt(scratch: &Path) -> Result<Arc<AtomicBool>> {
+    let (scratch, flag) = (scratch.to_owned(), Arc::new(AtomicBool::new(false)));
+    let raised = flag.clone();
+    leave_on_interrupt(move || {
+        raised.store(true, Ordering::Relaxed);
+        // What is being written meanwhile may appear between the last look and the end of the folder.
+        for _ in 0..100 {
+            let _ = std::fs::remove_dir_all(&scratch);
+            if !scratch.exists() {
+                break;
+            }
+        }
+    })?;
+    Ok(flag)
 }

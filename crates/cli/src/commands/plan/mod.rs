@@ -16,6 +16,11 @@ use openelm_model::{Geometry, ModelConfig, Multipliers, Precision};
 use openelm_train::Recipe;
 use serde_json::{Value, json};
 
+use crate::tell;
+
+/// Entries of LLaMA's vocabulary, which the released models have.
+const VOCABULARY: usize = 32_000;
+
 /// Show the layers, sizes and memory of a model before it exists.
 #[derive(Args)]
 pub struct Arguments {
@@ -52,9 +57,9 @@ pub struct Arguments {
     /// No normalisation of queries and keys
     #[arg(long)]
     no_qk_norm: bool,
-    /// Entries of the vocabulary
-    #[arg(long, default_value_t = 32_000)]
-    vocab_size: usize,
+    /// Entries of the vocabulary [default: 32000, and with --train those of the recipe's tokenizer]
+    #[arg(long)]
+    vocab_size: Option<usize>,
     /// Longest sequence
     #[arg(long, default_value_t = 2048)]
     context: usize,
@@ -64,7 +69,7 @@ pub struct Arguments {
         value_name = "RECIPE",
         conflicts_with_all = [
             "name", "layers", "dim", "head_dim", "gqa_groups", "ffn", "heads", "ffn_divisor", "no_glu", "untied",
-            "no_qk_norm", "vocab_size", "context", "svg",
+            "no_qk_norm", "context", "svg",
         ]
     )]
     train: Option<PathBuf>,
@@ -102,7 +107,8 @@ impl FromStr for MultiplierArgument {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(path) = &arguments.train {
-        let text = training::plan(&Recipe::load(path, &arguments.set)?, arguments.ranks, arguments.json)?;
+        let recipe = Recipe::load(path, &arguments.set)?;
+        let text = training::plan(&recipe, arguments.vocab_size, arguments.ranks, arguments.json)?;
         return Ok(stdout().write_all(text.as_bytes())?);
     }
     let config = config(&arguments)?;
@@ -111,15 +117,16 @@ pub fn run(arguments: Arguments) -> Result<()> {
         let svg = picture::draw(&config)?;
         let written = atomic::write_file(path, |file| file.write_all(svg.as_bytes()));
         written.with_context(|| path.display().to_string())?;
-        eprintln!("picture: {}", path.display());
+        tell(format!("picture: {}", path.display()));
     }
     Ok(stdout().write_all(text.as_bytes())?)
 }
 
 fn config(arguments: &Arguments) -> Result<ModelConfig> {
+    let vocab_size = arguments.vocab_size.unwrap_or(VOCABULARY);
     if let Some(name) = &arguments.name {
         let mut config = ModelConfig::by_name(name)?;
-        config.vocab_size = arguments.vocab_size;
+        config.vocab_size = vocab_size;
         config.validate()?;
         return Ok(config);
     }
@@ -137,7 +144,7 @@ fn config(arguments: &Arguments) -> Result<ModelConfig> {
         context_length: arguments.context,
         ..Geometry::default()
     };
-    Ok(geometry.build(arguments.vocab_size)?)
+    Ok(geometry.build(vocab_size)?)
 }
 
 /// Key/value cache in 16-bit floating point.

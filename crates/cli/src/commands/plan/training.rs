@@ -2,15 +2,20 @@
 
 use std::num::NonZeroUsize;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use comfy_table::{CellAlignment, Table, presets};
 use openelm_model::{Bytes, available_memory};
 use openelm_train::{Recipe, TrainingFootprint};
 use serde_json::{Map, Value, json};
 
-/// The reckoning for `recipe` on the first of `ranks` ranks, as a table or as JSON.
-pub(super) fn plan(recipe: &Recipe, ranks: NonZeroUsize, as_json: bool) -> Result<String> {
-    let footprint = TrainingFootprint::of(recipe, ranks.get())?;
+/// The reckoning for `recipe` on the first of `ranks` ranks, as a table or as JSON; without a `vocab_size` the recipe's tokenizer is
+/// asked for it.
+pub(super) fn plan(recipe: &Recipe, vocab_size: Option<usize>, ranks: NonZeroUsize, as_json: bool) -> Result<String> {
+    let footprint = match vocab_size {
+        Some(pieces) => TrainingFootprint::new(&recipe.model_config(pieces)?, recipe, ranks.get()),
+        None => TrainingFootprint::of(recipe, ranks.get())
+            .map_err(|e| anyhow!("{e} (--vocab-size N reckons without a tokenizer)"))?,
+    };
     let available = available_memory();
     if as_json {
         let items: Map<String, Value> =

@@ -26,7 +26,7 @@ pub(super) fn join<T>(work: impl FnOnce(Arc<dyn Collective>) -> Result<T>) -> Re
     match result {
         Ok(Ok(result)) => Ok(result),
         Ok(Err(error)) if rank.ranks() > 1 => {
-            eprintln!("error: rank {}: {}", rank.rank(), crate::sentence(&error));
+            crate::tell(format!("error: rank {}: {}", rank.rank(), crate::sentence(&error)));
             job.abort()
         }
         Ok(Err(error)) => Err(error),

@@ -6,6 +6,8 @@ use indicatif::HumanDuration;
 use openelm_train::Recipe;
 use openelm_train::run::Event;
 
+use crate::tell;
+
 /// Prints lines to standard error.
 pub struct Lines {
     every: u64,
@@ -20,7 +22,7 @@ impl Lines {
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Started { step, .. } => self.clock.start(*step),
-            Event::Step(entry) if entry.step % self.every == 0 => eprintln!(
+            Event::Step(entry) if entry.step % self.every == 0 => tell(format!(
                 "step {} of {}  loss {:.3}  lr {:.2e}  norm {:.2}  epoch {}  {:.0} tokens/s  {} left",
                 entry.step,
                 self.clock.steps,
@@ -30,10 +32,10 @@ impl Lines {
                 entry.epoch,
                 entry.tokens_per_second,
                 HumanDuration(self.clock.left(entry.step)),
-            ),
+            )),
             _ => {}
         }
-        describe(event).iter().for_each(|line| eprintln!("{line}"));
+        describe(event).iter().for_each(tell);
     }
 }
 
@@ -45,6 +47,10 @@ pub fn describe(event: &Event) -> Vec<String> {
             let model = format!("{millions:.2} M parameters in {layers} layers, {} pieces", config.vocab_size);
             let from = from.as_ref().map(|from| format!("going on from {}", from.display()));
             [Some(model), from].into_iter().flatten().collect()
+        }
+        Event::RecipeChanged { changes, before } => {
+            let kept = format!("the recipe is not the one of before, which is kept as {}", before.display());
+            [kept].into_iter().chain(changes.clone()).collect()
         }
         Event::LogMended { path, lines } => {
             let first = lines.first().copied().unwrap_or_default();

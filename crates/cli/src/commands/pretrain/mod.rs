@@ -1,15 +1,18 @@
 //! `openelm pretrain`: a training run with its progress on the terminal.
 
 mod dashboard;
+mod init;
 mod job;
 mod lines;
+mod summary;
+mod terminal;
+mod view;
 
-use std::io::{IsTerminal, stderr};
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use openelm_model::kernels::{Threads, limits};
 use openelm_model::{Bytes, available_memory};
@@ -19,15 +22,26 @@ use openelm_train::pretrain::pretrain_on;
 use openelm_train::run::{Event, Outcome};
 use openelm_train::{Recipe, TrainingFootprint};
 
-use super::{MemoryOptions, ThreadOptions, on_interrupt, refusal, stop_on_interrupt};
+use super::{MemoryOptions, ThreadOptions, refusal};
+use crate::interrupt::Stop;
+use crate::tell;
 use dashboard::Dashboard;
 use lines::Lines;
+use summary::Summary;
 
 /// Train a model from scratch; the same command again goes on where it stopped.
 #[derive(Args)]
+#[command(override_usage = "openelm pretrain [OPTIONS] <RECIPE>\n       openelm pretrain --init <FOLDER> <TEXTS>...")]
 pub struct Arguments {
-    /// The recipe, a TOML file
-    recipe: PathBuf,
+    /// The recipe, a TOML file; with --init the texts to learn from: files, patterns or folders
+    #[arg(required = true, value_name = "RECIPE")]
+    paths: Vec<PathBuf>,
+    /// Write a first recipe into this folder, with numbers that suit the texts and this machine and a tokenizer learnt from them
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["set", "plain", "parity", "ignore_memory"])]
+    init: Option<PathBuf>,
+    /// With --init: key or column of the text in JSONL and Parquet files [default: text]
+    #[arg(long, value_name = "KEY", requires = "init")]
+    text_key: Option<String>,
     /// Change a value of the recipe, for example train.steps=100
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -57,28 +71,46 @@ impl Parity {
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
+    if let Some(folder) = &arguments.init {
+        let threads = arguments.threads.threads();
+        return init::run(folder, &arguments.paths, arguments.text_key.as_deref(), &threads);
+    }
+    ensure!(arguments.paths.len() == 1, "a run has one recipe; texts are named with --init FOLDER, or in a recipe");
     // Whatever may fail does so within the job, whose other ranks wait for this one.
-    let Some((recipe, outcome)) = job::join(|ranks| train(arguments, ranks))? else { return Ok(()) };
+    let Some(Ended { recipe, outcome, stop }) = job::join(|ranks| train(arguments, ranks))? else { return Ok(()) };
     let (step, steps) = (outcome.step, recipe.train.steps);
     let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
-    eprintln!("step {step} of {steps}: {state}");
+    tell(format!("step {step} of {steps}: {state}"));
     for (source, counts) in recipe.data.sources.iter().zip(&outcome.counts) {
-        eprintln!("{}: {}", source.path, read(counts));
+        tell(format!("{}: {}", source.path, read(counts)));
     }
-    eprintln!("curve: {}", recipe.output.join("loss.svg").display());
-    println!("{}", outcome.checkpoint.display());
+    tell(format!("curve: {}", recipe.output.join("loss.svg").display()));
+    writeln!(stdout(), "{}", outcome.checkpoint.display())?;
+    // A script must not go on with a model that is half trained.
+    if !outcome.finished {
+        stop.check()?;
+    }
     Ok(())
 }
 
+/// A run that ended, and by what it may have been stopped.
+struct Ended {
+    recipe: Recipe,
+    outcome: Outcome,
+    stop: Stop,
+}
+
 /// Trains as one of the `ranks`; the first has an outcome.
-fn train(arguments: Arguments, ranks: Arc<dyn Collective>) -> Result<Option<(Recipe, Outcome)>> {
+fn train(arguments: Arguments, ranks: Arc<dyn Collective>) -> Result<Option<Ended>> {
     let sets: Vec<String> = arguments.parity.into_iter().flat_map(Parity::sets).chain(arguments.set).collect();
-    let recipe = Recipe::load(&arguments.recipe, &sets)?;
+    let recipe = Recipe::load(&arguments.paths[0], &sets)?;
     let memory = check_memory(&recipe, ranks.ranks(), &arguments.memory)?;
     let threads = arguments.threads.threads();
     // Rank 0 alone has something to show.
     let mut display = Display::open(&recipe, &threads, arguments.plain || ranks.rank() > 0)?;
-    let outcome = pretrain_on(ranks, &recipe, threads, &display.stop(), &mut |event| {
+    let (stop, mut summary) = (display.stop(), Summary::new());
+    let outcome = pretrain_on(ranks, &recipe, threads, stop.flag(), &mut |event| {
+        summary.add(&event);
         display.show(&event);
         if let Event::Started { .. } = event {
             display.say(&memory);
@@ -86,7 +118,9 @@ fn train(arguments: Arguments, ranks: Arc<dyn Collective>) -> Result<Option<(Rec
     });
     // The terminal is itself again before anything else is said.
     drop(display);
-    Ok(outcome?.map(|outcome| (recipe, outcome)))
+    summary.line().into_iter().for_each(tell);
+    stop.leave_at_once();
+    Ok(outcome?.map(|outcome| Ended { recipe, outcome, stop }))
 }
 
 /// What was read of a source, in words.
@@ -95,6 +129,8 @@ fn read(counts: &Counts) -> String {
     let left_out = [
         (counts.dropped, "too short"),
         (counts.duplicates, "duplicates"),
+        (counts.nulls, "without a text"),
+        (counts.damaged_documents, "damaged lines or rows"),
         (counts.damaged, "times the rest of a damaged file"),
     ];
     for (count, what) in left_out.into_iter().filter(|&(count, _)| count > 0) {
@@ -116,37 +152,36 @@ fn check_memory(recipe: &Recipe, ranks: usize, options: &MemoryOptions) -> Resul
 
 /// How a run is shown.
 enum Display {
-    Dashboard(Box<Dashboard>, Arc<AtomicBool>),
-    Lines(Lines, Arc<AtomicBool>),
+    Dashboard(Box<Dashboard>),
+    Lines(Lines, Stop),
 }
 
 impl Display {
     fn open(recipe: &Recipe, threads: &Threads, plain: bool) -> Result<Self> {
-        if plain || !stderr().is_terminal() {
-            let stop = stop_on_interrupt("finishing this step and saving")?;
-            return Ok(Self::Lines(Lines::new(recipe), stop));
+        if plain || !terminal::is_able() {
+            return Ok(Self::Lines(Lines::new(recipe), Stop::saying("finishing this step and saving")?));
         }
         let peak = limits::f32_peak(threads);
-        let stop = on_interrupt(|| (), dashboard::restore)?;
-        Ok(Self::Dashboard(Box::new(Dashboard::open(recipe, peak, stop.clone())?), stop))
+        Ok(Self::Dashboard(Box::new(Dashboard::open(recipe, peak)?)))
     }
 
-    fn stop(&self) -> Arc<AtomicBool> {
+    fn stop(&self) -> Stop {
         match self {
-            Self::Dashboard(_, stop) | Self::Lines(_, stop) => stop.clone(),
+            Self::Dashboard(dashboard) => dashboard.stop(),
+            Self::Lines(_, stop) => stop.clone(),
         }
     }
 
     fn say(&mut self, line: &str) {
         match self {
-            Self::Dashboard(dashboard, _) => dashboard.say(line),
-            Self::Lines(..) => eprintln!("{line}"),
+            Self::Dashboard(dashboard) => dashboard.say(line),
+            Self::Lines(..) => tell(line),
         }
     }
 
     fn show(&mut self, event: &Event) {
         match self {
-            Self::Dashboard(dashboard, _) => dashboard.show(event),
+            Self::Dashboard(dashboard) => dashboard.show(event),
             Self::Lines(lines, _) => lines.show(event),
         }
     }

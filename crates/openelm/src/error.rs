@@ -1,0 +1,33 @@
+//! What can go wrong.
+
+use std::path::PathBuf;
+
+use openelm_formats::FormatError;
+use openelm_model::{EngineError, GenerationError, MemoryError};
+
+/// A model that cannot be opened, or text that it cannot take. The message is one sentence, for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The files are not there, damaged, or of a kind that cannot be read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The model and a session would not fit into memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Tokenizer and model do not belong together.
+    #[error("{}: the tokenizer has {pieces} pieces but the model only {rows}; they do not belong together", path.display())]
+    Vocabulary {
+        /// The model.
+        path: PathBuf,
+        /// Pieces of the tokenizer.
+        pieces: usize,
+        /// Rows of the embedding table.
+        rows: usize,
+    },
+    /// The adapter was made for another model.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The prompt or the options do not suit the model.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+}
