@@ -18,7 +18,7 @@ use openelm_bench::{Medians, RandomModel, alternate};
 use openelm_model::kernels::{Threads, limits};
 use openelm_model::{Engine, Geometry, Model, ModelConfig, Session, tensor_specs};
 use openelm_train::data::{Batch, Row};
-use openelm_train::{Accumulation, LossOptions, OptimizerOptions, Trainer, initialise};
+use openelm_train::{NextToken, TrainableModel, Trainer, TrainerOptions, initialise};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -89,7 +89,7 @@ impl Report<'_> {
     /// Measures ours and the peer's in turn and prints the medians.
     fn run(&self, what: &str, limit: f64, peer_arguments: &str, mut ours: impl FnMut() -> f64) {
         ours();
-        // A peer that fails is said to, and its rate is no number.
+        // `peer_rate` tells of a peer that fails; its rate is then not a number.
         let mut theirs = || Ok(self.peer_rate(peer_arguments).unwrap_or(f64::NAN));
         let peer: Option<&mut dyn FnMut() -> Result<f64, Infallible>> = self.peer.is_some().then_some(&mut theirs);
         let Ok(Medians { ours, peer }) = alternate(self.rounds, || Ok(ours()), peer);
@@ -119,10 +119,10 @@ impl Report<'_> {
 /// A training step on random ids; gives tokens per second.
 fn training<'t>(config: &ModelConfig, batch: usize, threads: &'t Threads) -> impl FnMut() -> f64 + use<'t> {
     const TIME: usize = 256;
-    let optimizer = OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    let loss = LossOptions { ignore: None, z_weight: 1e-4 };
-    let parameters = initialise(config, 1);
-    let mut trainer = Trainer::new(config.clone(), parameters, threads.clone(), loss, optimizer, Accumulation::Mean);
+    let objective = NextToken { ignore: None, z_weight: 1e-4 };
+    let model = TrainableModel::new(config.clone(), initialise(config, 1));
+    let model = model.expect("every tensor is there");
+    let mut trainer = Trainer::new(model, threads.clone(), TrainerOptions::default());
     let vocabulary = config.vocab_size as u32;
     let row =
         move |row: usize| (0..=TIME).map(|i| (row * 7919 + i * 104_729) as u32 % vocabulary).collect::<Vec<u32>>();
@@ -131,7 +131,7 @@ fn training<'t>(config: &ModelConfig, batch: usize, threads: &'t Threads) -> imp
         const STEPS: usize = 3;
         let begin = Instant::now();
         for _ in 0..STEPS {
-            black_box(trainer.step(std::slice::from_ref(&batch), 1e-4)).expect("a rank alone loses nobody");
+            black_box(trainer.step(&objective, std::slice::from_ref(&batch), 1e-4)).expect("a rank alone loses nobody");
         }
         (STEPS * batch.inputs.len()) as f64 / begin.elapsed().as_secs_f64()
     }

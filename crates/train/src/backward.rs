@@ -1,13 +1,14 @@
 //! One transformer block, backward: the mirror of [`openelm_model::block::forward`].
 //!
-//! The outputs of the norms and of SwiGLU are computed anew rather than kept: they cost little and are large.
+//! The outputs of the norms and of SwiGLU are computed anew rather than kept: they cost little and are large. What nobody
+//! trains gets no derivative.
 
-use openelm_kernels::qk_norm_rope::QkvDerivatives;
-use openelm_kernels::{attention, linear, rms_norm, swiglu};
+use openelm_kernels::qk_norm_rope::{QkNormGradients, QkvDerivatives};
+use openelm_kernels::{Threads, attention, linear, rms_norm, swiglu};
 use openelm_model::block::{Activations, Pass, Sequences, fit};
 use openelm_model::{LayerConfig, LayerWeights, NORM_EPS};
 
-use crate::parameters::LayerGradients;
+use crate::parameters::Segment;
 
 /// Derivatives on the way through a block, and what is computed anew, one row per token.
 #[derive(Default)]
@@ -25,60 +26,150 @@ pub(crate) struct Derivatives {
     qkv: Vec<f32>,
 }
 
-/// Turns `stream`, the derivative by the block's output, into that by its input `x`, both `[N, dim]`, and adds the
-/// derivatives by the weights to `gradients`.
-pub(crate) fn backward(
-    pass: &Pass<'_>,
-    layer: &LayerConfig,
-    weights: &LayerWeights<'_>,
-    gradients: &mut LayerGradients<'_>,
+/// Where the derivatives by one layer's weights are added, for those that are trained; shapes as in
+/// [`openelm_model::LayerWeights`].
+#[derive(Default)]
+pub(crate) struct LayerGradients<'a> {
+    attn_norm: Option<&'a mut [f32]>,
+    qkv_proj: Option<&'a mut [f32]>,
+    q_norm: Option<&'a mut [f32]>,
+    k_norm: Option<&'a mut [f32]>,
+    out_proj: Option<&'a mut [f32]>,
+    ffn_norm: Option<&'a mut [f32]>,
+    proj_1: Option<&'a mut [f32]>,
+    proj_2: Option<&'a mut [f32]>,
+}
+
+impl<'a> LayerGradients<'a> {
+    /// The tensors of `segment` by their names.
+    ///
+    /// # Panics
+    /// If a block has no such tensor.
+    pub fn of(segment: &'a mut Segment<'_>) -> Self {
+        let mut gradients = Self::default();
+        for (name, values) in segment.tensors() {
+            let gradient = match name {
+                "attn_norm.weight" => &mut gradients.attn_norm,
+                "attn.qkv_proj.weight" => &mut gradients.qkv_proj,
+                "attn.q_norm.weight" => &mut gradients.q_norm,
+                "attn.k_norm.weight" => &mut gradients.k_norm,
+                "attn.out_proj.weight" => &mut gradients.out_proj,
+                "ffn_norm.weight" => &mut gradients.ffn_norm,
+                "ffn.proj_1.weight" => &mut gradients.proj_1,
+                "ffn.proj_2.weight" => &mut gradients.proj_2,
+                _ => panic!("a block has no {name}"),
+            };
+            *gradient = Some(values);
+        }
+        gradients
+    }
+}
+
+/// One block's backward pass.
+pub(crate) struct BlockBackward<'a> {
+    /// As in the forward pass.
+    pub pass: &'a Pass<'a>,
+    pub layer: &'a LayerConfig,
+    pub weights: &'a LayerWeights<'a>,
+    /// The block's input, `[N, dim]`.
+    pub x: &'a [f32],
+    /// What the forward pass left.
+    pub kept: &'a Activations,
+    pub sequences: Sequences<'a>,
+}
+
+impl BlockBackward<'_> {
+    /// Turns `stream`, the derivative by the block's output, into that by its input, both `[N, dim]`, and adds the
+    /// derivatives by the weights to `gradients`.
+    pub fn run(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
+        self.feed_forward(gradients, stream, d);
+        self.attention(gradients, stream, d);
+    }
+
+    /// From the output to the stream in the middle.
+    fn feed_forward(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
+        let Self { pass, layer, weights, kept, .. } = *self;
+        let Pass { threads, config, .. } = *pass;
+        let (rows, dim) = (pass.rows(), config.model_dim);
+        fit(&mut d.gated, rows * layer.ffn_dim);
+        linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
+        fit(&mut d.hidden, kept.hidden.len());
+        fit(&mut d.gated_again, rows * layer.ffn_dim);
+        swiglu::backward(
+            threads,
+            &mut d.hidden,
+            &mut d.gated_again,
+            &d.gated,
+            &kept.hidden,
+            config.activation,
+            config.ffn_glu,
+            layer.ffn_dim,
+        );
+        if let Some(proj_2) = &mut gradients.proj_2 {
+            linear::backward_weight(threads, proj_2, stream, &d.gated_again, layer.ffn_dim, true);
+        }
+        if let Some(proj_1) = &mut gradients.proj_1 {
+            fit(&mut d.normed_again, rows * dim);
+            rms_norm::forward(threads, &mut d.normed_again, &kept.mid, weights.ffn_norm, NORM_EPS);
+            linear::backward_weight(threads, proj_1, &d.hidden, &d.normed_again, dim, true);
+        }
+        fit(&mut d.normed, rows * dim);
+        linear::backward_input(threads, &mut d.normed, &d.hidden, weights.proj_1, dim, false);
+        norm(threads, stream, gradients.ffn_norm.as_deref_mut(), &d.normed, &kept.mid, weights.ffn_norm);
+    }
+
+    /// From the stream in the middle to the input.
+    fn attention(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
+        let Self { pass, layer, weights, x, kept, sequences } = *self;
+        let Pass { threads, config, .. } = *pass;
+        let (rows, dim, heads) = (pass.rows(), config.model_dim, config.heads(layer));
+        let (query_dim, kv_dim) = (heads.query_dim(), heads.kv_dim());
+        if let Some(out_proj) = &mut gradients.out_proj {
+            linear::backward_weight(threads, out_proj, stream, &kept.attended, query_dim, true);
+        }
+        fit(&mut d.attended, rows * query_dim);
+        linear::backward_input(threads, &mut d.attended, stream, weights.out_proj, query_dim, false);
+        fit(&mut d.q, rows * query_dim);
+        fit(&mut d.k, rows * kv_dim);
+        fit(&mut d.v, rows * kv_dim);
+        let by_inputs = attention::Gradients { q: &mut d.q, k: &mut d.k, v: &mut d.v };
+        let inputs = kept.attention_inputs(config, layer, sequences);
+        attention::backward(threads, by_inputs, &d.attended, &kept.attended, &kept.log_sums, inputs);
+        fit(&mut d.qkv, kept.qkv.len());
+        let by = QkvDerivatives { q: &d.q, k: &d.k, v: &d.v };
+        // Both norms or none: what is not asked for costs little.
+        let mut unwanted = [vec![0.0; config.head_dim], vec![0.0; config.head_dim]];
+        let [unwanted_q, unwanted_k] = &mut unwanted;
+        let mut norms = QkNormGradients {
+            q: gradients.q_norm.as_deref_mut().unwrap_or(unwanted_q),
+            k: gradients.k_norm.as_deref_mut().unwrap_or(unwanted_k),
+        };
+        let norms = weights.qk_norms.is_some().then_some(&mut norms);
+        let qk = pass.qk_norm_rope(layer, weights.qk_norms);
+        qk.backward(threads, &mut d.qkv, norms, by, &kept.qkv);
+        if let Some(qkv_proj) = &mut gradients.qkv_proj {
+            fit(&mut d.normed_again, rows * dim);
+            rms_norm::forward(threads, &mut d.normed_again, x, weights.attn_norm, NORM_EPS);
+            linear::backward_weight(threads, qkv_proj, &d.qkv, &d.normed_again, dim, true);
+        }
+        linear::backward_input(threads, &mut d.normed, &d.qkv, weights.qkv_proj, dim, false);
+        norm(threads, stream, gradients.attn_norm.as_deref_mut(), &d.normed, x, weights.attn_norm);
+    }
+}
+
+/// The derivatives of a norm are added to `dx`, `[N, dim]`, and to `dweight`, `[dim]`, if that is trained.
+pub(crate) fn norm(
+    threads: &Threads,
+    dx: &mut [f32],
+    dweight: Option<&mut [f32]>,
+    dout: &[f32],
     x: &[f32],
-    kept: &Activations,
-    sequences: Sequences<'_>,
-    stream: &mut [f32],
-    d: &mut Derivatives,
+    weight: &[f32],
 ) {
-    let Pass { threads, config, .. } = *pass;
-    let (rows, dim, heads) = (pass.rows(), config.model_dim, config.heads(layer));
-    let (query_dim, kv_dim) = (heads.query_dim(), heads.kv_dim());
-
-    fit(&mut d.gated, rows * layer.ffn_dim);
-    linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
-    fit(&mut d.hidden, kept.hidden.len());
-    fit(&mut d.gated_again, rows * layer.ffn_dim);
-    swiglu::backward(
-        threads,
-        &mut d.hidden,
-        &mut d.gated_again,
-        &d.gated,
-        &kept.hidden,
-        config.activation,
-        config.ffn_glu,
-        layer.ffn_dim,
-    );
-    linear::backward_weight(threads, gradients.proj_2, stream, &d.gated_again, layer.ffn_dim, true);
-    fit(&mut d.normed_again, rows * dim);
-    rms_norm::forward(threads, &mut d.normed_again, &kept.mid, weights.ffn_norm, NORM_EPS);
-    linear::backward_weight(threads, gradients.proj_1, &d.hidden, &d.normed_again, dim, true);
-    fit(&mut d.normed, rows * dim);
-    linear::backward_input(threads, &mut d.normed, &d.hidden, weights.proj_1, dim, false);
-    rms_norm::backward(threads, stream, gradients.ffn_norm, &d.normed, &kept.mid, weights.ffn_norm, NORM_EPS);
-
-    linear::backward_weight(threads, gradients.out_proj, stream, &kept.attended, query_dim, true);
-    fit(&mut d.attended, rows * query_dim);
-    linear::backward_input(threads, &mut d.attended, stream, weights.out_proj, query_dim, false);
-    fit(&mut d.q, rows * query_dim);
-    fit(&mut d.k, rows * kv_dim);
-    fit(&mut d.v, rows * kv_dim);
-    let by_inputs = attention::Gradients { q: &mut d.q, k: &mut d.k, v: &mut d.v };
-    let inputs = kept.attention_inputs(config, layer, sequences);
-    attention::backward(threads, by_inputs, &d.attended, &kept.attended, &kept.log_sums, inputs);
-    fit(&mut d.qkv, kept.qkv.len());
-    let by = QkvDerivatives { q: &d.q, k: &d.k, v: &d.v };
-    let qk = pass.qk_norm_rope(layer, weights.qk_norms);
-    qk.backward(threads, &mut d.qkv, gradients.qk_norms.as_mut(), by, &kept.qkv);
-    rms_norm::forward(threads, &mut d.normed_again, x, weights.attn_norm, NORM_EPS);
-    linear::backward_weight(threads, gradients.qkv_proj, &d.qkv, &d.normed_again, dim, true);
-    linear::backward_input(threads, &mut d.normed, &d.qkv, weights.qkv_proj, dim, false);
-    rms_norm::backward(threads, stream, gradients.attn_norm, &d.normed, x, weights.attn_norm, NORM_EPS);
+    let mut unwanted = Vec::new();
+    let dweight = dweight.unwrap_or_else(|| {
+        unwanted.resize(weight.len(), 0.0);
+        &mut unwanted
+    });
+    rms_norm::backward(threads, dx, dweight, dout, x, weight, NORM_EPS);
 }

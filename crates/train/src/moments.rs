@@ -8,6 +8,16 @@ use openelm_kernels::Threads;
 use openelm_kernels::adamw::{self, AdamW};
 use openelm_kernels::precision::Stored;
 
+/// One update of weights and moments.
+#[derive(Clone, Copy)]
+pub(crate) struct MomentStep {
+    pub adamw: AdamW,
+    /// Number of the update, counted from 1.
+    pub step: u64,
+    /// What the gradients are multiplied by.
+    pub gradient_scale: f32,
+}
+
 /// First and second moments, one of each for each weight.
 pub(crate) enum Moments {
     F32([Vec<f32>; 2]),
@@ -48,18 +58,17 @@ impl Moments {
         here: Range<usize>,
         weights: &mut [f32],
         gradients: &[f32],
-        options: &AdamW,
-        step: u64,
-        gradient_scale: f32,
+        step: MomentStep,
     ) {
+        let MomentStep { adamw, step, gradient_scale } = step;
         match self {
             Self::F32([first, second]) => {
                 let (first, second) = (&mut first[here.clone()], &mut second[here]);
-                adamw::step(threads, weights, gradients, first, second, options, step, gradient_scale);
+                adamw::step(threads, weights, gradients, first, second, &adamw, step, gradient_scale);
             }
             Self::BF16([first, second]) => {
                 let (first, second) = (&mut first[here.clone()], &mut second[here]);
-                adamw::step(threads, weights, gradients, first, second, options, step, gradient_scale);
+                adamw::step(threads, weights, gradients, first, second, &adamw, step, gradient_scale);
             }
         }
     }

@@ -1,31 +1,36 @@
 //! The whole model for training: forward, loss and backward over a batch.
 
+use std::ops::Range;
+
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::{Threads, embedding, linear, rms_norm};
 use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences, fit};
 use openelm_model::{Buffers, LinearScratch, ModelConfig, NORM_EPS, Weights, forward};
 
-use crate::backward::{Derivatives, backward};
+use crate::backward::{BlockBackward, Derivatives, LayerGradients, norm};
 use crate::data::Batch;
-use crate::memory::Keeping;
-use crate::parameters::{Gradients, Parameters};
+use crate::objective::{Loss, Objective, TargetWeights, Weighed};
+use crate::parameters::{Parameters, Parts};
 use crate::rounded::Rounded;
+use crate::trainable::TrainableModel;
 
 /// Rows whose logits are in memory at a time.
 pub(crate) const LOSS_ROWS: usize = 256;
 
-/// What the loss is made of.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LossOptions {
-    /// Targets with this id do not count, and as an input it has no embedding to learn (CoreNet's `padding_index`).
-    pub ignore: Option<u32>,
-    /// Weight of the squared logarithm of the softmax denominator (z-loss).
-    pub z_weight: f32,
+/// What is kept how in a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keeping {
+    /// Whether a block's activations are computed again in its backward pass instead of kept from its forward pass.
+    pub recompute: bool,
+    /// Whether what the forward pass keeps for the backward pass is kept in bf16 instead of f32.
+    pub bf16_activations: bool,
+    /// Whether the optimiser's moments are kept in bf16 instead of f32.
+    pub bf16_moments: bool,
 }
 
 /// Which buffers a block uses: the streams of its input and its output, and its activations.
-struct Place {
+struct Slots {
     from: usize,
     to: usize,
     kept: usize,
@@ -46,23 +51,23 @@ struct Blocks {
 
 impl Blocks {
     /// The buffers of the block `layer`, in a pass that a backward pass follows if `keep`.
-    fn place(&self, layer: usize, keep: bool) -> Place {
+    fn slots(&self, layer: usize, keep: bool) -> Slots {
         let (from, to) = match keep && self.rounded.is_empty() {
             true => (layer, layer + 1),
             false => (layer % 2, (layer + 1) % 2),
         };
         let kept = if keep && self.rounded.is_empty() && !self.recompute { layer } else { 0 };
-        Place { from, to, kept }
+        Slots { from, to, kept }
     }
 
-    /// The buffers at `place` of a pass over `sequences`.
-    fn buffers<'a>(&'a mut self, place: &Place, sequences: Sequences<'a>) -> BlockBuffers<'a> {
+    /// The buffers in `slots` of a pass over `sequences`.
+    fn buffers<'a>(&'a mut self, slots: &Slots, sequences: Sequences<'a>) -> BlockBuffers<'a> {
         let Self { streams, kept, scratch, .. } = self;
         let [x, out] = streams
-            .get_disjoint_mut([place.from, place.to])
+            .get_disjoint_mut([slots.from, slots.to])
             .unwrap_or_else(|_| unreachable!("a block reads one stream and writes another"));
         let keys_and_values = KeysAndValues::InPass(sequences);
-        BlockBuffers { x, out, kept: &mut kept[place.kept], scratch, keys_and_values }
+        BlockBuffers { x, out, kept: &mut kept[slots.kept], scratch, keys_and_values }
     }
 }
 
@@ -80,17 +85,17 @@ impl Buffers for BatchBuffers<'_> {
     }
 
     fn layer(&mut self, index: usize) -> BlockBuffers<'_> {
-        let place = self.blocks.place(index, self.keep);
-        self.blocks.buffers(&place, self.sequences)
+        let slots = self.blocks.slots(index, self.keep);
+        self.blocks.buffers(&slots, self.sequences)
     }
 
     fn computed(&mut self, index: usize) {
-        let place = self.blocks.place(index, self.keep);
+        let slots = self.blocks.slots(index, self.keep);
         let Blocks { streams, kept, rounded, recompute, .. } = &mut *self.blocks;
         if let (true, Some(rounded)) = (self.keep, rounded.get_mut(index)) {
-            rounded.keep_input(self.threads, &streams[place.from]);
+            rounded.keep_input(self.threads, &streams[slots.from]);
             if !*recompute {
-                rounded.keep(self.threads, &mut kept[place.kept]);
+                rounded.keep(self.threads, &mut kept[slots.kept]);
             }
         }
     }
@@ -98,10 +103,10 @@ impl Buffers for BatchBuffers<'_> {
 
 /// Buffers for passes over batches; they are kept from step to step.
 pub struct Network {
-    config: ModelConfig,
     threads: Threads,
     rope: RopeTable,
     positions: Vec<u32>,
+    padding: Option<u32>,
     blocks: Blocks,
     derivatives: Derivatives,
     /// Output of the last norm, `[N, dim]`.
@@ -112,108 +117,96 @@ pub struct Network {
 }
 
 impl Network {
-    /// Empty buffers; the first batch sizes them.
-    pub fn new(config: ModelConfig, threads: Threads) -> Self {
+    /// Empty buffers for models of the geometry `config`; the first batch sizes them. Between a forward and its backward
+    /// pass they keep what `keeping` says. The input `padding` has no embedding to learn (CoreNet's `padding_index`).
+    pub fn new(config: &ModelConfig, threads: Threads, keeping: Keeping, padding: Option<u32>) -> Self {
         let layers = config.layers.len();
+        let rounded = if keeping.bf16_activations { layers } else { 0 };
         Self {
+            threads,
             rope: RopeTable::new(config.head_dim, config.rope_theta),
             positions: Vec::new(),
+            padding,
             blocks: Blocks {
                 streams: vec![Vec::new(); layers + 1],
                 kept: (0..layers).map(|_| Activations::default()).collect(),
-                rounded: Vec::new(),
-                recompute: false,
+                rounded: (0..rounded).map(|_| Rounded::default()).collect(),
+                recompute: keeping.recompute,
                 scratch: LinearScratch::default(),
             },
             derivatives: Derivatives::default(),
             normed: Vec::new(),
             stream: Vec::new(),
             logits: Vec::new(),
-            config,
-            threads,
         }
     }
 
-    /// The same network, which keeps between its forward and its backward pass what `keeping` says.
-    #[must_use]
-    pub fn keeping(self, keeping: Keeping) -> Self {
-        let rounded = if keeping.bf16_activations { self.config.layers.len() } else { 0 };
-        let rounded = (0..rounded).map(|_| Rounded::default()).collect();
-        Self { blocks: Blocks { rounded, recompute: keeping.recompute, ..self.blocks }, ..self }
+    /// The threads that it uses.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
     }
 
-    /// Sums of the losses of `batch`, without a backward pass.
-    pub fn loss(&mut self, parameters: &Parameters, batch: &Batch, options: LossOptions) -> LossSums {
-        let config = self.config.clone();
-        let weights = parameters.weights(&config);
-        // One set of activations serves all layers where nothing is kept.
-        self.forward(&weights, batch, false);
+    /// The logarithm of the probability of each target of `batch`, in nats, `[sequences, time]`.
+    pub fn log_probabilities(&mut self, model: &TrainableModel, batch: &Batch) -> Vec<f64> {
+        let weights = model.weights();
+        self.forward(model.config(), &weights, batch, false);
+        self.target_log_probabilities(&weights, batch)
+    }
+
+    /// The loss of `batch`, without a backward pass.
+    pub fn loss<O: Objective>(&mut self, model: &TrainableModel, objective: &O, batch: &O::Batch) -> Loss {
+        let (sequences, weights) = (objective.sequences(batch), model.weights());
+        self.forward(model.config(), &weights, sequences, false);
+        let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(&weights, sequences));
         let mut sums = LossSums::default();
-        for_each_chunk(batch, |rows, targets| {
-            let normed = &self.normed[rows.start * config.model_dim..rows.end * config.model_dim];
-            fit(&mut self.logits, targets.len() * config.vocab_size);
-            linear::forward(&self.threads, &mut self.logits, normed, weights.head, config.model_dim, false);
-            sums += cross_entropy::forward(&self.threads, &self.logits, targets, options.ignore);
+        let rows = weighed.weights.rows();
+        for_each_chunk(sequences, |range, targets| {
+            self.project(&weights, range.clone());
+            sums += cross_entropy::forward(&self.threads, &mut self.logits, targets, rows.rows(range));
         });
-        sums
+        loss(weighed, objective.amount(batch), sums)
     }
 
-    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) sums. As soon
+    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) loss. As soon
     /// as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
     /// layers, the layers from last to first, the embedding table.
-    pub fn gradients<'g>(
+    pub fn gradients<'g, O: Objective>(
         &mut self,
-        parameters: &Parameters,
+        model: &TrainableModel,
         gradients: &'g mut Parameters,
-        batch: &Batch,
-        options: LossOptions,
+        objective: &O,
+        batch: &O::Batch,
         scale: f32,
         ready: &mut dyn FnMut(usize, &'g mut [f32]),
-    ) -> LossSums {
-        let config = self.config.clone();
-        let weights = parameters.weights(&config);
-        let mut gradients = gradients.gradients();
-        self.forward(&weights, batch, true);
-        let sums = self.head(&weights, &mut gradients, batch, options, scale);
-        let Self { threads, rope, positions, blocks, derivatives, stream, .. } = self;
-        let pass = Pass { threads, config: &config, rope, positions, changes: &[] };
-        let sequences = sequences(batch);
+    ) -> Loss {
+        let (config, sequences, weights) = (model.config(), objective.sequences(batch), model.weights());
+        let mut gradients = gradients.parts(config.layers.len());
+        self.forward(config, &weights, sequences, true);
+        let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(&weights, sequences));
+        let derivative = HeadDerivative { weights: &weighed.weights, z_weight: objective.z_weight(), scale };
+        let sums = self.head(config, &weights, &mut gradients, sequences, derivative);
         ready(gradients.tail.start, gradients.tail.values);
-        for ((i, layer), mut segment) in config.layers.iter().enumerate().zip(gradients.layers).rev() {
-            let place = blocks.place(i, true);
-            let Blocks { streams, kept, rounded, recompute, .. } = &mut *blocks;
-            if let Some(rounded) = rounded.get(i) {
-                rounded.input(threads, &mut streams[place.from]);
-            }
-            // The last block's activations are still there.
-            if *recompute && i + 1 < config.layers.len() {
-                // What the block after this one began with is not needed any more.
-                block::forward(&pass, i, &weights.layers[i], blocks.buffers(&place, sequences));
-            } else if let (false, Some(rounded)) = (*recompute, rounded.get(i)) {
-                rounded.activations(threads, &mut kept[place.kept]);
-            }
-            backward(
-                &pass,
-                layer,
-                &weights.layers[i],
-                &mut segment.layer(config.qk_norm),
-                &blocks.streams[place.from],
-                &blocks.kept[place.kept],
-                sequences,
-                stream,
-                derivatives,
-            );
+        // Nobody asks for derivatives below the first tensor that is trained.
+        let first = match gradients.embedding.is_empty() {
+            true => gradients.layers.iter().position(|layer| !layer.is_empty()).unwrap_or(config.layers.len()),
+            false => 0,
+        };
+        for (i, mut segment) in gradients.layers.into_iter().enumerate().skip(first).rev() {
+            self.block_backward(config, &weights, sequences, i, &mut LayerGradients::of(&mut segment));
             ready(segment.start, segment.values);
         }
-        let (dim, table) = (config.model_dim, gradients.embedding);
-        embedding::backward(threads, table.values, &batch.inputs, stream, dim, options.ignore);
-        ready(table.start, table.values);
-        sums
+        let table = gradients.embedding;
+        if !table.is_empty() {
+            let (dim, ids) = (config.model_dim, &sequences.inputs);
+            embedding::backward(&self.threads, table.values, ids, &self.stream, dim, self.padding);
+            ready(table.start, table.values);
+        }
+        loss(weighed, objective.amount(batch), sums)
     }
 
     /// Runs all blocks and the last norm, whose output is left in `normed`.
-    fn forward(&mut self, weights: &Weights<'_>, batch: &Batch, keep: bool) {
-        let Self { config, threads, rope, positions, blocks, normed, .. } = self;
+    fn forward(&mut self, config: &ModelConfig, weights: &Weights<'_>, batch: &Batch, keep: bool) {
+        let Self { threads, rope, positions, blocks, normed, .. } = self;
         rope.grow_to(batch.time);
         positions.clear();
         positions.extend((0..batch.sequences).flat_map(|_| 0..batch.time as u32));
@@ -221,50 +214,124 @@ impl Network {
         let mut buffers = BatchBuffers { blocks, threads, sequences: sequences(batch), keep };
         let Ok(()) = forward(&pass, weights, &batch.inputs, &mut buffers);
         fit(normed, pass.rows() * config.model_dim);
-        let last = &blocks.streams[blocks.place(config.layers.len(), keep).from];
+        let last = &blocks.streams[blocks.slots(config.layers.len(), keep).from];
         rms_norm::forward(threads, normed, last, weights.norm, NORM_EPS);
+    }
+
+    /// Logits of the rows in `range`, from the output of the last norm.
+    fn project(&mut self, weights: &Weights<'_>, range: Range<usize>) {
+        let dim = weights.norm.len();
+        fit(&mut self.logits, range.len() * (weights.head.len() / dim));
+        let normed = &self.normed[range.start * dim..range.end * dim];
+        linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
+    }
+
+    /// The logarithm of each target's probability, from the output of the last norm.
+    fn target_log_probabilities(&mut self, weights: &Weights<'_>, batch: &Batch) -> Vec<f64> {
+        let mut found = vec![0.0; batch.targets.len()];
+        for_each_chunk(batch, |range, targets| {
+            self.project(weights, range.clone());
+            cross_entropy::log_probabilities(&self.threads, &mut found[range], &mut self.logits, targets);
+        });
+        found
     }
 
     /// Output projection and loss, chunk by chunk, forward and backward; the derivative by the last residual stream is
     /// left in `self.stream`.
     fn head(
         &mut self,
+        config: &ModelConfig,
         weights: &Weights<'_>,
-        gradients: &mut Gradients<'_>,
+        gradients: &mut Parts<'_>,
         batch: &Batch,
-        options: LossOptions,
-        scale: f32,
+        derivative: HeadDerivative<'_>,
     ) -> LossSums {
-        let (dim, vocabulary) = (self.config.model_dim, self.config.vocab_size);
+        let HeadDerivative { weights: rows, z_weight, scale } = derivative;
+        let dim = config.model_dim;
         let mut sums = LossSums::default();
-        let (norm_gradient, head_gradient) = gradients.tail.norm_and_head();
-        let head_gradient = head_gradient.unwrap_or(gradients.embedding.values);
+        let (mut norm_gradient, mut head_gradient) = (None, None);
+        for (name, values) in gradients.tail.tensors() {
+            match name {
+                "norm.weight" => norm_gradient = Some(values),
+                "classifier.weight" => head_gradient = Some(values),
+                _ => panic!("nothing behind the blocks is called {name}"),
+            }
+        }
+        if config.tied_embeddings && !gradients.embedding.is_empty() {
+            head_gradient = Some(&mut *gradients.embedding.values);
+        }
         // The derivative by the norm's output takes the place of that output, chunk by chunk.
         let mut dnormed = vec![0.0; LOSS_ROWS * dim];
-        for_each_chunk(batch, |rows, targets| {
-            let normed = &mut self.normed[rows.start * dim..rows.end * dim];
-            fit(&mut self.logits, targets.len() * vocabulary);
-            linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
-            let (ignore, z_weight) = (options.ignore, options.z_weight);
-            sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, ignore, z_weight, scale);
-            linear::backward_weight(&self.threads, head_gradient, &self.logits, normed, dim, true);
+        for_each_chunk(batch, |range, targets| {
+            self.project(weights, range.clone());
+            let normed = &mut self.normed[range.start * dim..range.end * dim];
+            let rows = rows.rows().rows(range);
+            sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, rows, z_weight, scale);
+            if let Some(head_gradient) = &mut head_gradient {
+                linear::backward_weight(&self.threads, head_gradient, &self.logits, normed, dim, true);
+            }
             let dnormed = &mut dnormed[..normed.len()];
             linear::backward_input(&self.threads, dnormed, &self.logits, weights.head, dim, false);
             normed.copy_from_slice(dnormed);
         });
         self.stream.clear();
         self.stream.resize(batch.inputs.len() * dim, 0.0);
-        let last = &self.blocks.streams[self.blocks.place(self.config.layers.len(), true).from];
-        rms_norm::backward(&self.threads, &mut self.stream, norm_gradient, &self.normed, last, weights.norm, NORM_EPS);
+        let last = &self.blocks.streams[self.blocks.slots(config.layers.len(), true).from];
+        norm(&self.threads, &mut self.stream, norm_gradient, &self.normed, last, weights.norm);
         sums
     }
+
+    /// The backward pass of the block `i`, with `self.stream` as the derivative by its output.
+    fn block_backward(
+        &mut self,
+        config: &ModelConfig,
+        weights: &Weights<'_>,
+        batch: &Batch,
+        i: usize,
+        gradients: &mut LayerGradients<'_>,
+    ) {
+        let Self { threads, rope, positions, blocks, derivatives, stream, .. } = self;
+        let (pass, sequences) = (Pass { threads, config, rope, positions, changes: &[] }, sequences(batch));
+        let (layer, weights, slots) = (&config.layers[i], &weights.layers[i], blocks.slots(i, true));
+        let Blocks { streams, kept, rounded, recompute, .. } = &mut *blocks;
+        if let Some(rounded) = rounded.get(i) {
+            rounded.input(threads, &mut streams[slots.from]);
+        }
+        // The last block's activations are still there.
+        if *recompute && i + 1 < config.layers.len() {
+            // What the block after this one began with is not needed any more.
+            block::forward(&pass, i, weights, blocks.buffers(&slots, sequences));
+        } else if let (false, Some(rounded)) = (*recompute, rounded.get(i)) {
+            rounded.activations(threads, &mut kept[slots.kept]);
+        }
+        let (x, kept) = (&blocks.streams[slots.from], &blocks.kept[slots.kept]);
+        BlockBackward { pass: &pass, layer, weights, x, kept, sequences }.run(gradients, stream, derivatives);
+    }
+}
+
+/// What the derivative of the loss by the logits is made of.
+struct HeadDerivative<'a> {
+    weights: &'a TargetWeights,
+    z_weight: f32,
+    scale: f32,
 }
 
 fn sequences(batch: &Batch) -> Sequences<'_> {
     Sequences { count: batch.sequences, time: batch.time, document_starts: batch.document_starts.as_deref() }
 }
 
-fn for_each_chunk(batch: &Batch, mut task: impl FnMut(std::ops::Range<usize>, &[u32])) {
+/// The loss of a micro-batch from the sums over its rows.
+fn loss(weighed: Weighed, amount: f64, sums: LossSums) -> Loss {
+    Loss {
+        sum: weighed.loss.unwrap_or(sums.cross_entropy),
+        amount,
+        tokens: sums.rows,
+        squared_log_partition: sums.squared_log_partition,
+        metrics: weighed.metrics,
+    }
+}
+
+fn for_each_chunk(batch: &Batch, mut task: impl FnMut(Range<usize>, &[u32])) {
     for (chunk, targets) in batch.targets.chunks(LOSS_ROWS).enumerate() {
         task(chunk * LOSS_ROWS..chunk * LOSS_ROWS + targets.len(), targets);
     }

@@ -6,20 +6,16 @@
 //! for each level of its tree.
 //!
 //! While the backward pass of a rank's last micro-batch goes down the layers, a thread reduces the gradients of those
-//! above, bucket by bucket.
+//! above, bucket by bucket. What computes the gradients is none of this file's business.
 
 use std::ops::Range;
 use std::sync::{Arc, mpsc};
 
 use openelm_kernels::Threads;
-use openelm_kernels::cross_entropy::LossSums;
 use openelm_kernels::gradient_norm::{self, BLOCK};
 
 use crate::collective::{Alone, Collective, CollectiveError, add, share};
-use crate::data::Batch;
-use crate::network::{LossOptions, Network};
 use crate::parameters::Parameters;
-use crate::trainer::Accumulation;
 
 /// Most numbers that are reduced at once: 16 MiB, small enough to be on its way while more is computed, large enough that
 /// each of a hundred ranks still gets whole blocks.
@@ -117,80 +113,37 @@ impl Reduction {
         pieces
     }
 
-    /// Fills `gradients` from this rank's `micro_batches` and those of all others; gives the loss of each micro-batch of
-    /// the update, in order. If the moments are sharded, only what this rank answers for is filled.
-    pub fn gradients(
-        &mut self,
-        network: &mut Network,
-        parameters: &Parameters,
-        gradients: &mut Parameters,
-        micro_batches: &[Batch],
-        loss: LossOptions,
-        accumulation: Accumulation,
-        threads: &Threads,
-    ) -> Result<Vec<LossSums>, CollectiveError> {
-        let counted = |batch: &Batch| batch.targets.iter().filter(|&&id| Some(id) != loss.ignore).count();
-        let mine: usize = micro_batches.iter().map(counted).sum();
-        let total = self.ranks.gather(&[mine as f64])?.iter().sum::<f64>();
-        // A batch of nothing but padding has no loss.
-        let scale = |batch: &Batch| match accumulation {
-            Accumulation::Mean => 1.0 / total.max(1.0) as f32,
-            Accumulation::SumOfMeans => 1.0 / counted(batch).max(1) as f32,
-        };
-        let shares = 1 << self.waiting.len();
-        let mut sums = Vec::with_capacity(3 * micro_batches.len());
-        let mut note =
-            |loss: LossSums| sums.extend([loss.cross_entropy, loss.squared_log_partition, loss.valid as f64]);
-        let even = !micro_batches.is_empty() && micro_batches.len().is_multiple_of(shares);
-        assert!(even, "{} micro-batches for {shares} shares", micro_batches.len());
-        for (i, share) in micro_batches.chunks(micro_batches.len() / shares).enumerate() {
-            threads.for_each_chunk(gradients.values_mut(), BUCKET, |_, gradients| gradients.fill(0.0));
-            let Some((last, before)) = share.split_last() else { continue };
-            for batch in before {
-                note(network.gradients(parameters, gradients, batch, loss, scale(batch), &mut |_, _| ()));
-            }
-            if i + 1 < shares {
-                note(network.gradients(parameters, gradients, last, loss, scale(last), &mut |_, _| ()));
-                self.carry(i, gradients.values_mut(), threads);
-            } else {
-                note(self.last(network, parameters, gradients, last, loss, scale(last), threads)?);
-            }
-        }
-        let sums = self.ranks.gather(&sums)?;
-        let sums = sums.chunks_exact(3);
-        Ok(sums
-            .map(|sum| LossSums { cross_entropy: sum[0], squared_log_partition: sum[1], valid: sum[2] as usize })
-            .collect())
+    /// Shares of this rank, each of equally many micro-batches.
+    pub fn shares(&self) -> usize {
+        1 << self.waiting.len()
     }
 
-    /// Adds the waiting sums to that of the share `i`, as far as they are its neighbours, and lets the result wait.
-    fn carry(&mut self, i: usize, sum: &mut [f32], threads: &Threads) {
+    /// Takes in the `sum` of this rank's share `i`, which is not the last: adds the waiting sums as far as they are its
+    /// neighbours, and lets the result wait. Then clears `sum`.
+    pub fn carry(&mut self, threads: &Threads, i: usize, sum: &mut [f32]) {
         let level = i.trailing_ones() as usize;
         for waiting in &self.waiting[..level] {
             add_all(threads, sum, waiting);
         }
         self.waiting[level].copy_from_slice(sum);
+        clear(threads, sum);
     }
 
-    /// The rank's last micro-batch: what is complete is reduced while the layers below are still at work.
-    fn last(
+    /// The last of this rank's micro-batches: whatever `pass` says is complete, with its place among all gradients, is summed
+    /// over shares and ranks while the rest is still at work. Where the moments are sharded, each rank gets the sums of what
+    /// it answers for.
+    pub fn complete<'g, T>(
         &self,
-        network: &mut Network,
-        parameters: &Parameters,
-        gradients: &mut Parameters,
-        batch: &Batch,
-        loss: LossOptions,
-        scale: f32,
         threads: &Threads,
-    ) -> Result<LossSums, CollectiveError> {
+        pass: impl FnOnce(&mut dyn FnMut(usize, &'g mut [f32])) -> T,
+    ) -> Result<T, CollectiveError> {
         let add_waiting = |start: usize, segment: &mut [f32]| {
             for waiting in &self.waiting {
                 add_all(threads, segment, &waiting[start..start + segment.len()]);
             }
         };
         if self.ranks.ranks() == 1 {
-            let mut ready = |start: usize, segment: &mut [f32]| add_waiting(start, segment);
-            return Ok(network.gradients(parameters, gradients, batch, loss, scale, &mut ready));
+            return Ok(pass(&mut |start, segment| add_waiting(start, segment)));
         }
         let (ranks, sharded) = (&self.ranks, self.sharded);
         std::thread::scope(|scope| {
@@ -201,7 +154,7 @@ impl Reduction {
                     false => ranks.all_reduce(bucket),
                 })
             });
-            let sums = network.gradients(parameters, gradients, batch, loss, scale, &mut |start, segment| {
+            let result = pass(&mut |start, segment| {
                 add_waiting(start, segment);
                 for bucket in segment.chunks_mut(BUCKET) {
                     // If nobody listens any more, the thread has an error, which is seen below.
@@ -210,7 +163,7 @@ impl Reduction {
             });
             drop(sender);
             reducer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok(sums)
+            Ok(result)
         })
     }
 
@@ -263,6 +216,11 @@ impl Reduction {
     pub fn sharded(&self) -> bool {
         self.sharded
     }
+}
+
+/// Sets `sum` to zero, on all threads.
+pub(crate) fn clear(threads: &Threads, sum: &mut [f32]) {
+    threads.for_each_chunk(sum, BUCKET, |_, sum| sum.fill(0.0));
 }
 
 /// `sum += values`, on all threads.

@@ -3,19 +3,19 @@
 use std::borrow::Cow;
 
 use openelm_kernels::adamw::AdamW;
-use openelm_kernels::cross_entropy::LossSums;
 use openelm_kernels::{Threads, gradient_norm};
 use openelm_model::ModelConfig;
 
 use crate::collective::CollectiveError;
 use crate::data::Batch;
-use crate::memory::Keeping;
-use crate::moments::Moments;
-use crate::network::{LossOptions, Network};
+use crate::moments::{MomentStep, Moments};
+use crate::network::{Keeping, Network};
+use crate::objective::{Loss, Objective};
 use crate::parameters::Parameters;
-use crate::reduction::{Distribution, Piece, Reduction};
+use crate::reduction::{Distribution, Piece, Reduction, clear};
+use crate::trainable::TrainableModel;
 
-/// Settings of the optimiser that stay the same from step to step.
+/// Settings of the optimiser that stay the same from step to step; by default CoreNet's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OptimizerOptions {
     /// Decay of the first moment.
@@ -30,97 +30,94 @@ pub struct OptimizerOptions {
     pub clip: f32,
 }
 
+impl Default for OptimizerOptions {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 }
+    }
+}
+
 /// How the micro-batches of one step are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Accumulation {
-    /// The loss is the mean over all counted tokens of the step.
+    /// The loss is the mean over everything that counts in the step.
+    #[default]
     Mean,
     /// CoreNet's: each micro-batch has its own mean, and the gradients are summed, not averaged.
     SumOfMeans,
 }
 
+/// What a trainer does with gradients and memory.
+#[derive(Clone, Default)]
+pub struct TrainerOptions {
+    /// The optimiser.
+    pub optimizer: OptimizerOptions,
+    /// How micro-batches are put together.
+    pub accumulation: Accumulation,
+    /// What is kept how in memory.
+    pub keeping: Keeping,
+    /// How the work is spread over ranks.
+    pub distribution: Distribution,
+    /// An input that has no embedding to learn (CoreNet's `padding_index`).
+    pub padding: Option<u32>,
+}
+
 /// What came out of a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StepReport {
-    /// Sums of the losses over all micro-batches, before the update.
-    pub loss: LossSums,
+    /// The loss of all micro-batches, before the update.
+    pub loss: Loss,
     /// The same of the last micro-batch alone (what CoreNet logs).
-    pub last: LossSums,
+    pub last: Loss,
     /// Global norm of the gradients before clipping.
     pub gradient_norm: f64,
 }
 
+/// What became of an update.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum Update {
+    /// It was made.
+    Made(StepReport),
+    /// A rank refused what it would be made of: weights, moments and the number of updates are as they were, and the
+    /// gradients can be looked at.
+    Refused(StepReport),
+}
+
 /// A model in training.
 pub struct Trainer {
-    config: ModelConfig,
-    threads: Threads,
+    model: TrainableModel,
     network: Network,
-    parameters: Parameters,
     gradients: Parameters,
     /// Moments of what this rank updates, piece after piece.
     moments: Moments,
-    keeping: Keeping,
     pieces: Vec<Piece>,
     reduction: Reduction,
-    loss: LossOptions,
     optimizer: OptimizerOptions,
     accumulation: Accumulation,
     step: u64,
 }
 
 impl Trainer {
-    /// Starts from `parameters`, with moments of zero.
-    pub fn new(
-        config: ModelConfig,
-        parameters: Parameters,
-        threads: Threads,
-        loss: LossOptions,
-        optimizer: OptimizerOptions,
-        accumulation: Accumulation,
-    ) -> Self {
-        let reduction = Reduction::new(&parameters, Distribution::default());
-        let mut trainer = Self {
-            network: Network::new(config.clone(), threads.clone()),
-            gradients: Parameters::zeros(&config),
-            moments: Moments::zeros(0, false),
-            keeping: Keeping::default(),
-            pieces: Vec::new(),
-            reduction,
-            step: 0,
-            config,
-            threads,
-            parameters,
-            loss,
-            optimizer,
-            accumulation,
-        };
-        trainer.reset_moments();
-        trainer
-    }
-
-    /// The same trainer as one of the ranks of `distribution`, with moments of zero.
+    /// Starts from `model`, with moments of zero.
     ///
     /// # Panics
-    /// If the shares are no multiple of the ranks by a power of two.
-    #[must_use]
-    pub fn distributed(mut self, distribution: Distribution) -> Self {
-        self.reduction = Reduction::new(&self.parameters, distribution);
-        self.reset_moments();
-        self
-    }
-
-    fn reset_moments(&mut self) {
-        self.pieces = self.reduction.pieces(&self.parameters);
-        let length = self.pieces.last().map_or(0, |piece| piece.moments.end);
-        self.moments = Moments::zeros(length, self.keeping.bf16_moments);
-    }
-
-    /// The same trainer, keeping in memory what `keeping` says, with moments of zero.
-    #[must_use]
-    pub fn keeping(self, keeping: Keeping) -> Self {
-        let mut trainer = Self { network: self.network.keeping(keeping), keeping, ..self };
-        trainer.reset_moments();
-        trainer
+    /// If the shares of the distribution are no multiple of its ranks by a power of two.
+    pub fn new(model: TrainableModel, threads: Threads, options: TrainerOptions) -> Self {
+        let TrainerOptions { optimizer, accumulation, keeping, distribution, padding } = options;
+        let reduction = Reduction::new(model.parameters(), distribution);
+        let pieces = reduction.pieces(model.parameters());
+        let length = pieces.last().map_or(0, |piece| piece.moments.end);
+        Self {
+            network: Network::new(model.config(), threads, keeping, padding),
+            gradients: Parameters::of(model.parameters().specs().to_vec()),
+            moments: Moments::zeros(length, keeping.bf16_moments),
+            pieces,
+            reduction,
+            optimizer,
+            accumulation,
+            step: 0,
+            model,
+        }
     }
 
     /// Updates made so far.
@@ -128,9 +125,24 @@ impl Trainer {
         self.step
     }
 
-    /// The weights.
+    /// The model.
+    pub fn model(&self) -> &TrainableModel {
+        &self.model
+    }
+
+    /// The model's geometry.
+    pub fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    /// The weights in training.
     pub fn parameters(&self) -> &Parameters {
-        &self.parameters
+        self.model.parameters()
+    }
+
+    /// The threads that it uses.
+    pub fn threads(&self) -> &Threads {
+        self.network.threads()
     }
 
     /// First and second moments of the gradients, in the order of the weights. Where each rank keeps a part of them, all
@@ -149,11 +161,11 @@ impl Trainer {
         }
     }
 
-    /// Goes on from a checkpoint: gives the weights to be filled in, and sets the number of updates. The moments are set by
-    /// [`Trainer::restore_moments`].
-    pub fn restore(&mut self, step: u64) -> &mut Parameters {
+    /// Goes on from a checkpoint: gives the model, whose weights are to be filled in, and sets the number of updates. The
+    /// moments are set by [`Trainer::restore_moments`].
+    pub fn restore(&mut self, step: u64) -> &mut TrainableModel {
         self.step = step;
-        &mut self.parameters
+        &mut self.model
     }
 
     /// Sets the first and second moments of the weights from number `start` on; what other ranks keep is passed over.
@@ -181,68 +193,114 @@ impl Trainer {
     ///
     /// # Panics
     /// If there is no micro-batch, or their number is no multiple of this rank's shares.
-    pub fn step(&mut self, micro_batches: &[Batch], learning_rate: f32) -> Result<StepReport, CollectiveError> {
-        self.step_if(micro_batches, learning_rate, |_| true)
+    pub fn step<O: Objective>(
+        &mut self,
+        objective: &O,
+        micro_batches: &[O::Batch],
+        learning_rate: f32,
+    ) -> Result<StepReport, CollectiveError> {
+        match self.step_if(objective, micro_batches, learning_rate, |_| true)? {
+            Update::Made(report) | Update::Refused(report) => Ok(report),
+        }
     }
 
-    /// One update, unless `accept` of one of the ranks refuses what it would be made of: weights, moments and the number of
-    /// updates then stay as they are, and the gradients can be looked at.
+    /// One update, unless `accept` of one of the ranks refuses what it would be made of.
     ///
     /// # Errors
     /// As [`Trainer::step`].
-    pub fn step_if(
+    pub fn step_if<O: Objective>(
         &mut self,
-        micro_batches: &[Batch],
+        objective: &O,
+        micro_batches: &[O::Batch],
         learning_rate: f32,
         accept: impl FnOnce(&StepReport) -> bool,
-    ) -> Result<StepReport, CollectiveError> {
-        let sums = self.reduction.gradients(
-            &mut self.network,
-            &self.parameters,
-            &mut self.gradients,
-            micro_batches,
-            self.loss,
-            self.accumulation,
-            &self.threads,
-        )?;
-        let gradient_norm = self.reduction.norm(&self.threads, self.gradients.values())?;
-        let mut loss = LossSums::default();
-        sums.iter().for_each(|&sum| loss += sum);
-        let report = StepReport { loss, last: sums.last().copied().unwrap_or_default(), gradient_norm };
+    ) -> Result<Update, CollectiveError> {
+        let losses = self.compute_gradients(objective, micro_batches)?;
+        let gradient_norm = self.reduction.norm(self.network.threads(), self.gradients.values())?;
+        let mut loss = Loss::default();
+        losses.iter().for_each(|other| loss += other);
+        let report = StepReport { loss, last: losses.last().cloned().unwrap_or_default(), gradient_norm };
         if self.reduction.ranks().any(!accept(&report))? {
             self.reduction.gather(self.gradients.values_mut())?;
-            return Ok(report);
+            return Ok(Update::Refused(report));
         }
-        let scale = match self.optimizer.clip {
-            0.0 => 1.0,
-            clip => gradient_norm::clip_scale(gradient_norm, clip),
-        };
-        self.step += 1;
-        for Piece { weights, moments, matrix } in &self.pieces {
-            let OptimizerOptions { beta1, beta2, eps, weight_decay, .. } = self.optimizer;
-            let weight_decay = if *matrix { weight_decay } else { 0.0 };
-            let options = AdamW { learning_rate, beta1, beta2, eps, weight_decay };
-            let gradients = &self.gradients.values()[weights.clone()];
-            let weights = &mut self.parameters.values_mut()[weights.clone()];
-            self.moments.update(&self.threads, moments.clone(), weights, gradients, &options, self.step, scale);
-        }
-        self.reduction.gather(self.parameters.values_mut())?;
-        Ok(report)
+        self.update(learning_rate, gradient_norm)?;
+        Ok(Update::Made(report))
     }
 
-    /// Sums of the losses of `batch`, without an update.
-    pub fn validate(&mut self, batch: &Batch) -> LossSums {
-        self.network.loss(&self.parameters, batch, self.loss)
+    /// Fills the gradients from this rank's `micro_batches` and those of all others; gives the loss of each micro-batch of
+    /// the update, in order. If the moments are sharded, only what this rank answers for is filled.
+    fn compute_gradients<O: Objective>(
+        &mut self,
+        objective: &O,
+        micro_batches: &[O::Batch],
+    ) -> Result<Vec<Loss>, CollectiveError> {
+        let Self { model, network, gradients, reduction, accumulation, .. } = self;
+        let threads = &network.threads().clone();
+        let mine: f64 = micro_batches.iter().map(|batch| objective.amount(batch)).sum();
+        let total = reduction.ranks().gather(&[mine])?.iter().sum::<f64>();
+        let scale = |batch: &O::Batch| {
+            let amount = match accumulation {
+                Accumulation::Mean => total,
+                Accumulation::SumOfMeans => objective.amount(batch),
+            };
+            // A batch of nothing but padding has no loss.
+            1.0 / if amount > 0.0 { amount as f32 } else { 1.0 }
+        };
+        let shares = reduction.shares();
+        let even = !micro_batches.is_empty() && micro_batches.len().is_multiple_of(shares);
+        assert!(even, "{} micro-batches for {shares} shares", micro_batches.len());
+        let numbers = 4 + objective.metrics().len();
+        let mut losses = Vec::with_capacity(numbers * micro_batches.len());
+        let mut note = |loss: Loss| losses.extend(loss.numbers());
+        clear(threads, gradients.values_mut());
+        let (each, last) = (micro_batches.len() / shares, micro_batches.len() - 1);
+        for (i, batch) in micro_batches[..last].iter().enumerate() {
+            note(network.gradients(model, gradients, objective, batch, scale(batch), &mut |_, _| ()));
+            if (i + 1).is_multiple_of(each) {
+                reduction.carry(threads, i / each, gradients.values_mut());
+            }
+        }
+        let batch = &micro_batches[last];
+        note(
+            reduction.complete(threads, |ready| {
+                network.gradients(model, gradients, objective, batch, scale(batch), ready)
+            })?,
+        );
+        let losses = reduction.ranks().gather(&losses)?;
+        Ok(losses.chunks_exact(numbers).map(Loss::from_numbers).collect())
+    }
+
+    /// Applies the gradients, whose global norm is `gradient_norm`.
+    fn update(&mut self, learning_rate: f32, gradient_norm: f64) -> Result<(), CollectiveError> {
+        let OptimizerOptions { beta1, beta2, eps, weight_decay, clip } = self.optimizer;
+        let gradient_scale = if clip == 0.0 { 1.0 } else { gradient_norm::clip_scale(gradient_norm, clip) };
+        self.step += 1;
+        let values = self.model.parameters_mut().values_mut();
+        for Piece { weights, moments, matrix } in &self.pieces {
+            let weight_decay = if *matrix { weight_decay } else { 0.0 };
+            let adamw = AdamW { learning_rate, beta1, beta2, eps, weight_decay };
+            let step = MomentStep { adamw, step: self.step, gradient_scale };
+            let gradients = &self.gradients.values()[weights.clone()];
+            let weights = &mut values[weights.clone()];
+            self.moments.update(self.network.threads(), moments.clone(), weights, gradients, step);
+        }
+        self.reduction.gather(values)
+    }
+
+    /// The loss of `batch`, without an update.
+    pub fn validate<O: Objective>(&mut self, objective: &O, batch: &O::Batch) -> Loss {
+        self.network.loss(&self.model, objective, batch)
+    }
+
+    /// The logarithm of the probability of each target of `batch`, in nats, `[sequences, time]`.
+    pub fn log_probabilities(&mut self, batch: &Batch) -> Vec<f64> {
+        self.network.log_probabilities(&self.model, batch)
     }
 
     /// The gradients of the last step, before clipping. Where the moments are shared out this rank has its part of them, and
     /// all of them if the update was refused.
     pub fn gradients(&self) -> &Parameters {
         &self.gradients
-    }
-
-    /// The model's geometry.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
     }
 }

@@ -7,11 +7,12 @@ use std::path::Path;
 
 use openelm_formats::huggingface;
 use openelm_kernels::Threads;
-use openelm_kernels::cross_entropy::LossSums;
 use openelm_model::ModelConfig;
 use openelm_testing::{golden, json, max_difference, npz};
 use openelm_train::data::Batch;
-use openelm_train::{Accumulation, LossOptions, OptimizerOptions, Parameters, Schedule, Trainer};
+use openelm_train::{
+    Accumulation, Loss, NextToken, Parameters, Schedule, StepReport, TrainableModel, Trainer, TrainerOptions,
+};
 use serde_json::Value;
 
 const Z_WEIGHT: f32 = 1e-4;
@@ -27,9 +28,14 @@ fn tiny() -> (ModelConfig, Parameters) {
 
 fn trainer(accumulation: Accumulation, ignore: u32) -> Trainer {
     let (config, parameters) = tiny();
-    let loss = LossOptions { ignore: Some(ignore), z_weight: Z_WEIGHT };
-    let optimizer = OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    Trainer::new(config, parameters, Threads::new(2), loss, optimizer, accumulation)
+    let model = TrainableModel::new(config, parameters).unwrap();
+    let options = TrainerOptions { accumulation, padding: Some(ignore), ..TrainerOptions::default() };
+    Trainer::new(model, Threads::new(2), options)
+}
+
+fn step(trainer: &mut Trainer, batches: &[Batch], ignore: u32, learning_rate: f32) -> StepReport {
+    let objective = NextToken { ignore: Some(ignore), z_weight: Z_WEIGHT };
+    trainer.step(&objective, batches, learning_rate).unwrap()
 }
 
 fn tensors(path: &Path) -> HashMap<String, Vec<f32>> {
@@ -51,9 +57,9 @@ fn batch(arrays: &std::collections::BTreeMap<String, openelm_testing::Array>, in
 }
 
 /// CoreNet's total: the mean cross-entropy and z-loss, which it inflates by the positions it ignores.
-fn total_loss(sums: LossSums, ignored: usize, vocabulary: usize) -> f64 {
+fn total_loss(sums: &Loss, ignored: usize, vocabulary: usize) -> f64 {
     let z = sums.squared_log_partition + ignored as f64 * (vocabulary as f64).ln().powi(2);
-    (sums.cross_entropy + f64::from(Z_WEIGHT) * z) / sums.valid as f64
+    (sums.sum + f64::from(Z_WEIGHT) * z) / sums.amount
 }
 
 fn number(value: &Value) -> f64 {
@@ -71,12 +77,11 @@ fn losses_and_gradients_of_a_batch_with_padding() {
     let ignore = number(&expected["ignore_index"]) as u32;
     let mut trainer = trainer(Accumulation::Mean, ignore);
     let vocabulary = trainer.config().vocab_size;
-    let report = trainer.step(std::slice::from_ref(&batch), 0.0).unwrap();
-    let ignored = batch.targets.len() - report.loss.valid;
-    assert_eq!(report.loss.valid as f64, number(&expected["valid_tokens"]));
-    let valid = report.loss.valid as f64;
-    assert_near("cross-entropy", report.loss.cross_entropy / valid, number(&expected["ce_loss"]), 2e-5);
-    assert_near("total", total_loss(report.loss, ignored, vocabulary), number(&expected["total_loss"]), 2e-5);
+    let report = step(&mut trainer, std::slice::from_ref(&batch), ignore, 0.0);
+    let ignored = batch.targets.len() - report.loss.tokens;
+    assert_eq!(report.loss.amount, number(&expected["valid_tokens"]));
+    assert_near("cross-entropy", report.loss.mean(), number(&expected["ce_loss"]), 2e-5);
+    assert_near("total", total_loss(&report.loss, ignored, vocabulary), number(&expected["total_loss"]), 2e-5);
     assert_near("norm", report.gradient_norm, number(&expected["grad_norm_before_clip"]), 1e-4 * report.gradient_norm);
     let difference = largest_difference(trainer.gradients(), &tensors(&golden("train/gradients.safetensors")));
     println!("largest difference of a gradient: {difference:e}");
@@ -90,9 +95,9 @@ fn padding_among_the_inputs_teaches_the_embedding_nothing() {
     let mut trainer = trainer(Accumulation::Mean, ignore);
     let batch = batch(&arrays, 0);
     let vocabulary = trainer.config().vocab_size;
-    let report = trainer.step(std::slice::from_ref(&batch), 0.0).unwrap();
-    let ignored = batch.targets.len() - report.loss.valid;
-    assert_near("total", total_loss(report.loss, ignored, vocabulary), arrays["total_loss"].values[0], 2e-5);
+    let report = step(&mut trainer, std::slice::from_ref(&batch), ignore, 0.0);
+    let ignored = batch.targets.len() - report.loss.tokens;
+    assert_near("total", total_loss(&report.loss, ignored, vocabulary), arrays["total_loss"].values[0], 2e-5);
     let (_, embedding) = trainer.gradients().tensors().next().unwrap();
     let row = &arrays["embedding_grad_pad_row_with_padding_idx"];
     let found = &embedding[ignore as usize * row.values.len()..][..row.values.len()];
@@ -120,17 +125,17 @@ fn twenty_steps() {
     let vocabulary = trainer.config().vocab_size;
     let schedule = schedule(&expected["schedule"]);
     let (mut loss_difference, mut norm_difference) = (0.0f64, 0.0f64);
-    for (i, step) in expected["steps"].as_array().unwrap().iter().enumerate() {
+    for (i, expected) in expected["steps"].as_array().unwrap().iter().enumerate() {
         let learning_rate = schedule.rounded(i as u64);
-        assert_eq!(learning_rate, number(&step["lr"]), "learning rate of step {i}");
+        assert_eq!(learning_rate, number(&expected["lr"]), "learning rate of step {i}");
         let batch = batch(&batches, i);
-        let report = trainer.step(std::slice::from_ref(&batch), learning_rate as f32).unwrap();
-        let loss = total_loss(report.loss, batch.targets.len() - report.loss.valid, vocabulary);
-        loss_difference = loss_difference.max((loss - number(&step["total_loss"])).abs());
-        let norm = number(&step["grad_norm"]);
+        let report = step(&mut trainer, std::slice::from_ref(&batch), ignore, learning_rate as f32);
+        let loss = total_loss(&report.loss, batch.targets.len() - report.loss.tokens, vocabulary);
+        loss_difference = loss_difference.max((loss - number(&expected["total_loss"])).abs());
+        let norm = number(&expected["grad_norm"]);
         norm_difference = norm_difference.max((report.gradient_norm / norm - 1.0).abs());
         let weights: f64 = trainer.parameters().values().iter().map(|&x| f64::from(x).powi(2)).sum();
-        assert_near("norm of the weights", weights.sqrt(), number(&step["weights_l2"]), 1e-4);
+        assert_near("norm of the weights", weights.sqrt(), number(&expected["weights_l2"]), 1e-4);
     }
     let difference = largest_difference(trainer.parameters(), &tensors(&golden("train/run20_final.safetensors")));
     println!("largest differences: loss {loss_difference:e}, norm {norm_difference:e}, weights {difference:e}");
@@ -147,12 +152,12 @@ fn accumulated_micro_batches_are_summed_in_parity_mode() {
     let mut trainer = trainer(Accumulation::SumOfMeans, ignore);
     let vocabulary = trainer.config().vocab_size;
     let count = number(&expected["accum_freq"]) as usize;
-    for (i, step) in expected["steps"].as_array().unwrap().iter().enumerate() {
+    for (i, expected) in expected["steps"].as_array().unwrap().iter().enumerate() {
         let micro_batches: Vec<Batch> = (0..count).map(|k| batch(&batches, i * count + k)).collect();
-        let report = trainer.step(&micro_batches, number(&step["lr"]) as f32).unwrap();
-        let ignored = micro_batches[count - 1].targets.len() - report.last.valid;
-        assert_near("total", total_loss(report.last, ignored, vocabulary), number(&step["total_loss"]), 2e-5);
-        let norm = number(&step["grad_norm"]);
+        let report = step(&mut trainer, &micro_batches, ignore, number(&expected["lr"]) as f32);
+        let ignored = micro_batches[count - 1].targets.len() - report.last.tokens;
+        assert_near("total", total_loss(&report.last, ignored, vocabulary), number(&expected["total_loss"]), 2e-5);
+        let norm = number(&expected["grad_norm"]);
         assert_near("norm", report.gradient_norm, norm, 1e-4 * norm);
     }
 }

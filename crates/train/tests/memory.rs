@@ -9,7 +9,7 @@ use openelm_model::kernels::Threads;
 use openelm_testing::golden;
 use openelm_train::data::{Batch, CorpusConfig, RowStream, Source};
 use openelm_train::pretrain::pretrain;
-use openelm_train::{LossOptions, Recipe, Trainer, TrainingFootprint, initialise};
+use openelm_train::{NextToken, Recipe, TrainableModel, Trainer, TrainerOptions, TrainingFootprint, initialise};
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
@@ -54,13 +54,11 @@ fn steps_take_what_was_reckoned() {
     let before = ALLOCATOR.current_usage();
     ALLOCATOR.reset_peak_usage();
     let parameters = initialise(&config, 1);
-    let optimizer =
-        openelm_train::OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    let loss = LossOptions { ignore: None, z_weight: 1e-4 };
-    let accumulation = openelm_train::Accumulation::Mean;
-    let mut trainer = Trainer::new(config.clone(), parameters, threads, loss, optimizer, accumulation);
+    let objective = NextToken { ignore: None, z_weight: 1e-4 };
+    let model = TrainableModel::new(config.clone(), parameters).unwrap();
+    let mut trainer = Trainer::new(model, threads, TrainerOptions::default());
     for _ in 0..2 {
-        trainer.step(std::slice::from_ref(&batch), 1e-3).unwrap();
+        trainer.step(&objective, std::slice::from_ref(&batch), 1e-3).unwrap();
     }
     let taken = (ALLOCATOR.peak_usage() - before) as f64;
 

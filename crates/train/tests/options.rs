@@ -2,20 +2,23 @@
 
 #![allow(clippy::unwrap_used)]
 
-use openelm_model::Geometry;
+use std::collections::HashMap;
+
 use openelm_model::kernels::Threads;
+use openelm_model::{Geometry, Tensor, tensor_specs};
 use openelm_train::data::Batch;
-use openelm_train::{Accumulation, Keeping, LossOptions, OptimizerOptions, StepReport, Trainer, initialise};
+use openelm_train::{Keeping, NextToken, Parameters, StepReport, TrainableModel, Trainer, TrainerOptions, initialise};
 
 const TIME: usize = 70;
+const OBJECTIVE: NextToken = NextToken { ignore: Some(99), z_weight: 1e-4 };
 
 fn trainer(keeping: Keeping) -> Trainer {
     let config = Geometry { layers: 3, dim: 64, head_dim: 16, gqa_groups: 2, ffn_divisor: 16, ..Geometry::default() };
     let config = config.build(100).unwrap();
-    let optimizer = OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
-    let loss = LossOptions { ignore: Some(99), z_weight: 1e-4 };
     let parameters = initialise(&config, 1);
-    Trainer::new(config, parameters, Threads::new(2), loss, optimizer, Accumulation::Mean).keeping(keeping)
+    let model = TrainableModel::new(config, parameters).unwrap();
+    let options = TrainerOptions { keeping, padding: Some(99), ..TrainerOptions::default() };
+    Trainer::new(model, Threads::new(2), options)
 }
 
 fn batch(step: u32) -> Batch {
@@ -31,7 +34,7 @@ fn batch(step: u32) -> Batch {
 
 fn train(keeping: Keeping) -> (Vec<StepReport>, Vec<f32>) {
     let mut trainer = trainer(keeping);
-    let reports = (0..5).map(|i| trainer.step(&[batch(i)], 1e-2).unwrap()).collect();
+    let reports = (0..5).map(|i| trainer.step(&OBJECTIVE, &[batch(i)], 1e-2).unwrap()).collect();
     (reports, trainer.parameters().values().to_vec())
 }
 
@@ -44,7 +47,7 @@ fn blocks_computed_again_give_the_same_bits() {
 fn activations_in_bf16_give_nearly_the_same_gradients() {
     let gradients = |keeping| {
         let mut trainer = trainer(keeping);
-        let report = trainer.step(&[batch(1)], 1e-2).unwrap();
+        let report = trainer.step(&OBJECTIVE, &[batch(1)], 1e-2).unwrap();
         (report.loss, trainer.gradients().values().to_vec())
     };
     let (loss, exact) = gradients(Keeping::default());
@@ -69,7 +72,7 @@ fn separate_documents_in_a_row_teach_what_rows_of_their_own_teach() {
     let mixed = Batch { document_starts: None, ..together.clone() };
     let gradients = |batch: &Batch| {
         let mut trainer = trainer(Keeping::default());
-        trainer.step(std::slice::from_ref(batch), 0.0).unwrap();
+        trainer.step(&OBJECTIVE, std::slice::from_ref(batch), 0.0).unwrap();
         trainer.gradients().values().to_vec()
     };
     let (together, apart, mixed) = (gradients(&together), gradients(&apart), gradients(&mixed));
@@ -88,12 +91,55 @@ fn moments_in_bf16_lead_nearly_to_the_same_weights_and_survive_a_checkpoint() {
     assert!(difference > 0.0 && difference < 5e-3, "weights differ by {difference}");
 
     let mut first = trainer(keeping);
-    first.step(&[batch(0)], 1e-2).unwrap();
+    first.step(&OBJECTIVE, &[batch(0)], 1e-2).unwrap();
     let moments = first.moments().unwrap().map(std::borrow::Cow::into_owned);
     let mut second = trainer(keeping);
-    second.restore(1).values_mut().copy_from_slice(first.parameters().values());
+    second.restore(1).parameters_mut().values_mut().copy_from_slice(first.parameters().values());
     second.restore_moments(0, &moments[0], &moments[1]);
-    let report = first.step(&[batch(1)], 1e-2).unwrap();
-    assert_eq!(second.step(&[batch(1)], 1e-2).unwrap(), report);
+    let report = first.step(&OBJECTIVE, &[batch(1)], 1e-2).unwrap();
+    assert_eq!(second.step(&OBJECTIVE, &[batch(1)], 1e-2).unwrap(), report);
     assert_eq!(second.parameters().values(), first.parameters().values());
+}
+
+#[test]
+fn gradients_and_moments_exist_only_for_what_is_trained() {
+    let mut whole = trainer(Keeping::default());
+    let loss = whole.step(&OBJECTIVE, &[batch(1)], 0.0).unwrap().loss;
+    let config = whole.config().clone();
+    let frozen = |wanted: &dyn Fn(&str) -> bool| {
+        let mut parameters =
+            Parameters::of(tensor_specs(&config).into_iter().filter(|spec| wanted(&spec.name)).collect());
+        let all = initialise(&config, 1);
+        let mut tensors: HashMap<String, Tensor> = all
+            .tensors()
+            .map(|(spec, values)| (spec.name.clone(), Tensor::from_f32(spec.shape.clone(), values.to_vec()).unwrap()))
+            .collect();
+        for (spec, values) in parameters.tensors_mut() {
+            values.copy_from_slice(&tensors.remove(&spec.name).unwrap().to_f32());
+        }
+        let model = TrainableModel::partly(config.clone(), parameters, tensors).unwrap();
+        Trainer::new(model, Threads::new(2), TrainerOptions { padding: Some(99), ..TrainerOptions::default() })
+    };
+    let expected: HashMap<&str, &[f32]> =
+        whole.gradients().tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
+    for wanted in [
+        |name: &str| name.contains("qkv_proj"),
+        |name: &str| name.starts_with("layers.2.") || name == "norm.weight",
+        |name: &str| name.ends_with("q_norm.weight"),
+        |name: &str| name.starts_with("token_embeddings"),
+    ] {
+        let mut part = frozen(&wanted);
+        let report = part.step(&OBJECTIVE, &[batch(1)], 1e-2).unwrap();
+        assert_eq!(report.loss, loss);
+        let mut numbers = 0;
+        for (spec, values) in part.gradients().tensors() {
+            assert!(values == expected[spec.name.as_str()], "{} differs", spec.name);
+            assert!(wanted(&spec.name) && values.iter().any(|&x| x != 0.0));
+            numbers += values.len();
+        }
+        assert_eq!(part.moments().unwrap()[0].len(), numbers);
+        assert!(part.validate(&OBJECTIVE, &batch(1)).sum < report.loss.sum, "nothing was learnt");
+    }
+    let nothing = TrainableModel::partly(config.clone(), Parameters::of(Vec::new()), HashMap::new());
+    assert!(nothing.err().unwrap().to_string().contains("token_embeddings.weight is missing"));
 }

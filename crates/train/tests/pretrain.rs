@@ -12,7 +12,8 @@ use std::time::SystemTime;
 use openelm_model::kernels::Threads;
 use openelm_testing::run::SmallRun;
 use openelm_train::Recipe;
-use openelm_train::pretrain::{Entry, Event, Outcome, PretrainError, pretrain};
+use openelm_train::pretrain::pretrain;
+use openelm_train::run::{Entry, Event, Outcome, RunError};
 use support::load;
 
 const STEPS: u64 = 12;
@@ -30,7 +31,7 @@ fn small_run() -> SmallRun {
     )
 }
 
-fn run(recipe: &Recipe) -> Result<Outcome, PretrainError> {
+fn run(recipe: &Recipe) -> Result<Outcome, RunError> {
     pretrain(recipe, Threads::new(2), &AtomicBool::new(false), &mut |_| ())
 }
 
@@ -66,7 +67,7 @@ fn losses(run: &SmallRun) -> Vec<(u64, f64)> {
         .filter_map(|entry| match entry {
             Entry::Step(entry) => Some((entry.step, entry.loss)),
             Entry::Validation(entry) => Some((entry.step, entry.validation_loss)),
-            Entry::Sample(_) => None,
+            Entry::Sample(_) | Entry::Metrics(_) => None,
         })
         .collect()
 }
@@ -113,7 +114,7 @@ fn a_second_run_in_the_same_folder_is_refused() {
         }
     };
     pretrain(&recipe, Threads::new(1), &AtomicBool::new(false), &mut watch).unwrap();
-    assert!(matches!(refused, Some(PretrainError::Busy { .. })), "{refused:?}");
+    assert!(matches!(refused, Some(RunError::Busy { .. })), "{refused:?}");
 }
 
 #[test]

@@ -13,9 +13,11 @@ use openelm_model::{Geometry, ModelConfig, Multipliers};
 use openelm_testing::run::SmallRun;
 use openelm_train::collective::{Collective, Local};
 use openelm_train::data::Batch;
-use openelm_train::pretrain::{Event, Outcome, PretrainError, pretrain_on};
+use openelm_train::pretrain::pretrain_on;
+use openelm_train::run::{Event, Outcome, RunError};
 use openelm_train::{
-    Accumulation, Distribution, LossOptions, OptimizerOptions, Recipe, StepReport, Trainer, initialise,
+    Accumulation, Distribution, NextToken, OptimizerOptions, Recipe, StepReport, TrainableModel, Trainer,
+    TrainerOptions, initialise,
 };
 use support::load;
 
@@ -52,13 +54,18 @@ fn batches() -> Vec<Batch> {
 fn train(ranks: usize, shares: usize, sharded: bool, how: Accumulation) -> (Vec<StepReport>, Vec<f32>, [Vec<f32>; 2]) {
     let results = Local::on_each(ranks, |rank| {
         let (number, ranks) = (rank.rank(), rank.ranks());
-        let loss = LossOptions { ignore: Some(0), z_weight: 1e-4 };
-        let optimizer = OptimizerOptions { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 0.5 };
-        let trainer =
-            Trainer::new(config(), initialise(&config(), 1), Threads::new(1 + number % 2), loss, optimizer, how);
-        let mut trainer = trainer.distributed(Distribution { ranks: Arc::new(rank), shares, sharded });
+        let objective = NextToken { ignore: Some(0), z_weight: 1e-4 };
+        let options = TrainerOptions {
+            optimizer: OptimizerOptions { clip: 0.5, ..OptimizerOptions::default() },
+            accumulation: how,
+            distribution: Distribution { ranks: Arc::new(rank), shares, sharded },
+            padding: Some(0),
+            ..TrainerOptions::default()
+        };
+        let model = TrainableModel::new(config(), initialise(&config(), 1)).unwrap();
+        let mut trainer = Trainer::new(model, Threads::new(1 + number % 2), options);
         let mine = MICRO_BATCHES / ranks;
-        let update = |_| trainer.step(&batches()[number * mine..][..mine], 3e-3).unwrap();
+        let update = |_| trainer.step(&objective, &batches()[number * mine..][..mine], 3e-3).unwrap();
         let reports: Vec<_> = (0..3).map(update).collect();
         let moments = trainer.moments().unwrap().map(|moments| moments.into_owned());
         (reports, trainer.parameters().values().to_vec(), moments)
@@ -73,7 +80,7 @@ fn train(ranks: usize, shares: usize, sharded: bool, how: Accumulation) -> (Vec<
 fn one_two_and_four_ranks_give_the_same_bits_with_moments_whole_or_shared_out() {
     for (how, shares) in [(Accumulation::Mean, 8), (Accumulation::SumOfMeans, 4)] {
         let alone = train(1, shares, false, how);
-        assert!(alone.0[2].loss.cross_entropy < alone.0[0].loss.cross_entropy, "nothing was learnt");
+        assert!(alone.0[2].loss.sum < alone.0[0].loss.sum, "nothing was learnt");
         for (ranks, sharded) in [(1, true), (2, false), (2, true), (4, false), (4, true)] {
             assert!(train(ranks, shares, sharded, how) == alone, "{how:?}, {ranks} ranks, {shares} shares, {sharded}");
         }
@@ -87,7 +94,7 @@ fn shares_change_rounding_and_nothing_else() {
     assert!(weights != other, "shares had no part in it");
     for (a, b) in reports.iter().zip(&in_shares) {
         assert!((a.gradient_norm / b.gradient_norm - 1.0).abs() < 1e-5, "{} and {}", a.gradient_norm, b.gradient_norm);
-        assert!((a.loss.cross_entropy / b.loss.cross_entropy - 1.0).abs() < 1e-5);
+        assert!((a.loss.sum / b.loss.sum - 1.0).abs() < 1e-5);
     }
 }
 
@@ -154,8 +161,8 @@ fn an_update_that_is_refused_ends_all_ranks_and_is_kept_as_by_one() {
         let results = Local::on_each(ranks, |rank| {
             pretrain_on(Arc::new(rank), &recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
         });
-        let Err(PretrainError::Diverged { study: Ok(folder), .. }) = &results[0] else { panic!("{:?}", results[0]) };
-        assert!(results[1..].iter().all(|result| matches!(result, Err(PretrainError::Collective(_)))));
+        let Err(RunError::Diverged { kept: Ok(folder), .. }) = &results[0] else { panic!("{:?}", results[0]) };
+        assert!(results[1..].iter().all(|result| matches!(result, Err(RunError::Collective(_)))));
         fs::read_to_string(folder.join("batch.json")).unwrap()
     };
     assert_eq!(kept(1), kept(2));
@@ -186,6 +193,6 @@ fn a_rank_that_fails_ends_the_run_and_the_checkpoints_stand() {
         let recipe = if rank.rank() == 1 { &bad } else { &good };
         pretrain_on(Arc::new(rank), recipe, Threads::new(1), &AtomicBool::new(false), &mut |_| ())
     });
-    assert!(matches!(results[0], Err(PretrainError::Collective(_))), "{:?}", results[0]);
+    assert!(matches!(results[0], Err(RunError::Collective(_))), "{:?}", results[0]);
     assert!(run_until(&good, 2, 0, u64::MAX).finished);
 }

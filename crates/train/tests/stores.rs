@@ -15,7 +15,8 @@ use openelm_testing::golden;
 use openelm_testing::server::{Request, Server, Step, cut, file, reply};
 use openelm_train::Recipe;
 use openelm_train::data::{CorpusConfig, DataError, Encode, OnChange, OnError, RowStream, Source, documents};
-use openelm_train::pretrain::{Event, Outcome, PretrainError, pretrain};
+use openelm_train::pretrain::pretrain;
+use openelm_train::run::{Event, Outcome, RunError};
 
 /// A corpus under `path` that a server which does not answer is asked for only once.
 fn corpus(path: String) -> CorpusConfig {
@@ -229,7 +230,7 @@ every = 100
     Recipe::load(Path::new(&path), &[]).unwrap()
 }
 
-fn run(recipe: &Recipe) -> (Result<Outcome, PretrainError>, usize) {
+fn run(recipe: &Recipe) -> (Result<Outcome, RunError>, usize) {
     let mut saved = 0;
     let mut watch = |event: Event| saved += usize::from(matches!(event, Event::Saved(_)));
     let outcome = pretrain(recipe, Threads::new(2), &AtomicBool::new(false), &mut watch);

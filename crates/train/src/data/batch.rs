@@ -39,7 +39,7 @@ impl Row {
 }
 
 /// Token ids of several sequences of equal length.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// `[sequences, time]`.
     pub inputs: Vec<u32>,

@@ -1,127 +1,43 @@
-//! A whole training run, from a recipe to checkpoints that are models.
-//!
-//! ```text
-//! output/  recipe.toml            the recipe with every default written out; .1, .2 and so on: those of before
-//!          log.jsonl              a line per logged update and per validation
-//!          tensorboard/           the same for TensorBoard
-//!          loss.svg               the same as a picture, at the end
-//!          checkpoints/step-*/    the state, and a model in the Hugging Face layout
-//!          spike-step-*/          an update that was not made because it would have spoiled the model
-//!          run.lock               held while a run is at work
-//! ```
+//! Pretraining: every next token of a corpus, from random weights or a checkpoint.
 
-mod curve;
-mod error;
-mod fresh;
-mod log;
-mod ranks;
-mod records;
+mod corpora;
 mod samples;
-mod saver;
-mod spike;
-mod study;
-mod tensorboard;
 mod validation;
 
-use std::fs::{File, TryLockError};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
-use openelm_formats::atomic;
+use openelm_model::ModelConfig;
 use openelm_model::kernels::Threads;
-use openelm_model::kernels::cross_entropy::LossSums;
-use openelm_model::{ModelConfig, Tokenizer};
 
-use crate::Recipe;
-use crate::checkpoint::{self, Checkpoints, Keep, RunState, Snapshot};
-use crate::collective::{Alone, Collective, CollectiveError};
-use crate::data::{CorpusConfig, Counts, DataError, Encode, Row, RowStream};
-use crate::recipe::{Changed, CheckpointRecipe};
-use crate::text_repair;
-pub use error::PretrainError;
-use error::at;
-use fresh::Fresh;
-pub(crate) use log::read as read_log;
-pub use log::{Entry, SampleEntry, StepEntry, ValidationEntry};
-use ranks::Team;
-use records::Records;
-use samples::Samples;
-use saver::Saver;
-pub use spike::SpikeDetector;
-use study::{Refused, Study};
-use validation::Validation;
-
-/// What happens in a run, for whoever watches it.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The run is about to begin, or to go on, at `step`.
-    Started {
-        /// The model.
-        config: &'a ModelConfig,
-        /// Updates made before.
-        step: u64,
-        /// The checkpoint that it goes on from.
-        from: Option<PathBuf>,
-    },
-    /// The recipe is another one than the run had before.
-    RecipeChanged {
-        /// What is different, and what it does to the run.
-        changes: Vec<String>,
-        /// Where the recipe of before is kept.
-        before: PathBuf,
-    },
-    /// Lines of the log, counted from 1, that were no entries; they are gone from it.
-    LogMended {
-        /// The log.
-        path: PathBuf,
-        /// The lines.
-        lines: Vec<usize>,
-    },
-    /// An update was made.
-    Step(StepEntry),
-    /// What was read of each source up to the last update, in the recipe's order.
-    Read(Vec<Counts>),
-    /// A validation corpus was measured.
-    Validated(ValidationEntry),
-    /// The model wrote a text.
-    Sampled(SampleEntry),
-    /// A checkpoint is on the disk.
-    Saved(PathBuf),
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// Updates made in all.
-    pub step: u64,
-    /// Whether all updates of the recipe were made; otherwise the same call goes on.
-    pub finished: bool,
-    /// The newest checkpoint.
-    pub checkpoint: PathBuf,
-    /// Times the corpus was read to its end.
-    pub epochs: u64,
-    /// Documents and tokens read of each source, in the recipe's order.
-    pub counts: Vec<Counts>,
-}
+use crate::collective::{Alone, Collective};
+use crate::data::Batch;
+use crate::initialisation::initialise;
+use crate::objective::NextToken;
+use crate::recipe::{Recipe, Sharding};
+use crate::reduction::Distribution;
+use crate::run::{Event, Outcome, RunError, RunTokenizer, Settings, Training, run};
+use crate::trainable::TrainableModel;
+use crate::trainer::{Trainer, TrainerOptions};
+use corpora::{Corpora, pad_id};
 
 /// Trains as `recipe` says, from the newest checkpoint in its output folder or from the start. When `stop` becomes true
 /// the update under way is finished, the state saved, and the run left; the same call resumes it to the bit.
 ///
 /// # Errors
-/// See [`PretrainError`]. After an error in the middle, the checkpoints written before stand.
+/// See [`RunError`]. After an error in the middle, the checkpoints written before stand.
 pub fn pretrain(
     recipe: &Recipe,
     threads: Threads,
     stop: &AtomicBool,
     watch: &mut dyn FnMut(Event),
-) -> Result<Outcome, PretrainError> {
-    lead(recipe, threads, Arc::new(Alone), stop, watch)
+) -> Result<Outcome, RunError> {
+    let outcome = pretrain_on(Arc::new(Alone), recipe, threads, stop, watch)?;
+    Ok(outcome.unwrap_or_else(|| unreachable!("the only rank leads")))
 }
 
-/// The same as one of several `ranks`, each of which calls it with the same recipe; `stop` counts on any of them. Rank 0
-/// alone reads the corpus, watches and has an outcome. All must see the output folder, which holds the checkpoints.
+/// The same as one of several `ranks`: see [`run`].
 ///
 /// # Errors
 /// As [`pretrain`]; and if the ranks cannot share the recipe's micro-batches evenly, or one of them is gone.
@@ -131,308 +47,76 @@ pub fn pretrain_on(
     threads: Threads,
     stop: &AtomicBool,
     watch: &mut dyn FnMut(Event),
-) -> Result<Option<Outcome>, PretrainError> {
-    if ranks.rank() == 0 {
-        return lead(recipe, threads, ranks, stop, watch).map(Some);
-    }
-    let tokenizer = RunTokenizer::open(recipe)?;
-    let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
-    Team::new(recipe, config, &tokenizer, threads, ranks)?.follow(&tokenizer, stop)?;
-    Ok(None)
+) -> Result<Option<Outcome>, RunError> {
+    run(&Pretraining::new(recipe)?, ranks, threads, stop, watch)
 }
 
-/// Leads the ranks; a run that never began leaves no folder behind.
-fn lead(
-    recipe: &Recipe,
-    threads: Threads,
-    ranks: Arc<dyn Collective>,
-    stop: &AtomicBool,
-    watch: &mut dyn FnMut(Event),
-) -> Result<Outcome, PretrainError> {
-    let fresh = Fresh::before(&recipe.output);
-    let outcome = begin(recipe, threads, ranks, stop, watch);
-    if outcome.is_err() {
-        fresh.remove_unused();
-    }
-    outcome
-}
-
-fn begin(
-    recipe: &Recipe,
-    threads: Threads,
-    ranks: Arc<dyn Collective>,
-    stop: &AtomicBool,
-    watch: &mut dyn FnMut(Event),
-) -> Result<Outcome, PretrainError> {
-    let _lock = lock(recipe)?;
-    atomic::tidy(&recipe.output).map_err(at(&recipe.output))?;
-    let mut run = Run::open(recipe, threads, ranks)?;
-    let from = run.resume()?;
-    let (step, path) = (run.team.trainer.steps(), recipe.output.join("recipe.toml"));
-    let changed = crate::recipe::write(recipe, &path, from.is_some().then_some(step)).map_err(at(&path))?;
-    watch(Event::Started { config: run.team.trainer.config(), step, from });
-    if let Some(Changed { changes, before }) = changed {
-        watch(Event::RecipeChanged { changes, before });
-    }
-    let outcome = run.train(stop, watch)?;
-    run.team.end()?;
-    Ok(outcome)
-}
-
-/// Keeps other runs out of the output folder for as long as the file lives.
-fn lock(recipe: &Recipe) -> Result<File, PretrainError> {
-    let folder = &recipe.output;
-    std::fs::create_dir_all(folder).map_err(at(folder))?;
-    let path = folder.join("run.lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(PretrainError::Busy { folder: folder.clone() }),
-        Err(TryLockError::Error(source)) => Err(PretrainError::Io { path, source }),
-    }
-}
-
-/// Where the checkpoints of a run are.
-fn checkpoints(recipe: &Recipe) -> PathBuf {
-    recipe.output.join("checkpoints")
-}
-
-/// The tokenizer of a run and the file that every checkpoint takes along.
-struct RunTokenizer {
-    tokenizer: Arc<Tokenizer>,
-    /// What is done to texts before they are encoded.
-    repair: Option<fn(&str) -> String>,
-    file_name: String,
-    bytes: Arc<[u8]>,
-    sha256: String,
-}
-
-impl RunTokenizer {
-    fn open(recipe: &Recipe) -> Result<Self, PretrainError> {
-        let path = Tokenizer::find(&recipe.tokenizer.path)?;
-        let tokenizer = Arc::new(Tokenizer::open(&path)?);
-        let bytes = std::fs::read(&path).map_err(at(&path))?;
-        let repair = recipe.tokenizer.clean.then(text_repair).transpose()?;
-        let is_json = path.extension().is_some_and(|extension| extension == "json");
-        let file_name = if is_json { "tokenizer.json" } else { "tokenizer.model" }.to_owned();
-        Ok(Self { tokenizer, repair, file_name, sha256: checkpoint::sha256(&bytes), bytes: bytes.into() })
-    }
-
-    /// The id behind the last piece, as in CoreNet: 32000 for LLaMA's.
-    fn pad_id(&self) -> u32 {
-        self.tokenizer.vocab_size() as u32
-    }
-}
-
-struct Run<'r> {
+/// A recipe, and what is known when its tokenizer is.
+struct Pretraining<'r> {
     recipe: &'r Recipe,
-    threads: Threads,
     tokenizer: RunTokenizer,
-    team: Team<'r>,
-    stream: RowStream,
-    validation: Vec<Validation<'r>>,
-    samples: Samples,
-    checkpoints: Checkpoints,
-    losses: SpikeDetector,
-    tokens: u64,
+    config: ModelConfig,
+    objective: NextToken,
 }
 
-impl<'r> Run<'r> {
-    fn open(recipe: &'r Recipe, threads: Threads, ranks: Arc<dyn Collective>) -> Result<Self, PretrainError> {
-        let tokenizer = RunTokenizer::open(recipe)?;
+impl<'r> Pretraining<'r> {
+    fn new(recipe: &'r Recipe) -> Result<Self, RunError> {
+        let tokenizer = RunTokenizer::open(&recipe.tokenizer.path)?;
         let config = recipe.model_config(tokenizer.tokenizer.vocab_size())?;
-        let stream = rows(recipe, recipe.data.clone(), &tokenizer, true)?;
-        let validation = recipe.validation.iter().map(|corpus| Validation::open(recipe, corpus, &tokenizer));
-        let validation = validation.collect::<Result<_, _>>()?;
-        let samples = Samples::open(recipe, &config, &tokenizer)?;
-        let team = Team::new(recipe, config, &tokenizer, threads.clone(), ranks)?;
-        let checkpoints = Checkpoints::open(checkpoints(recipe))?;
-        checkpoints.tidy()?;
-        Ok(Self {
-            recipe,
-            threads,
-            tokenizer,
-            team,
-            stream,
-            validation,
-            samples,
-            checkpoints,
-            losses: SpikeDetector::default(),
-            tokens: 0,
-        })
-    }
-
-    /// Goes back to the newest checkpoint, if there is one.
-    fn resume(&mut self) -> Result<Option<PathBuf>, PretrainError> {
-        let Some(newest) = self.checkpoints.list()?.pop() else { return Ok(None) };
-        let state = checkpoint::load(&newest, &mut self.team.trainer, &self.tokenizer.sha256)?;
-        self.team.load(&newest)?;
-        self.stream.restore(state.stream)?;
-        self.losses = state.losses;
-        self.tokens = state.tokens;
-        Ok(Some(newest))
-    }
-
-    /// Makes the updates that are left, and saves the state behind the last one.
-    fn train(&mut self, stop: &AtomicBool, watch: &mut dyn FnMut(Event)) -> Result<Outcome, PretrainError> {
-        let recipe = self.recipe;
-        let (mut records, broken) = Records::open(&recipe.output, self.team.trainer.steps(), recipe.log.tensorboard)?;
-        if !broken.is_empty() {
-            watch(Event::LogMended { path: recipe.output.join("log.jsonl"), lines: broken });
-        }
-        let CheckpointRecipe { keep, keep_every, .. } = recipe.checkpoint;
-        let mut saver = Saver::new(self.checkpoints.clone(), Keep { newest: keep, every: keep_every });
-        let checkpoint = match self.updates(&mut records, &mut saver, stop, watch) {
-            Ok(()) => self.save(&records, &mut saver, watch)?,
-            Err(reason) => {
-                // A text is at fault; the updates are good. Rows that could be read wait in the state.
-                use PretrainError::{Data, Sample, Unsaved, Validation};
-                if matches!(reason, Data(_) | Validation { .. } | Sample { .. })
-                    && self.team.trainer.steps() > 0
-                    && let Err(source) = self.save(&records, &mut saver, watch)
-                {
-                    return Err(Unsaved { reason: Box::new(reason), source: Box::new(source) });
-                }
-                return Err(reason);
-            }
-        };
-        records.draw()?;
-        let (step, epochs, counts) = (self.team.trainer.steps(), self.stream.epochs(), self.stream.counts());
-        Ok(Outcome { step, finished: step >= recipe.train.steps, checkpoint, epochs, counts })
-    }
-
-    fn updates(
-        &mut self,
-        records: &mut Records,
-        saver: &mut Saver,
-        stop: &AtomicBool,
-        watch: &mut dyn FnMut(Event),
-    ) -> Result<(), PretrainError> {
-        let recipe = self.recipe;
-        let mut since = (Instant::now(), self.tokens);
-        while self.team.trainer.steps() < recipe.train.steps && !stop.load(Ordering::Relaxed) {
-            let mut entry = self.step(stop)?;
-            let step = entry.step;
-            let last = step == recipe.train.steps;
-            entry.tokens_per_second = (self.tokens - since.1) as f64 / since.0.elapsed().as_secs_f64();
-            let due = |every: u64| every > 0 && (step.is_multiple_of(every) || last);
-            if due(recipe.log.every) {
-                records.add(&Entry::Step(entry))?;
-                since = (Instant::now(), self.tokens);
-            }
-            watch(Event::Step(entry));
-            watch(Event::Read(self.stream.counts()));
-            let paused = Instant::now();
-            if due(recipe.log.validate_every) {
-                for validation in &mut self.validation {
-                    let entry = validation.measure(&mut self.team.trainer)?;
-                    records.add(&Entry::Validation(entry.clone()))?;
-                    watch(Event::Validated(entry));
-                }
-            }
-            if due(recipe.log.sample_every) {
-                for entry in self.samples.write(&self.team.trainer, &self.tokenizer, &self.threads)? {
-                    records.add(&Entry::Sample(entry.clone()))?;
-                    watch(Event::Sampled(entry));
-                }
-            }
-            since.0 += paused.elapsed();
-            saver.written()?.into_iter().for_each(|path| watch(Event::Saved(path)));
-            if step.is_multiple_of(recipe.checkpoint.every) && !last {
-                if recipe.checkpoint.background {
-                    saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
-                    records.sync()?;
-                    saver.begin(self.snapshot()?.into_owned())?;
-                } else {
-                    self.save(records, saver, watch)?;
-                    since = (Instant::now(), self.tokens);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Saves the state here and now, behind a checkpoint that may be under way.
-    fn save(
-        &self,
-        records: &Records,
-        saver: &mut Saver,
-        watch: &mut dyn FnMut(Event),
-    ) -> Result<PathBuf, PretrainError> {
-        saver.wait()?.into_iter().for_each(|path| watch(Event::Saved(path)));
-        records.sync()?;
-        let path = saver.save(&self.snapshot()?)?;
-        watch(Event::Saved(path.clone()));
-        Ok(path)
-    }
-
-    /// One update; the rate is left to the caller, who knows the time. An update that would spoil the model is not made.
-    fn step(&mut self, stop: &AtomicBool) -> Result<StepEntry, PretrainError> {
-        let train = &self.recipe.train;
-        let count = train.batch_size * train.accumulation;
-        let rows = self.stream.take(count)?;
-        if rows.len() < count {
-            return Err(DataError::Empty { tokens: train.sequence_length + 1 }.into());
-        }
-        let rows: Vec<&[Row]> = rows.chunks(train.batch_size).collect();
-        let learning_rate = self.recipe.schedule().rounded(self.team.trainer.steps());
-        let (mut losses, spike) = (self.losses, &self.recipe.spike);
-        let report = self.team.step(&rows, stop, |report| {
-            let loss = mean(report.loss);
-            loss.is_finite() && report.gradient_norm.is_finite() && !losses.observe(loss, spike)
-        })?;
-        let (loss, gradient_norm) = (mean(report.loss), report.gradient_norm);
-        let finite = loss.is_finite() && gradient_norm.is_finite();
-        if !finite || losses.stopped(spike) {
-            let (smoothed_loss, standard_deviation) = (self.losses.mean(), self.losses.deviation());
-            let refused =
-                Refused { rows: &rows, learning_rate, loss, smoothed_loss, standard_deviation, gradient_norm };
-            let study = Study::new(&refused, &mut self.team.trainer);
-            let study = study.save(&self.recipe.output, &self.snapshot()?);
-            let step = self.team.trainer.steps() + 1;
-            let (what, value) = if loss.is_finite() { ("gradient norm", gradient_norm) } else { ("loss", loss) };
-            return Err(match finite {
-                true => PretrainError::Spike { updates: spike.updates, loss, usual: smoothed_loss, step, study },
-                false => PretrainError::Diverged { what, value, step, study },
-            });
-        }
-        self.losses = losses;
-        self.tokens += report.loss.valid as u64;
-        let epoch = self.stream.epochs();
-        let (step, tokens, lr) = (self.team.trainer.steps(), self.tokens, learning_rate);
-        Ok(StepEntry { step, tokens, epoch, loss, lr, gradient_norm, tokens_per_second: 0.0 })
-    }
-
-    /// The state as it is now.
-    fn snapshot(&self) -> Result<Snapshot<'_>, CollectiveError> {
-        self.team.before_moments()?;
-        let state = RunState {
-            step: self.team.trainer.steps(),
-            tokens: self.tokens,
-            tokenizer: self.tokenizer.sha256.clone(),
-            losses: self.losses,
-            stream: self.stream.state().clone(),
-        };
-        Snapshot::new(&self.team.trainer, state, (self.tokenizer.file_name.clone(), self.tokenizer.bytes.clone()))
+        let ignore = recipe.data.parity.map(|_| pad_id(&tokenizer));
+        Ok(Self { recipe, tokenizer, config, objective: NextToken { ignore, z_weight: recipe.optimizer.z_loss } })
     }
 }
 
-/// Rows of `corpus`, of one id more than a sequence: without end for training, once and in order otherwise.
-fn rows(
-    recipe: &Recipe,
-    corpus: CorpusConfig,
-    tokenizer: &RunTokenizer,
-    training: bool,
-) -> Result<RowStream, DataError> {
-    let pad = tokenizer.pad_id();
-    let (repair, tokenizer) = (tokenizer.repair, tokenizer.tokenizer.clone());
-    let encode: Encode = Arc::new(move |text| match repair {
-        Some(repair) => tokenizer.encode_with(&repair(text), true, true),
-        None => tokenizer.encode_with(text, true, true),
-    });
-    RowStream::new(corpus, encode, recipe.train.sequence_length + 1, pad, recipe.train.seed, training)
-}
+impl<'r> Training for Pretraining<'r> {
+    type Batch = Batch;
+    type Objective = NextToken;
+    type Datasets = Corpora<'r>;
 
-fn mean(sums: LossSums) -> f64 {
-    sums.cross_entropy / sums.valid as f64
+    fn settings(&self) -> Settings {
+        let Recipe { output, train, log, checkpoint, spike, .. } = self.recipe;
+        Settings {
+            output: output.clone(),
+            recipe: self.recipe.to_toml(),
+            steps: train.steps,
+            schedule: self.recipe.schedule(),
+            accumulation: train.accumulation,
+            shares: train.shares,
+            sharded: train.sharding == Sharding::Optimizer,
+            log: log.clone(),
+            checkpoint: checkpoint.clone(),
+            spike: spike.clone(),
+        }
+    }
+
+    fn changes_since(&self, before: &Path, step: u64) -> Vec<String> {
+        match Recipe::load(before, &[]) {
+            Ok(before) => self.recipe.changes_since(&before, step),
+            Err(e) => vec![e.to_string()],
+        }
+    }
+
+    fn tokenizer(&self) -> &RunTokenizer {
+        &self.tokenizer
+    }
+
+    fn objective(&self) -> &NextToken {
+        &self.objective
+    }
+
+    fn trainer(&self, threads: Threads, distribution: Distribution) -> Result<Trainer, RunError> {
+        let parameters = initialise(&self.config, self.recipe.train.seed);
+        let options = TrainerOptions {
+            optimizer: self.recipe.optimizer(),
+            accumulation: self.recipe.accumulation(),
+            keeping: self.recipe.keeping(),
+            distribution,
+            padding: self.objective.ignore,
+        };
+        Ok(Trainer::new(TrainableModel::new(self.config.clone(), parameters)?, threads, options))
+    }
+
+    fn datasets(&self) -> Result<Corpora<'r>, RunError> {
+        Corpora::open(self.recipe, &self.config, &self.tokenizer, self.objective)
+    }
 }

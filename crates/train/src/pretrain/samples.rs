@@ -2,24 +2,24 @@
 
 use std::sync::Arc;
 
-use openelm_model::kernels::Threads;
 use openelm_model::{
-    Engine, GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, generate,
+    Engine, GenerationOptions, Model, ModelConfig, SamplingOptions, Session, Tensor, TensorSpec, Tokenizer, generate,
 };
 
-use super::log::SampleEntry;
-use super::{PretrainError, RunTokenizer};
-use crate::{Recipe, Trainer};
+use crate::recipe::Recipe;
+use crate::run::{RunError, RunTokenizer, SampleEntry};
+use crate::trainer::Trainer;
 
 /// The recipe's prompts, as text and as ids, if samples are to be written at all.
 pub(super) struct Samples {
     prompts: Vec<(String, Vec<u32>)>,
     options: GenerationOptions,
+    tokenizer: Arc<Tokenizer>,
 }
 
 impl Samples {
     /// Encodes the prompts, so that one which does not suit the model is known before the run begins.
-    pub fn open(recipe: &Recipe, config: &ModelConfig, tokenizer: &RunTokenizer) -> Result<Self, PretrainError> {
+    pub fn open(recipe: &Recipe, config: &ModelConfig, tokenizer: &RunTokenizer) -> Result<Self, RunError> {
         let wanted = if recipe.log.sample_every > 0 { &recipe.log.prompts[..] } else { &[] };
         let encode = |prompt: &String| {
             let ids = tokenizer.tokenizer.encode_with(prompt, true, false);
@@ -36,16 +36,12 @@ impl Samples {
         Ok(Self {
             prompts: wanted.iter().map(encode).collect::<Result<_, _>>()?,
             options: GenerationOptions { sampling, max_tokens, ..GenerationOptions::default() },
+            tokenizer: tokenizer.tokenizer.clone(),
         })
     }
 
     /// A text for each prompt.
-    pub fn write(
-        &self,
-        trainer: &Trainer,
-        tokenizer: &RunTokenizer,
-        threads: &Threads,
-    ) -> Result<Vec<SampleEntry>, PretrainError> {
+    pub fn write(&self, trainer: &Trainer) -> Result<Vec<SampleEntry>, RunError> {
         let config = trainer.config();
         let copy = |(spec, values): (&TensorSpec, &[f32])| {
             let tensor = Tensor::from_f32(spec.shape.clone(), values.to_vec());
@@ -53,10 +49,10 @@ impl Samples {
         };
         let tensors = trainer.parameters().tensors().map(copy).collect::<Result<_, _>>()?;
         let model = Model::new(config.clone(), tensors).map_err(|e| failed("", e.to_string()))?;
-        let engine = Arc::new(Engine::new(model, threads.clone()));
+        let engine = Arc::new(Engine::new(model, trainer.threads().clone()));
         let sample = |(prompt, ids): &(String, Vec<u32>)| {
             let mut session = Session::new(engine.clone(), config.context_length);
-            let text = generate(&mut session, &tokenizer.tokenizer, ids, self.options.clone());
+            let text = generate(&mut session, &self.tokenizer, ids, self.options.clone());
             let text = text.map_err(|e| failed(prompt, e.to_string()))?;
             Ok(SampleEntry { step: trainer.steps(), prompt: prompt.clone(), text })
         };
@@ -64,6 +60,6 @@ impl Samples {
     }
 }
 
-fn failed(prompt: &str, reason: String) -> PretrainError {
-    PretrainError::Sample { prompt: prompt.to_owned(), reason }
+fn failed(prompt: &str, reason: String) -> RunError {
+    RunError::Sample { prompt: prompt.to_owned(), reason }
 }

@@ -1,12 +1,10 @@
 //! Losses on texts that are not learnt from.
 
-use openelm_kernels::cross_entropy::LossSums;
-
-use super::log::ValidationEntry;
-use super::{PretrainError, RunTokenizer, mean, rows};
 use crate::data::{Batch, DataError, RowStream, StreamState};
-use crate::recipe::ValidationRecipe;
-use crate::{Recipe, Trainer};
+use crate::objective::{Loss, NextToken};
+use crate::recipe::Recipe;
+use crate::run::{RunError, ValidationEntry};
+use crate::trainer::Trainer;
 
 /// A corpus that is measured time and again, each time from its beginning.
 pub(super) struct Validation<'r> {
@@ -17,18 +15,9 @@ pub(super) struct Validation<'r> {
 }
 
 impl<'r> Validation<'r> {
-    /// One of the recipe's corpora. A row of it is read, so that a mistake is known before the run begins.
-    pub fn open(
-        recipe: &'r Recipe,
-        validation: &'r ValidationRecipe,
-        tokenizer: &RunTokenizer,
-    ) -> Result<Self, PretrainError> {
-        let name = validation.name.as_str();
-        let mut corpus = validation.corpus.clone();
-        corpus.shuffle_buffer = 0;
-        // Rows are made in the same way as those that are learnt from.
-        corpus.parity = recipe.data.parity;
-        let stream = rows(recipe, corpus, tokenizer, false).map_err(wrong(name))?;
+    /// The corpus `name` of the recipe. A row of it is read, so that a mistake is known before the run begins.
+    pub fn open(recipe: &'r Recipe, name: &'r str, stream: Result<RowStream, DataError>) -> Result<Self, RunError> {
+        let stream = stream.map_err(wrong(name))?;
         let mut validation = Self { recipe, name, beginning: stream.state().clone(), stream };
         if validation.stream.take(1).map_err(wrong(name))?.is_empty() {
             return Err(validation.empty());
@@ -38,37 +27,37 @@ impl<'r> Validation<'r> {
     }
 
     /// Mean loss of the model in training.
-    pub fn measure(&mut self, trainer: &mut Trainer) -> Result<ValidationEntry, PretrainError> {
-        let mut sums = LossSums::default();
+    pub fn measure(&mut self, trainer: &mut Trainer, objective: &NextToken) -> Result<ValidationEntry, RunError> {
+        let mut sums = Loss::default();
         for _ in 0..self.recipe.log.validation_batches {
             let rows = self.stream.take(self.recipe.train.batch_size).map_err(wrong(self.name))?;
             if rows.is_empty() {
                 break;
             }
-            sums += trainer.validate(&Batch::from_rows(&rows));
+            sums += &trainer.validate(objective, &Batch::from_rows(&rows));
         }
         self.rewind()?;
-        if sums.valid == 0 {
+        if sums.tokens == 0 {
             return Err(self.empty());
         }
         Ok(ValidationEntry {
             step: trainer.steps(),
             corpus: self.name.to_owned(),
-            validation_loss: mean(sums),
-            validation_tokens: sums.valid as u64,
+            validation_loss: sums.mean(),
+            validation_tokens: sums.tokens as u64,
         })
     }
 
     /// Goes back to the beginning; the threads that read ahead end.
-    fn rewind(&mut self) -> Result<(), PretrainError> {
+    fn rewind(&mut self) -> Result<(), RunError> {
         self.stream.restore(self.beginning.clone()).map_err(wrong(self.name))
     }
 
-    fn empty(&self) -> PretrainError {
+    fn empty(&self) -> RunError {
         wrong(self.name)(DataError::Empty { tokens: self.recipe.train.sequence_length + 1 })
     }
 }
 
-fn wrong(name: &str) -> impl FnOnce(DataError) -> PretrainError {
-    move |source| PretrainError::Validation { name: name.to_owned(), source }
+fn wrong(name: &str) -> impl FnOnce(DataError) -> RunError {
+    move |source| RunError::Validation { name: name.to_owned(), source }
 }

@@ -3,7 +3,6 @@
 mod changes;
 mod checks;
 mod file;
-mod kept;
 
 use std::path::PathBuf;
 
@@ -12,11 +11,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::CorpusConfig;
-use crate::memory::Keeping;
+use crate::network::Keeping;
 use crate::schedule::Schedule;
 use crate::trainer::{Accumulation, OptimizerOptions};
 pub use file::RecipeError;
-pub(crate) use kept::{Changed, write};
 
 /// A pretraining run. Paths are relative to the current folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use super::{Curves, Point};
+use super::curves::{Curves, Point};
 
 /// Adds the updates and validations in the log at `path` to `curves`.
 pub(super) fn read(path: &Path, tokens_per_step: u64, curves: &mut Curves) -> io::Result<()> {

@@ -5,13 +5,15 @@
 //! ```
 
 mod corenet;
+mod curves;
 mod picture;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::pretrain::{Entry, read_log};
+use crate::run::{Entry, read_log};
+pub use curves::{Curves, Point, at_tokens, lowest, smoothing};
 pub use picture::draw;
 
 /// Tokens of an update of Apple's OpenELM runs: 16 sequences of 2048 tokens on each of 128 accelerators.
@@ -37,30 +39,6 @@ pub enum TrainLogError {
         /// The file.
         path: PathBuf,
     },
-}
-
-/// A number at a moment of a run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Point {
-    /// Updates made.
-    pub step: u64,
-    /// Tokens learnt from.
-    pub tokens: f64,
-    /// The number.
-    pub value: f64,
-}
-
-/// What a run was like.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Curves {
-    /// What the run is called: its folder or file.
-    pub name: String,
-    /// Training loss in nats per token.
-    pub training: Vec<Point>,
-    /// Learning rate.
-    pub rate: Vec<Point>,
-    /// Loss of each validation corpus in nats per token.
-    pub validation: BTreeMap<String, Vec<Point>>,
 }
 
 impl Curves {
@@ -105,38 +83,10 @@ impl Curves {
                     let corpus = self.validation.entry(entry.corpus.clone()).or_default();
                     corpus.push(Point { step, tokens: tokens_at(&updates, step), value });
                 }
-                Entry::Validation(_) | Entry::Sample(_) => {}
+                Entry::Validation(_) | Entry::Sample(_) | Entry::Metrics(_) => {}
             }
         }
     }
-
-    /// Tokens of the whole run.
-    pub fn tokens(&self) -> f64 {
-        self.training.last().map_or(0.0, |point| point.tokens)
-    }
-
-    /// The training loss, smoothed over about so many `tokens`: over equally many, two runs lag behind equally far.
-    pub fn smoothed(&self, tokens: f64) -> Vec<Point> {
-        let mut last: Option<Point> = None;
-        let smooth = |point: &Point| {
-            let value = last.map_or(point.value, |last| {
-                let weight = ((point.tokens - last.tokens) / tokens).clamp(0.0, 1.0);
-                last.value + weight * (point.value - last.value)
-            });
-            *last.insert(Point { value, ..*point })
-        };
-        self.training.iter().map(smooth).collect()
-    }
-
-    /// The largest number of tokens that all of `runs` have reached.
-    pub fn common_tokens(runs: &[Self]) -> f64 {
-        runs.iter().map(Self::tokens).fold(f64::INFINITY, f64::min)
-    }
-}
-
-/// Tokens over which training losses of `runs` are smoothed: a fiftieth of what all of them have reached.
-pub fn smoothing(runs: &[Curves]) -> f64 {
-    Curves::common_tokens(runs) / 50.0
 }
 
 /// Tokens learnt from at `step`, by the entries (step, tokens) of the updates before and behind it; beyond the last one at its
@@ -150,16 +100,6 @@ fn tokens_at(updates: &[(u64, u64)], step: u64) -> f64 {
         (None, None) => return 0.0,
     };
     start.1 + (step as f64 - start.0) / (end.0 - start.0) * (end.1 - start.1)
-}
-
-/// The last of `points` at no more than `tokens`.
-pub fn at_tokens(points: &[Point], tokens: f64) -> Option<f64> {
-    points.iter().rev().find(|point| point.tokens <= tokens).map(|point| point.value)
-}
-
-/// The smallest of `points`.
-pub fn lowest(points: &[Point]) -> Option<f64> {
-    points.iter().map(|point| point.value).min_by(f64::total_cmp)
 }
 
 #[cfg(test)]

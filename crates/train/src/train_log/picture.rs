@@ -3,7 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::{Curves, Point, smoothing};
+use super::curves::{Curves, Point, smoothing};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 

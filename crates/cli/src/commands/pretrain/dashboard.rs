@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use openelm_train::Recipe;
-use openelm_train::pretrain::Event;
+use openelm_train::run::Event;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 

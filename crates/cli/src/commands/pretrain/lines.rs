@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanDuration;
 use openelm_train::Recipe;
-use openelm_train::pretrain::Event;
+use openelm_train::run::Event;
 
 use crate::tell;
 
@@ -57,6 +57,10 @@ pub fn describe(event: &Event) -> Vec<String> {
             vec![format!("{}: left out what was no entry: {} lines from line {first} on", path.display(), lines.len())]
         }
         Event::Step(_) | Event::Read(_) => Vec::new(),
+        Event::Measured(entry) => {
+            let metrics = entry.metrics.iter().map(|(name, mean)| format!("{name} {mean:.4}"));
+            vec![format!("step {}: {}", entry.step, metrics.collect::<Vec<_>>().join("  "))]
+        }
         Event::Validated(entry) => {
             let (step, corpus, loss) = (entry.step, &entry.corpus, entry.validation_loss);
             vec![format!("step {step}: loss on {corpus} {loss:.4}, perplexity {:.2}", loss.exp())]

@@ -18,7 +18,8 @@ use openelm_model::kernels::{Threads, limits};
 use openelm_model::{Bytes, available_memory};
 use openelm_train::collective::Collective;
 use openelm_train::data::Counts;
-use openelm_train::pretrain::{Event, Outcome, pretrain_on};
+use openelm_train::pretrain::pretrain_on;
+use openelm_train::run::{Event, Outcome};
 use openelm_train::{Recipe, TrainingFootprint};
 
 use super::{MemoryOptions, ThreadOptions, refusal};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use indicatif::{HumanCount, HumanDuration};
-use openelm_train::pretrain::{Event, StepEntry};
+use openelm_train::run::{Event, StepEntry};
 
 /// What a new loss weighs in the smoothed one, once there are enough of them.
 const SMOOTHING: f64 = 0.02;

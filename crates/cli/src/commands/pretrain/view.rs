@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use indicatif::{HumanCount, HumanDuration};
 use openelm_train::Recipe;
 use openelm_train::data::Counts;
-use openelm_train::pretrain::{Event, StepEntry};
+use openelm_train::run::{Event, StepEntry};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style};
@@ -105,7 +105,11 @@ impl View {
                 let curve = self.validation.entry(entry.corpus.clone()).or_default();
                 curve.add(entry.step as f64, entry.validation_loss);
             }
-            Event::RecipeChanged { .. } | Event::LogMended { .. } | Event::Sampled(_) | Event::Saved(_) => {}
+            Event::RecipeChanged { .. }
+            | Event::LogMended { .. }
+            | Event::Measured(_)
+            | Event::Sampled(_)
+            | Event::Saved(_) => {}
         }
         self.news.extend(describe(event));
         let surplus = self.news.len().saturating_sub(NEWS);
@@ -301,7 +305,7 @@ impl Curve {
 #[cfg(test)]
 mod tests {
     use openelm_model::ModelConfig;
-    use openelm_train::pretrain::ValidationEntry;
+    use openelm_train::run::ValidationEntry;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 

@@ -3,16 +3,16 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use openelm_model::{ConfigError, TokenizerError};
+use openelm_formats::FormatError;
+use openelm_model::{ConfigError, ModelError, TokenizerError};
 
 use crate::NoTextRepair;
-use crate::checkpoint::CheckpointError;
 use crate::collective::CollectiveError;
 use crate::data::DataError;
 
 /// A run that cannot begin or go on. What was saved before stands.
 #[derive(Debug, thiserror::Error)]
-pub enum PretrainError {
+pub enum RunError {
     /// The system could not do what was asked.
     #[error("{}: {source}", path.display())]
     Io {
@@ -36,6 +36,9 @@ pub enum PretrainError {
     /// The geometry makes no model.
     #[error("the recipe's [model]: {0}")]
     Config(#[from] ConfigError),
+    /// The weights to begin with make no model.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The corpus cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -62,7 +65,7 @@ pub enum PretrainError {
     #[error(
         "the {what} would be {value} at step {step}; {}: go on with a lower schedule.max_lr, or look for what is wrong with \
          the corpus",
-        kept(study)
+        what_is_kept(kept)
     )]
     Diverged {
         /// Loss or gradient norm.
@@ -72,22 +75,22 @@ pub enum PretrainError {
         /// The update.
         step: u64,
         /// The folder of what was kept for study, or why nothing was.
-        study: Result<PathBuf, CheckpointError>,
+        kept: Result<PathBuf, CheckpointError>,
     },
     /// A run that ends, and whose state cannot be saved either.
     #[error("{reason}; its state is not saved: {source}")]
     Unsaved {
         /// Why it ends.
-        reason: Box<PretrainError>,
+        reason: Box<RunError>,
         /// Why its state is not saved.
-        source: Box<PretrainError>,
+        source: Box<RunError>,
     },
     /// The loss rose more than the recipe allows; the last of these updates was not made.
     #[error(
         "the loss was too high for {updates} updates in a row, {loss:.3} at step {step} where {usual:.3} was usual; {}: move \
          its checkpoint into checkpoints/, in the place of one of the same name, to go on behind that batch, or go on from an \
          earlier one with a lower schedule.max_lr",
-        kept(study)
+        what_is_kept(kept)
     )]
     Spike {
         /// Updates whose loss was too high.
@@ -99,7 +102,7 @@ pub enum PretrainError {
         /// The update.
         step: u64,
         /// The folder of what was kept for study, or why nothing was.
-        study: Result<PathBuf, CheckpointError>,
+        kept: Result<PathBuf, CheckpointError>,
     },
     /// The work of an update cannot be shared out.
     #[error(
@@ -107,7 +110,7 @@ pub enum PretrainError {
          (train.shares): micro-batches must be a multiple of the shares, and shares of the ranks, by a power of two"
     )]
     Ranks {
-        /// Ranks of the job.
+        /// Ranks of the run.
         ranks: usize,
         /// Parts that are summed.
         shares: usize,
@@ -117,21 +120,74 @@ pub enum PretrainError {
     /// Another rank is gone.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
+    /// Ranks do not understand each other.
+    #[error("this rank and the first do not understand each other ({0}); start all ranks with the same program")]
+    Command(serde_json::Error),
     /// The picture of the losses cannot be drawn.
     #[error("the loss curve cannot be drawn: {0}")]
     Curve(String),
 }
 
+/// A checkpoint that cannot be written or read; the message names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The system could not do what was asked.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error(
+        "checkpoint {} cannot be written: {source}; the ones before it stand: make room and give the same command again",
+        path.display()
+    )]
+    Write {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The model in it cannot be written or read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// A file that is not as it was written.
+    #[error("checkpoint {} is damaged: {reason}; remove it to go on from the one before", path.display())]
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The checkpoint of another model.
+    #[error("checkpoint {} is of another {what}; choose another output folder, or the recipe it was made with", path.display())]
+    Other {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs, and how.
+        what: String,
+    },
+}
+
+impl RunError {
+    /// Whether what is read is at fault, and the updates made so far are good.
+    pub(super) fn is_about_data(&self) -> bool {
+        matches!(self, Self::Data(_) | Self::Validation { .. } | Self::Sample { .. })
+    }
+}
+
 /// Where the batch of an update that was not made is.
-fn kept(study: &Result<PathBuf, CheckpointError>) -> String {
-    match study {
+fn what_is_kept(kept: &Result<PathBuf, CheckpointError>) -> String {
+    match kept {
         Ok(folder) => format!("the batch and the weights before it are in {}", folder.display()),
         Err(e) => format!("the batch and the weights before it could not be kept ({e})"),
     }
 }
 
 /// Says which file an error of the system concerns.
-pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> PretrainError {
+pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> RunError {
     let path = path.to_owned();
-    move |source| PretrainError::Io { path, source }
+    move |source| RunError::Io { path, source }
 }

@@ -13,68 +13,37 @@ use std::path::{Path, PathBuf};
 use openelm_formats::atomic;
 use serde::Serialize;
 
-use super::mean;
-use crate::Trainer;
-use crate::checkpoint::{CheckpointError, Checkpoints, Snapshot};
-use crate::data::{self, Batch};
+use super::checkpoint::{Checkpoints, Snapshot};
+use super::error::CheckpointError;
+use crate::trainer::Trainer;
 
 const BATCH: &str = "batch.json";
 
+/// An update that was not made. `null` in the file where something is no number.
 #[derive(Serialize)]
-pub(super) struct Study<'a> {
-    step: u64,
-    learning_rate: f64,
-    /// `null` where it is no number, as everywhere below.
-    loss: f64,
-    smoothed_loss: f64,
-    standard_deviation: f64,
-    gradient_norm: f64,
-    gradient_norms: BTreeMap<String, f64>,
-    micro_batches: Vec<Vec<Row<'a>>>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Row<'a> {
-    /// Mean cross-entropy of the row in nats per token, before the update.
-    loss: f64,
-    ids: &'a [u32],
-}
-
-/// What the update would have been.
-pub(super) struct Refused<'a> {
-    pub rows: &'a [&'a [data::Row]],
+pub(super) struct RefusedUpdate<E> {
+    /// The update, counted from 1.
+    pub step: u64,
     pub learning_rate: f64,
     pub loss: f64,
     pub smoothed_loss: f64,
     pub standard_deviation: f64,
     pub gradient_norm: f64,
+    /// Of each tensor.
+    pub gradient_norms: BTreeMap<String, f64>,
+    /// What there is to say of each.
+    pub micro_batches: Vec<E>,
 }
 
-impl<'a> Study<'a> {
-    /// Looks at the gradients that `trainer` has, and at the loss of each row.
-    pub fn new(refused: &Refused<'a>, trainer: &mut Trainer) -> Self {
-        let norm = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-        let gradients = trainer.gradients().tensors();
-        let gradient_norms = gradients.map(|(spec, values)| (spec.name.clone(), norm(values))).collect();
-        let mut row = |row: &'a data::Row| Row {
-            loss: mean(trainer.validate(&Batch::from_rows(std::slice::from_ref(row)))),
-            ids: &row.ids,
-        };
-        let micro_batches = refused.rows.iter().map(|rows| rows.iter().map(&mut row).collect()).collect();
-        Self {
-            step: trainer.steps() + 1,
-            learning_rate: refused.learning_rate,
-            loss: refused.loss,
-            smoothed_loss: refused.smoothed_loss,
-            standard_deviation: refused.standard_deviation,
-            gradient_norm: refused.gradient_norm,
-            gradient_norms,
-            micro_batches,
-        }
-    }
+/// The norm of each tensor's gradient.
+pub(super) fn gradient_norms(trainer: &Trainer) -> BTreeMap<String, f64> {
+    let norm = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+    trainer.gradients().tensors().map(|(spec, values)| (spec.name.clone(), norm(values))).collect()
+}
 
+impl<E: Serialize> RefusedUpdate<E> {
     /// Writes the folder into `output`, with the state before the update, and gives its path.
-    pub fn save(&self, output: &Path, before: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+    pub fn save<P: Serialize>(&self, output: &Path, before: &Snapshot<'_, P>) -> Result<PathBuf, CheckpointError> {
         let at = |path: &Path, source| CheckpointError::Io { path: path.to_owned(), source };
         let batch = serde_json::to_vec(self).map_err(|e| at(output, e.into()))?;
         let target = self.folder(output, &batch);

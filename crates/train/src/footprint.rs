@@ -7,19 +7,8 @@ use openelm_kernels::attention::{self, Shape};
 
 use crate::Recipe;
 use crate::network::LOSS_ROWS;
-use crate::pretrain::PretrainError;
 use crate::recipe::Sharding;
-
-/// What is kept how in a step.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Keeping {
-    /// Whether a block's activations are computed again in its backward pass instead of kept from its forward pass.
-    pub recompute: bool,
-    /// Whether what the forward pass keeps for the backward pass is kept in bf16 instead of f32.
-    pub bf16_activations: bool,
-    /// Whether the optimiser's moments are kept in bf16 instead of f32.
-    pub bf16_moments: bool,
-}
+use crate::run::RunError;
 
 /// What a training run takes in memory, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +56,7 @@ impl TrainingFootprint {
     ///
     /// # Errors
     /// If the tokenizer cannot be read or the geometry makes no model.
-    pub fn of(recipe: &Recipe, ranks: usize) -> Result<Self, PretrainError> {
+    pub fn of(recipe: &Recipe, ranks: usize) -> Result<Self, RunError> {
         let tokenizer = Tokenizer::open(&Tokenizer::find(&recipe.tokenizer.path)?)?;
         let config = recipe.model_config(tokenizer.vocab_size())?;
         Ok(Self::new(&config, recipe, ranks))

@@ -13,7 +13,7 @@ const SMALLEST_DEVIATION: f64 = 0.01;
 
 /// Mean and variance of the losses so far, the older ones forgotten exponentially.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct SpikeDetector {
+pub(super) struct SpikeDetector {
     seen: u64,
     mean: f64,
     variance: f64,
@@ -40,7 +40,7 @@ impl SpikeDetector {
     }
 
     /// Whether the loss observed last stops a run.
-    pub(super) fn stopped(&self, recipe: &SpikeRecipe) -> bool {
+    fn stopped(&self, recipe: &SpikeRecipe) -> bool {
         self.above >= recipe.updates
     }
 

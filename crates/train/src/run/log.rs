@@ -1,5 +1,6 @@
 //! What a run writes down: one JSON object per line.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ pub enum Entry {
     Validation(ValidationEntry),
     /// A text that the model wrote.
     Sample(SampleEntry),
+    /// What there is to tell of an update beside its loss.
+    Metrics(MetricsEntry),
 }
 
 /// An update.
@@ -75,6 +78,15 @@ pub struct SampleEntry {
     pub text: String,
 }
 
+/// What there is to tell of an update beside its loss: means over what it was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricsEntry {
+    /// Updates made, this one included.
+    pub step: u64,
+    /// By their names; what is no finite number is left out.
+    pub metrics: BTreeMap<String, f64>,
+}
+
 impl Entry {
     /// Updates made at the time.
     pub fn step(&self) -> u64 {
@@ -82,6 +94,7 @@ impl Entry {
             Entry::Step(entry) => entry.step,
             Entry::Validation(entry) => entry.step,
             Entry::Sample(entry) => entry.step,
+            Entry::Metrics(entry) => entry.step,
         }
     }
 }

@@ -3,30 +3,36 @@
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
-use crate::checkpoint::{CheckpointError, Checkpoints, Keep, Snapshot};
+use serde::Serialize;
+
+use super::checkpoint::{Checkpoints, Retention, Snapshot};
+use super::error::CheckpointError;
 
 /// Writes one checkpoint at a time.
 pub(super) struct Saver {
     checkpoints: Checkpoints,
-    keep: Keep,
+    retention: Retention,
     writing: Option<JoinHandle<Result<PathBuf, CheckpointError>>>,
 }
 
 impl Saver {
-    pub fn new(checkpoints: Checkpoints, keep: Keep) -> Self {
-        Self { checkpoints, keep, writing: None }
+    pub fn new(checkpoints: Checkpoints, retention: Retention) -> Self {
+        Self { checkpoints, retention, writing: None }
     }
 
-    /// Begins to write `snapshot`, then removes the checkpoints that are not kept. Wait for the one before first: its
-    /// snapshot is still in memory.
-    pub fn begin(&mut self, snapshot: Snapshot<'static>) -> Result<(), CheckpointError> {
+    /// Begins to write `snapshot` on a thread of its own, which then removes the checkpoints that need not stay. Call
+    /// [`Saver::wait`] before: the snapshot of the last time may still be in memory.
+    pub fn begin<P: Serialize + Send + 'static>(
+        &mut self,
+        snapshot: Snapshot<'static, P>,
+    ) -> Result<(), CheckpointError> {
         debug_assert!(self.writing.is_none(), "one checkpoint at a time");
-        let (checkpoints, keep) = (self.checkpoints.clone(), self.keep);
+        let (checkpoints, retention) = (self.checkpoints.clone(), self.retention);
         let target = checkpoints.target(&snapshot);
         let write = move || {
             let path = checkpoints.save(&snapshot)?;
             drop(snapshot);
-            checkpoints.prune(keep)?;
+            checkpoints.prune(retention)?;
             Ok(path)
         };
         let started = thread::Builder::new().name("checkpoint".to_owned()).spawn(write);
@@ -34,10 +40,10 @@ impl Saver {
         Ok(())
     }
 
-    /// Writes `snapshot` here and now, without a copy of it. Wait for the one before first.
-    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+    /// Writes `snapshot` here and now, without a copy of it. Call [`Saver::wait`] before.
+    pub fn save<P: Serialize>(&self, snapshot: &Snapshot<'_, P>) -> Result<PathBuf, CheckpointError> {
         let path = self.checkpoints.save(snapshot)?;
-        self.checkpoints.prune(self.keep)?;
+        self.checkpoints.prune(self.retention)?;
         Ok(path)
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use openelm_formats::atomic;
 
 use super::curve;
-use super::error::{PretrainError, at};
+use super::error::{RunError, at};
 use super::log::{Entry, Log, StepEntry};
 use super::tensorboard::EventFile;
 
@@ -19,7 +19,7 @@ pub(super) struct Records {
 
 impl Records {
     /// The records in `output` of a run that goes on from `step`; gives the lines of the log that could not be read as well.
-    pub fn open(output: &Path, step: u64, tensorboard: bool) -> Result<(Self, Vec<usize>), PretrainError> {
+    pub fn open(output: &Path, step: u64, tensorboard: bool) -> Result<(Self, Vec<usize>), RunError> {
         let path = output.join("log.jsonl");
         let (log, broken) = Log::open(path.clone(), step).map_err(at(&path))?;
         let path = output.join("tensorboard");
@@ -28,7 +28,7 @@ impl Records {
     }
 
     /// Adds an entry.
-    pub fn add(&mut self, entry: &Entry) -> Result<(), PretrainError> {
+    pub fn add(&mut self, entry: &Entry) -> Result<(), RunError> {
         self.log.add(entry).map_err(at(&self.output.join("log.jsonl")))?;
         let Some(events) = &mut self.events else { return Ok(()) };
         match entry {
@@ -44,20 +44,25 @@ impl Records {
             Entry::Validation(entry) => {
                 events.scalars(entry.step, &[(&format!("loss/{}", entry.corpus), entry.validation_loss)])
             }
+            Entry::Metrics(entry) => {
+                let values: Vec<(&str, f64)> =
+                    entry.metrics.iter().map(|(name, &value)| (name.as_str(), value)).collect();
+                events.scalars(entry.step, &values)
+            }
             Entry::Sample(_) => Ok(()),
         }
         .map_err(at(&self.output.join("tensorboard")))
     }
 
     /// Waits until the log is on the disk: a checkpoint must not outlive the entries before it.
-    pub fn sync(&self) -> Result<(), PretrainError> {
+    pub fn sync(&self) -> Result<(), RunError> {
         self.log.sync().map_err(at(&self.output.join("log.jsonl")))
     }
 
     /// Draws the losses so far.
-    pub fn draw(&self) -> Result<(), PretrainError> {
+    pub fn draw(&self) -> Result<(), RunError> {
         let entries = self.log.entries().map_err(at(&self.output.join("log.jsonl")))?;
-        let svg = curve::loss_curve(&entries).map_err(|e| PretrainError::Curve(e.to_string()))?;
+        let svg = curve::loss_curve(&entries).map_err(|e| RunError::Curve(e.to_string()))?;
         let picture = self.output.join("loss.svg");
         atomic::write_file(&picture, |file| file.write_all(svg.as_bytes())).map_err(at(&picture))
     }

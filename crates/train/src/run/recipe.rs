@@ -5,30 +5,29 @@ use std::path::{Path, PathBuf};
 
 use openelm_formats::atomic;
 
-use super::Recipe;
-
 /// Another recipe than the run had before.
 #[derive(Debug)]
-pub(crate) struct Changed {
+pub(super) struct Changed {
     /// What is different, and what it does.
     pub changes: Vec<String>,
     /// Where the recipe of before is kept.
     pub before: PathBuf,
 }
 
-/// Writes `recipe` to `path`. If another one is there, and the run goes on behind `step` updates, that is kept beside it as `.1`,
-/// or `.2` and so on where these are taken.
-pub(crate) fn write(recipe: &Recipe, path: &Path, step: Option<u64>) -> io::Result<Option<Changed>> {
-    let text = recipe.to_toml();
+/// Writes the recipe `text` to `path`. If another one is there, and the run goes on, that is kept beside it as `.1`, or `.2` and
+/// so on where these are taken; `changes` looks at it there and says what is different.
+pub(super) fn write(
+    text: &str,
+    path: &Path,
+    goes_on: bool,
+    changes: impl FnOnce(&Path) -> Vec<String>,
+) -> io::Result<Option<Changed>> {
     let mut changed = None;
-    if let Some(step) = step
+    if goes_on
         && let Ok(old) = std::fs::read_to_string(path)
         && old != text
     {
-        let changes = match Recipe::load(path, &[]) {
-            Ok(before) => recipe.changes_since(&before, step),
-            Err(e) => vec![e.to_string()],
-        };
+        let changes = changes(path);
         let before = numbered(path);
         atomic::write_file(&before, |file| file.write_all(old.as_bytes()))?;
         changed = Some(Changed { changes, before });

@@ -20,7 +20,7 @@ pub(super) fn loss_curve(entries: &[Entry]) -> Result<String, Box<dyn std::error
             Entry::Validation(entry) if entry.validation_loss.is_finite() => {
                 validation.entry(&entry.corpus).or_default().push((entry.step as f64, entry.validation_loss));
             }
-            Entry::Validation(_) | Entry::Sample(_) => {}
+            Entry::Validation(_) | Entry::Sample(_) | Entry::Metrics(_) => {}
         }
     }
     let points = || training.iter().chain(validation.values().flatten()).copied();

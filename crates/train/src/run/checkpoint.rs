@@ -1,7 +1,8 @@
-//! The whole state of a run in a folder that is also a model in the Hugging Face layout.
+//! The whole state of a run in a folder that is also a model in the Hugging Face layout, or has what is trained of one.
 //!
 //! ```text
 //! step-00001000/  config.json  model.safetensors  tokenizer.model     the model
+//!                 config.json  trained.safetensors  tokenizer.model   instead, where other tensors are not trained
 //!                 optimizer.safetensors                               first and second moments
 //!                 state.json                                          counters and the position in the corpus
 //!                 checksums.json                                      SHA-256 of each file; written last
@@ -11,72 +12,31 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use openelm_formats::{FormatError, atomic, huggingface};
 use openelm_kernels::{MappedFile, Threads};
 use openelm_model::{DType, LayerConfig, ModelConfig, Tensor, TensorSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::collective::CollectiveError;
-use crate::data::StreamState;
+use super::error::CheckpointError;
+use super::spike::SpikeDetector;
+use super::tokenizer::{RunTokenizer, sha256_hex};
 use crate::parameters::Parameters;
-use crate::pretrain::SpikeDetector;
+use crate::trainable::TrainableModel;
 use crate::trainer::Trainer;
 
+const CONFIG: &str = "config.json";
+const TRAINED: &str = "trained.safetensors";
 const CHECKSUMS: &str = "checksums.json";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 
-/// A checkpoint that cannot be written or read; the message names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    /// The system could not do what was asked.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It cannot be written.
-    #[error(
-        "checkpoint {} cannot be written: {source}; the ones before it stand: make room and give the same command again",
-        path.display()
-    )]
-    Write {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The model in it cannot be written or read.
-    #[error(transparent)]
-    Format(#[from] FormatError),
-    /// A file that is not as it was written.
-    #[error("checkpoint {} is damaged: {reason}; remove it to go on from the one before", path.display())]
-    Damaged {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The checkpoint of another model.
-    #[error("checkpoint {} is of another {what}; choose another output folder, or the recipe it was made with", path.display())]
-    Other {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What differs, and how.
-        what: String,
-    },
-}
-
-/// Counters of a run and its position in the corpus.
+/// Counters of a run, and its position in the data, which is the business of whoever reads them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunState {
+pub(super) struct RunState<P> {
     /// Updates made.
     pub step: u64,
     /// Tokens learnt from.
@@ -86,40 +46,46 @@ pub struct RunState {
     /// What the losses were like so far.
     #[serde(default)]
     pub losses: SpikeDetector,
-    /// Position in the corpus.
-    pub stream: StreamState,
+    /// Position in the data.
+    #[serde(rename = "stream")]
+    pub position: P,
 }
 
 /// Everything that a checkpoint holds, borrowed from a trainer or copied, so that it can be written while training goes on.
-pub struct Snapshot<'t> {
+pub(super) struct Snapshot<'t, P> {
     config: ModelConfig,
+    /// Whether the weights are all of the model's.
+    is_whole: bool,
     weights: Cow<'t, Parameters>,
     /// First and second moments, in the order of the weights.
     moments: [Cow<'t, [f32]>; 2],
-    state: RunState,
-    /// Name and content of the tokenizer's file.
-    tokenizer: (String, Arc<[u8]>),
+    state: RunState<P>,
+    tokenizer: RunTokenizer,
 }
 
-impl<'t> Snapshot<'t> {
-    /// The weights and moments of `trainer` as they are; `tokenizer` is the name and content of the tokenizer's file.
-    ///
-    /// # Errors
-    /// If another rank is gone, which keeps a part of the moments.
-    pub fn new(trainer: &'t Trainer, state: RunState, tokenizer: (String, Arc<[u8]>)) -> Result<Self, CollectiveError> {
-        Ok(Self {
+impl<'t, P> Snapshot<'t, P> {
+    /// The weights of `trainer` as they are, and the `moments` of all ranks.
+    pub fn new(
+        trainer: &'t Trainer,
+        moments: [Cow<'t, [f32]>; 2],
+        state: RunState<P>,
+        tokenizer: &RunTokenizer,
+    ) -> Self {
+        Self {
             config: trainer.config().clone(),
+            is_whole: trainer.model().is_whole(),
             weights: Cow::Borrowed(trainer.parameters()),
-            moments: trainer.moments()?,
+            moments,
             state,
-            tokenizer,
-        })
+            tokenizer: tokenizer.clone(),
+        }
     }
 
     /// Copies what is borrowed.
-    pub fn into_owned(self) -> Snapshot<'static> {
-        let Self { config, weights, moments, state, tokenizer } = self;
+    pub fn into_owned(self) -> Snapshot<'static, P> {
+        let Self { config, is_whole, weights, moments, state, tokenizer } = self;
         Snapshot {
+            is_whole,
             weights: Cow::Owned(weights.into_owned()),
             moments: moments.map(|moments| Cow::Owned(moments.into_owned())),
             config,
@@ -129,14 +95,14 @@ impl<'t> Snapshot<'t> {
     }
 
     /// Updates made when it was taken.
-    pub fn step(&self) -> u64 {
+    fn step(&self) -> u64 {
         self.state.step
     }
 }
 
 /// Which checkpoints stay when a new one was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keep {
+pub(super) struct Retention {
     /// The newest so many; 0 keeps all.
     pub newest: usize,
     /// Those of every so many updates as well; 0 is none.
@@ -145,7 +111,7 @@ pub struct Keep {
 
 /// The checkpoints of a run.
 #[derive(Debug, Clone)]
-pub struct Checkpoints {
+pub(super) struct Checkpoints {
     folder: PathBuf,
 }
 
@@ -159,7 +125,8 @@ impl Checkpoints {
         Ok(Self { folder })
     }
 
-    /// Removes what a process that was killed left half written or half removed. Nobody else may be writing.
+    /// Removes what a killed process left unfinished, of writing or of removing. Call it only while nothing else writes to
+    /// the folder.
     ///
     /// # Errors
     /// If it cannot be removed.
@@ -185,7 +152,7 @@ impl Checkpoints {
     }
 
     /// Where `snapshot` belongs.
-    pub(crate) fn target(&self, snapshot: &Snapshot<'_>) -> PathBuf {
+    pub fn target<P>(&self, snapshot: &Snapshot<'_, P>) -> PathBuf {
         self.folder.join(format!("step-{:08}", snapshot.step()))
     }
 
@@ -193,7 +160,7 @@ impl Checkpoints {
     ///
     /// # Errors
     /// If the system cannot write it; the checkpoints before stand.
-    pub fn save(&self, snapshot: &Snapshot<'_>) -> Result<PathBuf, CheckpointError> {
+    pub fn save<P: Serialize>(&self, snapshot: &Snapshot<'_, P>) -> Result<PathBuf, CheckpointError> {
         let target = self.target(snapshot);
         if target.join(CHECKSUMS).exists() {
             return Ok(target);
@@ -212,17 +179,17 @@ impl Checkpoints {
         Ok(target)
     }
 
-    /// Removes the checkpoints that `keep` does not keep.
+    /// Removes the checkpoints that `retention` lets go.
     ///
     /// # Errors
     /// If one cannot be removed.
-    pub fn prune(&self, keep: Keep) -> Result<(), CheckpointError> {
+    pub fn prune(&self, retention: Retention) -> Result<(), CheckpointError> {
         let all = self.list()?;
-        let old = if keep.newest == 0 { 0 } else { all.len().saturating_sub(keep.newest) };
+        let old = if retention.newest == 0 { 0 } else { all.len().saturating_sub(retention.newest) };
         let stays = |path: &Path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let step = name.strip_prefix("step-").and_then(|step| step.parse::<u64>().ok());
-            keep.every > 0 && step.is_some_and(|step| step.is_multiple_of(keep.every))
+            retention.every > 0 && step.is_some_and(|step| step.is_multiple_of(retention.every))
         };
         for path in all[..old].iter().filter(|path| !stays(path)) {
             atomic::remove_folder(path).map_err(at(path))?;
@@ -236,36 +203,48 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Io { path, source }
 }
 
-fn write_all(folder: &Path, snapshot: &Snapshot<'_>) -> Result<(), CheckpointError> {
-    let Snapshot { config, weights, moments, state, tokenizer } = snapshot;
-    let by_name: HashMap<&str, &[f32]> = weights.tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
-    let options = huggingface::WriteOptions { dtype: DType::F32, shard_bytes: 0 };
-    let tensor = |spec: &TensorSpec| Ok(Tensor::from_f32(spec.shape.clone(), by_name[spec.name.as_str()].to_vec())?);
-    huggingface::write(folder, config, None, &tensor, options, &Threads::single())?;
-
-    let mut views = Vec::new();
-    for (name, moments) in ["first", "second"].into_iter().zip(moments) {
-        let mut rest = &moments[..];
-        for (spec, _) in weights.tensors() {
-            let (values, tail) = rest.split_at(spec.len());
-            rest = tail;
-            let view = TensorView::new(Dtype::F32, spec.shape.clone(), bytemuck::cast_slice(values));
-            let view = view.map_err(|e| at(&folder.join(OPTIMIZER))(io::Error::other(e)))?;
-            views.push((format!("{name}.{}", spec.name), view));
-        }
+fn write_all<P: Serialize>(folder: &Path, snapshot: &Snapshot<'_, P>) -> Result<(), CheckpointError> {
+    let Snapshot { config, is_whole, weights, moments, state, tokenizer } = snapshot;
+    if *is_whole {
+        let by_name: HashMap<&str, &[f32]> =
+            weights.tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
+        let options = huggingface::WriteOptions { dtype: DType::F32, shard_bytes: 0 };
+        let tensor =
+            |spec: &TensorSpec| Ok(Tensor::from_f32(spec.shape.clone(), by_name[spec.name.as_str()].to_vec())?);
+        huggingface::write(folder, config, None, &tensor, options, &Threads::single())?;
+    } else {
+        let path = folder.join(CONFIG);
+        let config = huggingface::config_to_json(config, DType::F32);
+        atomic::write_file(&path, |file| Ok(serde_json::to_writer_pretty(file, &config)?)).map_err(at(&path))?;
+        write_tensors(&folder.join(TRAINED), &[("", weights.specs(), weights.values())])?;
     }
-    let path = folder.join(OPTIMIZER);
-    let written =
-        atomic::write_path(&path, |path| safetensors::serialize_to_file(views, None, path).map_err(io::Error::other));
-    written.map_err(at(&path))?;
+    let [first, second] = moments.each_ref().map(|moments| &moments[..]);
+    let specs = weights.specs();
+    write_tensors(&folder.join(OPTIMIZER), &[("first.", specs, first), ("second.", specs, second)])?;
     let path = folder.join(STATE);
     atomic::write_file(&path, |file| Ok(serde_json::to_writer(file, state)?)).map_err(at(&path))?;
-    let path = folder.join(&tokenizer.0);
-    atomic::write_file(&path, |file| file.write_all(&tokenizer.1)).map_err(at(&path))?;
+    let path = folder.join(&tokenizer.file_name);
+    atomic::write_file(&path, |file| file.write_all(&tokenizer.bytes)).map_err(at(&path))?;
 
     let checksums = checksums(folder)?;
     let path = folder.join(CHECKSUMS);
     atomic::write_file(&path, |file| Ok(serde_json::to_writer_pretty(file, &checksums)?)).map_err(at(&path))
+}
+
+/// Writes tensors of `f32` to the file at `path`: of each group a prefix of the names, the tensors, and the values, tensor
+/// after tensor.
+fn write_tensors(path: &Path, groups: &[(&str, &[TensorSpec], &[f32])]) -> Result<(), CheckpointError> {
+    let mut views = Vec::new();
+    for &(prefix, specs, mut rest) in groups {
+        for spec in specs {
+            let (values, tail) = rest.split_at(spec.len());
+            rest = tail;
+            let view = TensorView::new(Dtype::F32, spec.shape.clone(), bytemuck::cast_slice(values));
+            views.push((format!("{prefix}{}", spec.name), view.map_err(|e| at(path)(io::Error::other(e)))?));
+        }
+    }
+    let write = |path: &Path| safetensors::serialize_to_file(views, None, path).map_err(io::Error::other);
+    atomic::write_path(path, write).map_err(at(path))
 }
 
 /// SHA-256 of every file in `folder`, in hexadecimal.
@@ -276,22 +255,21 @@ fn checksums(folder: &Path) -> Result<BTreeMap<String, String>, CheckpointError>
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name != CHECKSUMS {
             let map = MappedFile::open(&path).map_err(at(&path))?;
-            sums.insert(name.to_owned(), sha256(map.as_ref()));
+            sums.insert(name.to_owned(), sha256_hex(map.as_ref()));
         }
     }
     Ok(sums)
-}
-
-/// SHA-256 of `bytes` in hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads the checkpoint at `path` into `trainer`, after every file was checked, and gives the run's state.
 ///
 /// # Errors
 /// If a file is damaged, or the checkpoint is of another model or tokenizer.
-pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunState, CheckpointError> {
+pub(super) fn load<P: DeserializeOwned>(
+    path: &Path,
+    trainer: &mut Trainer,
+    tokenizer: &RunTokenizer,
+) -> Result<RunState<P>, CheckpointError> {
     let damaged = |reason: String| CheckpointError::Damaged { path: path.to_owned(), reason };
     let read = |name: &str| std::fs::read(path.join(name)).map_err(at(&path.join(name)));
     let expected: BTreeMap<String, String> =
@@ -303,37 +281,65 @@ pub fn load(path: &Path, trainer: &mut Trainer, tokenizer: &str) -> Result<RunSt
     if let Some(name) = found.keys().find(|name| !expected.contains_key(*name)) {
         return Err(damaged(format!("{name} is not in {CHECKSUMS}")));
     }
-    let state: RunState = serde_json::from_slice(&read(STATE)?).map_err(|e| damaged(format!("{STATE}: {e}")))?;
-    let loaded = huggingface::read(path)?;
     let other = |what: String| CheckpointError::Other { path: path.to_owned(), what };
-    if !same_model(&loaded.config, trainer.config()) {
-        return Err(other(format!("model: {}", differences(&loaded.config, trainer.config()))));
+    // It is as it was written.
+    let state: RunState<P> =
+        serde_json::from_slice(&read(STATE)?).map_err(|_| other("kind of training, or version".to_owned()))?;
+    if path.join(TRAINED).exists() == trainer.model().is_whole() {
+        return Err(other("choice of what is trained".to_owned()));
     }
-    if state.tokenizer != tokenizer {
-        let (was, is) = (&state.tokenizer, tokenizer);
+    let config = huggingface::config_from_json(&read(CONFIG)?, &path.join(CONFIG))?;
+    if !same_model(&config, trainer.config()) {
+        return Err(other(format!("model: {}", differences(&config, trainer.config()))));
+    }
+    if state.tokenizer != tokenizer.sha256 {
+        let (was, is) = (&state.tokenizer, &tokenizer.sha256);
         return Err(other(format!("tokenizer: the SHA-256 of its file was {was:.12}… and is {is:.12}… now")));
     }
-    let map = MappedFile::open(&path.join(OPTIMIZER)).map_err(at(&path.join(OPTIMIZER)))?;
-    let moments = SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(format!("{OPTIMIZER}: {e}")))?;
-    let weights = trainer.restore(state.step);
-    let (mut places, mut start) = (Vec::new(), 0);
-    for (spec, values) in weights.tensors_mut() {
-        values.copy_from_slice(&loaded.tensor(&spec.name)?.to_f32());
-        places.push((spec.clone(), start));
-        start += values.len();
-    }
-    let moment = |kind: &str, spec: &TensorSpec| -> Result<Vec<f32>, CheckpointError> {
-        let name = format!("{kind}.{}", spec.name);
-        let view = moments.tensor(&name).map_err(|e| damaged(format!("{OPTIMIZER}: {name}: {e}")))?;
-        if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
-            return Err(damaged(format!("{OPTIMIZER}: {name} has another shape than the weights")));
-        }
-        Ok(bytemuck::pod_collect_to_vec(view.data()))
-    };
-    for (spec, start) in places {
-        trainer.restore_moments(start, &moment("first", &spec)?, &moment("second", &spec)?);
+    load_weights(path, trainer.restore(state.step))?;
+    let file = path.join(OPTIMIZER);
+    let map = MappedFile::open(&file).map_err(at(&file))?;
+    let wrong = |e| damaged(format!("{OPTIMIZER}: {e}"));
+    let moments = SafeTensors::deserialize(map.as_ref()).map_err(|e| wrong(e.to_string()))?;
+    let mut start = 0;
+    for spec in trainer.parameters().specs().to_vec() {
+        let moment = |kind: &str| tensor(&moments, &format!("{kind}.{}", spec.name), &spec).map_err(wrong);
+        trainer.restore_moments(start, &moment("first")?, &moment("second")?);
+        start += spec.len();
     }
     Ok(state)
+}
+
+/// Reads the weights of the checkpoint at `path` into `model`.
+fn load_weights(path: &Path, model: &mut TrainableModel) -> Result<(), CheckpointError> {
+    if model.is_whole() {
+        let stored = huggingface::read(path)?;
+        for (spec, values) in model.parameters_mut().tensors_mut() {
+            values.copy_from_slice(&stored.tensor(&spec.name)?.to_f32());
+        }
+        return Ok(());
+    }
+    let damaged = |reason| CheckpointError::Damaged { path: path.to_owned(), reason: format!("{TRAINED}: {reason}") };
+    let file = path.join(TRAINED);
+    let map = MappedFile::open(&file).map_err(at(&file))?;
+    let trained = SafeTensors::deserialize(map.as_ref()).map_err(|e| damaged(e.to_string()))?;
+    let known = model.parameters().specs();
+    if trained.len() != known.len() || known.iter().any(|spec| trained.tensor(&spec.name).is_err()) {
+        return Err(CheckpointError::Other { path: path.to_owned(), what: "choice of what is trained".to_owned() });
+    }
+    for (spec, values) in model.parameters_mut().tensors_mut() {
+        values.copy_from_slice(&tensor(&trained, &spec.name, spec).map_err(damaged)?);
+    }
+    Ok(())
+}
+
+/// The values of the tensor `name` of `file`, which has the shape of `spec`.
+fn tensor(file: &SafeTensors<'_>, name: &str, spec: &TensorSpec) -> Result<Vec<f32>, String> {
+    let view = file.tensor(name).map_err(|e| format!("{name}: {e}"))?;
+    if view.dtype() != Dtype::F32 || view.shape() != spec.shape {
+        return Err(format!("{name} has another shape than the weights"));
+    }
+    Ok(bytemuck::pod_collect_to_vec(view.data()))
 }
 
 /// What is different in two geometries.
