@@ -132,10 +132,13 @@ impl Model {
         (vector(self.weights[behind].matrix()), self.weights[head].matrix())
     }
 
-    /// The tensor at `site`, which the model has.
-    pub(crate) fn matrix(&self, site: Site) -> Matrix<'_> {
+    /// The tensor at `site`.
+    ///
+    /// # Panics
+    /// If the model has no such tensor.
+    pub fn matrix(&self, site: Site) -> Matrix<'_> {
         let index = sites(&self.config).iter().position(|&other| other == site);
-        self.weights[index.unwrap_or_else(|| unreachable!("the model has no {}", site.module()))].matrix()
+        self.weights[index.unwrap_or_else(|| panic!("the model has no {}", site.module()))].matrix()
     }
 
     /// The weights as the forward pass sees them.

@@ -4,11 +4,13 @@
 //! trains gets no derivative.
 
 use openelm_kernels::qk_norm_rope::{QkNormGradients, QkvDerivatives};
-use openelm_kernels::{Threads, attention, linear, rms_norm, swiglu};
+use openelm_kernels::{Matrix, Threads, attention, rms_norm, swiglu};
 use openelm_model::block::{Activations, Pass, Sequences, fit};
-use openelm_model::{LayerConfig, LayerWeights, NORM_EPS};
+use openelm_model::{LayerWeights, Linear, NORM_EPS, Role, Site};
 
+use crate::linear::{self, DeltaScratch, LinearGradients};
 use crate::parameters::Segment;
+use crate::trainable::RowLengths;
 
 /// Derivatives on the way through a block, and what is computed anew, one row per token.
 #[derive(Default)]
@@ -24,6 +26,14 @@ pub(crate) struct Derivatives {
     k: Vec<f32>,
     v: Vec<f32>,
     qkv: Vec<f32>,
+    scratch: DeltaScratch,
+}
+
+impl Derivatives {
+    /// Buffers of a linear layer outside the blocks.
+    pub fn scratch(&mut self) -> &mut DeltaScratch {
+        &mut self.scratch
+    }
 }
 
 /// Where the derivatives by one layer's weights are added, for those that are trained; shapes as in
@@ -31,13 +41,13 @@ pub(crate) struct Derivatives {
 #[derive(Default)]
 pub(crate) struct LayerGradients<'a> {
     attn_norm: Option<&'a mut [f32]>,
-    qkv_proj: Option<&'a mut [f32]>,
+    qkv_proj: LinearGradients<'a>,
     q_norm: Option<&'a mut [f32]>,
     k_norm: Option<&'a mut [f32]>,
-    out_proj: Option<&'a mut [f32]>,
+    out_proj: LinearGradients<'a>,
     ffn_norm: Option<&'a mut [f32]>,
-    proj_1: Option<&'a mut [f32]>,
-    proj_2: Option<&'a mut [f32]>,
+    proj_1: LinearGradients<'a>,
+    proj_2: LinearGradients<'a>,
 }
 
 impl<'a> LayerGradients<'a> {
@@ -48,17 +58,19 @@ impl<'a> LayerGradients<'a> {
     pub fn of(segment: &'a mut Segment<'_>) -> Self {
         let mut gradients = Self::default();
         for (name, values) in segment.tensors() {
-            let gradient = match name {
-                "attn_norm.weight" => &mut gradients.attn_norm,
-                "attn.qkv_proj.weight" => &mut gradients.qkv_proj,
-                "attn.q_norm.weight" => &mut gradients.q_norm,
-                "attn.k_norm.weight" => &mut gradients.k_norm,
-                "attn.out_proj.weight" => &mut gradients.out_proj,
-                "ffn_norm.weight" => &mut gradients.ffn_norm,
-                "ffn.proj_1.weight" => &mut gradients.proj_1,
-                "ffn.proj_2.weight" => &mut gradients.proj_2,
-                _ => panic!("a block has no {name}"),
+            let (module, part) = name.rsplit_once('.').unwrap_or((name, ""));
+            let gradient = match (module, part) {
+                ("attn_norm", "weight") => Some(&mut gradients.attn_norm),
+                ("attn.qkv_proj", part) => gradients.qkv_proj.part(part),
+                ("attn.q_norm", "weight") => Some(&mut gradients.q_norm),
+                ("attn.k_norm", "weight") => Some(&mut gradients.k_norm),
+                ("attn.out_proj", part) => gradients.out_proj.part(part),
+                ("ffn_norm", "weight") => Some(&mut gradients.ffn_norm),
+                ("ffn.proj_1", part) => gradients.proj_1.part(part),
+                ("ffn.proj_2", part) => gradients.proj_2.part(part),
+                _ => None,
             };
+            let gradient = gradient.unwrap_or_else(|| panic!("a block has no {name}"));
             *gradient = Some(values);
         }
         gradients
@@ -69,7 +81,9 @@ impl<'a> LayerGradients<'a> {
 pub(crate) struct BlockBackward<'a> {
     /// As in the forward pass.
     pub pass: &'a Pass<'a>,
-    pub layer: &'a LayerConfig,
+    pub index: usize,
+    /// Lengths of the rows of DoRA's matrices.
+    pub lengths: &'a RowLengths,
     pub weights: &'a LayerWeights<'a>,
     /// The block's input, `[N, dim]`.
     pub x: &'a [f32],
@@ -86,15 +100,33 @@ impl BlockBackward<'_> {
         self.attention(gradients, stream, d);
     }
 
+    fn linear<'m>(&'m self, role: Role, matrix: Matrix<'m>) -> Linear<'m> {
+        self.pass.linear(Site::of_layer(self.index, role), matrix)
+    }
+
+    /// The derivatives by the weights of `linear`, from those by its output, its input and the width of that.
+    fn weights(
+        &self,
+        linear: &Linear<'_>,
+        gradients: &mut LinearGradients<'_>,
+        derivative: (&[f32], &[f32], usize),
+        scratch: &mut DeltaScratch,
+    ) {
+        let lengths = self.lengths.of(linear.site);
+        linear::backward_weights(self.pass.threads, linear, gradients, derivative, lengths, scratch);
+    }
+
     /// From the output to the stream in the middle.
     fn feed_forward(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
-        let Self { pass, layer, weights, kept, .. } = *self;
+        let Self { pass, index, weights, kept, .. } = *self;
         let Pass { threads, config, .. } = *pass;
-        let (rows, dim) = (pass.rows(), config.model_dim);
-        fit(&mut d.gated, rows * layer.ffn_dim);
-        linear::backward_input(threads, &mut d.gated, stream, weights.proj_2, layer.ffn_dim, false);
+        let layer = &config.layers[index];
+        let (rows, dim, inner) = (pass.rows(), config.model_dim, layer.ffn_dim);
+        let proj_2 = self.linear(Role::Proj2, weights.proj_2);
+        fit(&mut d.gated, rows * inner);
+        linear::backward_input(threads, &proj_2, &mut d.gated, stream, inner, &mut d.scratch);
         fit(&mut d.hidden, kept.hidden.len());
-        fit(&mut d.gated_again, rows * layer.ffn_dim);
+        fit(&mut d.gated_again, rows * inner);
         swiglu::backward(
             threads,
             &mut d.hidden,
@@ -105,30 +137,29 @@ impl BlockBackward<'_> {
             config.ffn_glu,
             layer.ffn_dim,
         );
-        if let Some(proj_2) = &mut gradients.proj_2 {
-            linear::backward_weight(threads, proj_2, stream, &d.gated_again, layer.ffn_dim, true);
-        }
-        if let Some(proj_1) = &mut gradients.proj_1 {
+        self.weights(&proj_2, &mut gradients.proj_2, (stream, &d.gated_again, inner), &mut d.scratch);
+        let proj_1 = self.linear(Role::Proj1, weights.proj_1);
+        if gradients.proj_1.any() {
             fit(&mut d.normed_again, rows * dim);
             rms_norm::forward(threads, &mut d.normed_again, &kept.mid, weights.ffn_norm, NORM_EPS);
-            linear::backward_weight(threads, proj_1, &d.hidden, &d.normed_again, dim, true);
+            self.weights(&proj_1, &mut gradients.proj_1, (&d.hidden, &d.normed_again, dim), &mut d.scratch);
         }
         fit(&mut d.normed, rows * dim);
-        linear::backward_input(threads, &mut d.normed, &d.hidden, weights.proj_1, dim, false);
+        linear::backward_input(threads, &proj_1, &mut d.normed, &d.hidden, dim, &mut d.scratch);
         norm(threads, stream, gradients.ffn_norm.as_deref_mut(), &d.normed, &kept.mid, weights.ffn_norm);
     }
 
     /// From the stream in the middle to the input.
     fn attention(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
-        let Self { pass, layer, weights, x, kept, sequences } = *self;
+        let Self { pass, index, weights, x, kept, sequences, .. } = *self;
         let Pass { threads, config, .. } = *pass;
+        let layer = &config.layers[index];
         let (rows, dim, heads) = (pass.rows(), config.model_dim, config.heads(layer));
         let (query_dim, kv_dim) = (heads.query_dim(), heads.kv_dim());
-        if let Some(out_proj) = &mut gradients.out_proj {
-            linear::backward_weight(threads, out_proj, stream, &kept.attended, query_dim, true);
-        }
+        let out_proj = self.linear(Role::OutProj, weights.out_proj);
+        self.weights(&out_proj, &mut gradients.out_proj, (stream, &kept.attended, query_dim), &mut d.scratch);
         fit(&mut d.attended, rows * query_dim);
-        linear::backward_input(threads, &mut d.attended, stream, weights.out_proj, query_dim, false);
+        linear::backward_input(threads, &out_proj, &mut d.attended, stream, query_dim, &mut d.scratch);
         fit(&mut d.q, rows * query_dim);
         fit(&mut d.k, rows * kv_dim);
         fit(&mut d.v, rows * kv_dim);
@@ -147,12 +178,13 @@ impl BlockBackward<'_> {
         let norms = weights.qk_norms.is_some().then_some(&mut norms);
         let qk = pass.qk_norm_rope(layer, weights.qk_norms);
         qk.backward(threads, &mut d.qkv, norms, by, &kept.qkv);
-        if let Some(qkv_proj) = &mut gradients.qkv_proj {
+        let qkv_proj = self.linear(Role::QkvProj, weights.qkv_proj);
+        if gradients.qkv_proj.any() {
             fit(&mut d.normed_again, rows * dim);
             rms_norm::forward(threads, &mut d.normed_again, x, weights.attn_norm, NORM_EPS);
-            linear::backward_weight(threads, qkv_proj, &d.qkv, &d.normed_again, dim, true);
+            self.weights(&qkv_proj, &mut gradients.qkv_proj, (&d.qkv, &d.normed_again, dim), &mut d.scratch);
         }
-        linear::backward_input(threads, &mut d.normed, &d.qkv, weights.qkv_proj, dim, false);
+        linear::backward_input(threads, &qkv_proj, &mut d.normed, &d.qkv, dim, &mut d.scratch);
         norm(threads, stream, gradients.attn_norm.as_deref_mut(), &d.normed, x, weights.attn_norm);
     }
 }

@@ -11,6 +11,7 @@ pub mod collective;
 pub mod data;
 mod footprint;
 mod initialisation;
+mod linear;
 mod moments;
 mod network;
 mod objective;

@@ -4,19 +4,23 @@ use std::ops::Range;
 
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
-use openelm_kernels::{Threads, embedding, linear, rms_norm};
+use openelm_kernels::{Input, Threads, embedding, rms_norm};
 use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences, fit};
-use openelm_model::{Buffers, LinearScratch, ModelConfig, NORM_EPS, Weights, forward};
+use openelm_model::{Buffers, Change, Linear, LinearScratch, ModelConfig, NORM_EPS, Role, Site, Weights, forward};
 
 use crate::backward::{BlockBackward, Derivatives, LayerGradients, norm};
 use crate::data::Batch;
+use crate::linear::{self, LinearGradients};
 use crate::objective::{Loss, Objective, TargetWeights, Weighed};
-use crate::parameters::{Parameters, Parts};
+use crate::parameters::{Parameters, Parts, Segment};
 use crate::rounded::Rounded;
-use crate::trainable::TrainableModel;
+use crate::trainable::{RowLengths, TrainableModel};
 
 /// Rows whose logits are in memory at a time.
 pub(crate) const LOSS_ROWS: usize = 256;
+
+const EMBEDDING: Site = Site::outside(Role::Embedding);
+const HEAD: Site = Site::outside(Role::Head);
 
 /// What is kept how in a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,6 +105,15 @@ impl Buffers for BatchBuffers<'_> {
     }
 }
 
+/// A model as a pass over a batch sees it.
+struct View<'a> {
+    config: &'a ModelConfig,
+    weights: Weights<'a>,
+    /// The change of all rows, if an adapter is trained.
+    changes: &'a [Change<'a>],
+    lengths: &'a RowLengths,
+}
+
 /// Buffers for passes over batches; they are kept from step to step.
 pub struct Network {
     threads: Threads,
@@ -148,23 +161,26 @@ impl Network {
 
     /// The logarithm of the probability of each target of `batch`, in nats, `[sequences, time]`.
     pub fn log_probabilities(&mut self, model: &TrainableModel, batch: &Batch) -> Vec<f64> {
-        let weights = model.weights();
-        self.forward(model.config(), &weights, batch, false);
-        self.target_log_probabilities(&weights, batch)
+        with_view(model, &self.threads.clone(), batch, |view| {
+            self.forward(view, batch, false);
+            self.target_log_probabilities(view, batch)
+        })
     }
 
     /// The loss of `batch`, without a backward pass.
     pub fn loss<O: Objective>(&mut self, model: &TrainableModel, objective: &O, batch: &O::Batch) -> Loss {
-        let (sequences, weights) = (objective.sequences(batch), model.weights());
-        self.forward(model.config(), &weights, sequences, false);
-        let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(&weights, sequences));
-        let mut sums = LossSums::default();
-        let rows = weighed.weights.rows();
-        for_each_chunk(sequences, |range, targets| {
-            self.project(&weights, range.clone());
-            sums += cross_entropy::forward(&self.threads, &mut self.logits, targets, rows.rows(range));
-        });
-        loss(weighed, objective.amount(batch), sums)
+        let sequences = objective.sequences(batch);
+        with_view(model, &self.threads.clone(), sequences, |view| {
+            self.forward(view, sequences, false);
+            let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(view, sequences));
+            let mut sums = LossSums::default();
+            let rows = weighed.weights.rows();
+            for_each_chunk(sequences, |range, targets| {
+                self.project(view, range.clone());
+                sums += cross_entropy::forward(&self.threads, &mut self.logits, targets, rows.rows(range));
+            });
+            loss(weighed, objective.amount(batch), sums)
+        })
     }
 
     /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) loss. As soon
@@ -179,38 +195,41 @@ impl Network {
         scale: f32,
         ready: &mut dyn FnMut(usize, &'g mut [f32]),
     ) -> Loss {
-        let (config, sequences, weights) = (model.config(), objective.sequences(batch), model.weights());
-        let mut gradients = gradients.parts(config.layers.len());
-        self.forward(config, &weights, sequences, true);
-        let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(&weights, sequences));
-        let derivative = HeadDerivative { weights: &weighed.weights, z_weight: objective.z_weight(), scale };
-        let sums = self.head(config, &weights, &mut gradients, sequences, derivative);
-        ready(gradients.tail.start, gradients.tail.values);
-        // Nobody asks for derivatives below the first tensor that is trained.
-        let first = match gradients.embedding.is_empty() {
-            true => gradients.layers.iter().position(|layer| !layer.is_empty()).unwrap_or(config.layers.len()),
-            false => 0,
-        };
-        for (i, mut segment) in gradients.layers.into_iter().enumerate().skip(first).rev() {
-            self.block_backward(config, &weights, sequences, i, &mut LayerGradients::of(&mut segment));
-            ready(segment.start, segment.values);
-        }
-        let table = gradients.embedding;
-        if !table.is_empty() {
-            let (dim, ids) = (config.model_dim, &sequences.inputs);
-            embedding::backward(&self.threads, table.values, ids, &self.stream, dim, self.padding);
-            ready(table.start, table.values);
-        }
-        loss(weighed, objective.amount(batch), sums)
+        let sequences = objective.sequences(batch);
+        with_view(model, &self.threads.clone(), sequences, |view| {
+            let layers = view.config.layers.len();
+            let mut gradients = gradients.parts(layers);
+            self.forward(view, sequences, true);
+            let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(view, sequences));
+            let derivative = HeadDerivative { weights: &weighed.weights, z_weight: objective.z_weight(), scale };
+            let sums = self.head(view, &mut gradients, sequences, derivative);
+            ready(gradients.tail.start, gradients.tail.values);
+            // Nobody asks for derivatives below the first tensor that is trained.
+            let first = match gradients.embedding.is_empty() {
+                true => gradients.layers.iter().position(|layer| !layer.is_empty()).unwrap_or(layers),
+                false => 0,
+            };
+            for (i, mut segment) in gradients.layers.into_iter().enumerate().skip(first).rev() {
+                self.block_backward(view, sequences, i, &mut LayerGradients::of(&mut segment));
+                ready(segment.start, segment.values);
+            }
+            let mut table = gradients.embedding;
+            if !table.is_empty() {
+                self.embedding_backward(view, &sequences.inputs, &mut table);
+                ready(table.start, table.values);
+            }
+            loss(weighed, objective.amount(batch), sums)
+        })
     }
 
     /// Runs all blocks and the last norm, whose output is left in `normed`.
-    fn forward(&mut self, config: &ModelConfig, weights: &Weights<'_>, batch: &Batch, keep: bool) {
+    fn forward(&mut self, view: &View<'_>, batch: &Batch, keep: bool) {
+        let View { config, ref weights, changes, .. } = *view;
         let Self { threads, rope, positions, blocks, normed, .. } = self;
         rope.grow_to(batch.time);
         positions.clear();
         positions.extend((0..batch.sequences).flat_map(|_| 0..batch.time as u32));
-        let pass = Pass { threads, config, rope, positions, changes: &[] };
+        let pass = Pass { threads, config, rope, positions, changes };
         let mut buffers = BatchBuffers { blocks, threads, sequences: sequences(batch), keep };
         let Ok(()) = forward(&pass, weights, &batch.inputs, &mut buffers);
         fit(normed, pass.rows() * config.model_dim);
@@ -219,18 +238,22 @@ impl Network {
     }
 
     /// Logits of the rows in `range`, from the output of the last norm.
-    fn project(&mut self, weights: &Weights<'_>, range: Range<usize>) {
-        let dim = weights.norm.len();
-        fit(&mut self.logits, range.len() * (weights.head.len() / dim));
-        let normed = &self.normed[range.start * dim..range.end * dim];
-        linear::forward(&self.threads, &mut self.logits, normed, weights.head, dim, false);
+    fn project(&mut self, view: &View<'_>, range: Range<usize>) {
+        let View { config, ref weights, changes, .. } = *view;
+        let (dim, rows) = (config.model_dim, range.len());
+        fit(&mut self.logits, rows * config.vocab_size);
+        let x = &self.normed[range.start * dim..range.end * dim];
+        let changes: Vec<Change<'_>> = changes.iter().filter_map(|change| change.within(range.clone())).collect();
+        let head = Linear { matrix: weights.head, site: HEAD, changes: &changes };
+        let (input, scratch) = (Input::Rows { x, inputs: dim }, &mut self.blocks.scratch);
+        head.forward(&self.threads, &mut self.logits, input, scratch, false);
     }
 
     /// The logarithm of each target's probability, from the output of the last norm.
-    fn target_log_probabilities(&mut self, weights: &Weights<'_>, batch: &Batch) -> Vec<f64> {
+    fn target_log_probabilities(&mut self, view: &View<'_>, batch: &Batch) -> Vec<f64> {
         let mut found = vec![0.0; batch.targets.len()];
         for_each_chunk(batch, |range, targets| {
-            self.project(weights, range.clone());
+            self.project(view, range.clone());
             cross_entropy::log_probabilities(&self.threads, &mut found[range], &mut self.logits, targets);
         });
         found
@@ -240,38 +263,41 @@ impl Network {
     /// left in `self.stream`.
     fn head(
         &mut self,
-        config: &ModelConfig,
-        weights: &Weights<'_>,
+        view: &View<'_>,
         gradients: &mut Parts<'_>,
         batch: &Batch,
         derivative: HeadDerivative<'_>,
     ) -> LossSums {
         let HeadDerivative { weights: rows, z_weight, scale } = derivative;
+        let View { config, ref weights, changes, lengths } = *view;
         let dim = config.model_dim;
         let mut sums = LossSums::default();
-        let (mut norm_gradient, mut head_gradient) = (None, None);
+        let (mut norm_gradient, mut head_gradients) = (None, LinearGradients::default());
         for (name, values) in gradients.tail.tensors() {
-            match name {
-                "norm.weight" => norm_gradient = Some(values),
-                "classifier.weight" => head_gradient = Some(values),
-                _ => panic!("nothing behind the blocks is called {name}"),
-            }
+            let gradient = match name.rsplit_once('.') {
+                Some(("norm", "weight")) => Some(&mut norm_gradient),
+                Some(("classifier", part)) => head_gradients.part(part),
+                _ => None,
+            };
+            *gradient.unwrap_or_else(|| panic!("nothing behind the blocks is called {name}")) = Some(values);
         }
-        if config.tied_embeddings && !gradients.embedding.is_empty() {
-            head_gradient = Some(&mut *gradients.embedding.values);
+        if config.tied_embeddings {
+            // A change to the table acts on the input side alone.
+            head_gradients.weight = LinearGradients::of(&mut gradients.embedding).weight;
         }
         // The derivative by the norm's output takes the place of that output, chunk by chunk.
         let mut dnormed = vec![0.0; LOSS_ROWS * dim];
+        let head = Linear { matrix: weights.head, site: HEAD, changes };
         for_each_chunk(batch, |range, targets| {
-            self.project(weights, range.clone());
+            self.project(view, range.clone());
             let normed = &mut self.normed[range.start * dim..range.end * dim];
             let rows = rows.rows().rows(range);
             sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, rows, z_weight, scale);
-            if let Some(head_gradient) = &mut head_gradient {
-                linear::backward_weight(&self.threads, head_gradient, &self.logits, normed, dim, true);
-            }
+            let (logits, scratch) = (&self.logits[..], self.derivatives.scratch());
+            let derivative = (logits, &*normed, dim);
+            linear::backward_weights(&self.threads, &head, &mut head_gradients, derivative, lengths.of(HEAD), scratch);
             let dnormed = &mut dnormed[..normed.len()];
-            linear::backward_input(&self.threads, dnormed, &self.logits, weights.head, dim, false);
+            linear::backward_input(&self.threads, &head, dnormed, logits, dim, scratch);
             normed.copy_from_slice(dnormed);
         });
         self.stream.clear();
@@ -281,18 +307,25 @@ impl Network {
         sums
     }
 
+    /// From the derivative by the first residual stream to those by the embedding table, or by the change to it.
+    fn embedding_backward(&mut self, view: &View<'_>, ids: &[u32], table: &mut Segment<'_>) {
+        let Self { threads, derivatives, stream, padding, .. } = self;
+        let mut gradients = LinearGradients::of(table);
+        if let Some(weight) = &mut gradients.weight {
+            embedding::backward(threads, weight, ids, stream, view.config.model_dim, *padding);
+        }
+        if let Some(delta) = view.changes.first().and_then(|change| change.deltas.get(&EMBEDDING)) {
+            let derivative = (&stream[..], ids, *padding);
+            linear::backward_embeddings(threads, delta, &mut gradients, derivative, derivatives.scratch());
+        }
+    }
+
     /// The backward pass of the block `i`, with `self.stream` as the derivative by its output.
-    fn block_backward(
-        &mut self,
-        config: &ModelConfig,
-        weights: &Weights<'_>,
-        batch: &Batch,
-        i: usize,
-        gradients: &mut LayerGradients<'_>,
-    ) {
+    fn block_backward(&mut self, view: &View<'_>, batch: &Batch, i: usize, gradients: &mut LayerGradients<'_>) {
+        let View { config, weights: ref all, changes, lengths } = *view;
         let Self { threads, rope, positions, blocks, derivatives, stream, .. } = self;
-        let (pass, sequences) = (Pass { threads, config, rope, positions, changes: &[] }, sequences(batch));
-        let (layer, weights, slots) = (&config.layers[i], &weights.layers[i], blocks.slots(i, true));
+        let (pass, sequences) = (Pass { threads, config, rope, positions, changes }, sequences(batch));
+        let (weights, slots) = (&all.layers[i], blocks.slots(i, true));
         let Blocks { streams, kept, rounded, recompute, .. } = &mut *blocks;
         if let Some(rounded) = rounded.get(i) {
             rounded.input(threads, &mut streams[slots.from]);
@@ -305,7 +338,8 @@ impl Network {
             rounded.activations(threads, &mut kept[slots.kept]);
         }
         let (x, kept) = (&blocks.streams[slots.from], &blocks.kept[slots.kept]);
-        BlockBackward { pass: &pass, layer, weights, x, kept, sequences }.run(gradients, stream, derivatives);
+        let block = BlockBackward { pass: &pass, index: i, lengths, weights, x, kept, sequences };
+        block.run(gradients, stream, derivatives);
     }
 }
 
@@ -314,6 +348,15 @@ struct HeadDerivative<'a> {
     weights: &'a TargetWeights,
     z_weight: f32,
     scale: f32,
+}
+
+/// Shows `user` the model as its parameters are now.
+fn with_view<T>(model: &TrainableModel, threads: &Threads, batch: &Batch, user: impl FnOnce(&View<'_>) -> T) -> T {
+    let lengths = model.row_lengths(threads);
+    let deltas = model.deltas(&lengths);
+    let change = Change { start: 0, end: batch.inputs.len(), deltas: &deltas };
+    let changes = if deltas.is_empty() { &[][..] } else { std::slice::from_ref(&change) };
+    user(&View { config: model.config(), weights: model.weights(), changes, lengths: &lengths })
 }
 
 fn sequences(batch: &Batch) -> Sequences<'_> {

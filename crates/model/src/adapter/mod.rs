@@ -30,6 +30,14 @@ pub struct AdapterOptions {
     pub base_model: Option<String>,
 }
 
+impl AdapterOptions {
+    /// What the product of the factors of `module` is multiplied by.
+    pub fn scale(&self, module: &AdapterModule) -> f32 {
+        let rank = module.rank() as f64;
+        (module.alpha / if self.rs_lora { rank.sqrt() } else { rank }) as f32
+    }
+}
+
 /// The change to one module: `scale * B A`, and with DoRA the length of each row of the outcome.
 #[derive(Debug, Clone)]
 pub struct AdapterModule {

@@ -30,9 +30,7 @@ impl AdapterWeights {
     /// Makes `adapter`, which fits `model`, ready to run. The matrices of the model are read once where there are magnitudes.
     pub fn new(adapter: &Adapter, model: &Model, threads: &Threads) -> Self {
         let module = |(target, module): (&Target, &AdapterModule)| {
-            let rank = module.rank();
-            let divisor = if adapter.options.rs_lora { (rank as f64).sqrt() } else { rank as f64 };
-            let scale = (module.alpha / divisor) as f32;
+            let (rank, scale) = (module.rank(), adapter.options.scale(module));
             let (a, b) = (module.a.to_f32(), module.b.to_f32());
             let gains = module.magnitude.as_ref().map(|magnitude| {
                 let mut gains = vec![0.0; target.outputs];

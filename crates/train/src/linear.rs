@@ -1,0 +1,183 @@
+//! Linear layers, backward: the mirror of [`openelm_model::Linear`], with the changes that an adapter makes.
+//!
+//! ```text
+//! y = gain (W x + scale B (A x))        dz = gain dy        gain = magnitude / length, the length taken as constant
+//!
+//! dx = W^T dz + scale A^T (B^T dz)      dW = dz^T x         dB = dz^T (scale A x)      dA = (scale B^T dz)^T x
+//!                                                           dmagnitude = sum over rows of dy (W x + scale B A x) / length
+//! ```
+//!
+//! Lengths of rows are not led through (Liu et al. 2024, section 4.3), as in PEFT and CoreNet.
+
+use openelm_kernels::{Matrix, Threads, linear};
+use openelm_model::block::fit;
+use openelm_model::{Delta, Linear};
+
+use crate::parameters::Segment;
+
+/// Names of what an adapter trains in a module, behind the module's name and a dot.
+pub(crate) const LORA_A: &str = "lora_a";
+pub(crate) const LORA_B: &str = "lora_b";
+pub(crate) const MAGNITUDE: &str = "lora_magnitude";
+
+/// Where the derivatives by a layer's weights are added, for those that are trained.
+#[derive(Default)]
+pub(crate) struct LinearGradients<'a> {
+    /// `[outputs, inputs]`.
+    pub weight: Option<&'a mut [f32]>,
+    /// `[rank, inputs]`.
+    pub a: Option<&'a mut [f32]>,
+    /// `[outputs, rank]`.
+    pub b: Option<&'a mut [f32]>,
+    /// `[outputs]`.
+    pub magnitude: Option<&'a mut [f32]>,
+}
+
+impl<'a> LinearGradients<'a> {
+    /// The place for the tensor `part` of the module: `weight`, or one of an adapter's; `None` if there is no such.
+    pub fn part(&mut self, part: &str) -> Option<&mut Option<&'a mut [f32]>> {
+        match part {
+            "weight" => Some(&mut self.weight),
+            LORA_A => Some(&mut self.a),
+            LORA_B => Some(&mut self.b),
+            MAGNITUDE => Some(&mut self.magnitude),
+            _ => None,
+        }
+    }
+
+    /// The tensors of the one module that `segment` is about.
+    ///
+    /// # Panics
+    /// If there are others.
+    pub fn of(segment: &'a mut Segment<'_>) -> Self {
+        let mut gradients = Self::default();
+        for (name, values) in segment.tensors() {
+            let part = name.rsplit('.').next().unwrap_or(name);
+            *gradients.part(part).unwrap_or_else(|| panic!("no linear layer has a {name}")) = Some(values);
+        }
+        gradients
+    }
+
+    /// Whether the input is needed for some of them.
+    pub fn any(&self) -> bool {
+        self.weight.is_some() || self.a.is_some() || self.b.is_some() || self.magnitude.is_some()
+    }
+}
+
+/// Buffers of backward passes through changes.
+#[derive(Default)]
+pub(crate) struct DeltaScratch {
+    /// Derivative by what the gains multiply, `[N, outputs]`.
+    dz: Vec<f32>,
+    /// What the gains multiply, `[N, outputs]`.
+    z: Vec<f32>,
+    /// `scale A x` and its derivative, `[N, rank]`.
+    inner: Vec<f32>,
+    dinner: Vec<f32>,
+}
+
+/// The change to a layer of which all rows of a pass have the same.
+fn delta<'a>(linear: &Linear<'a>) -> Option<Delta<'a>> {
+    linear.changes.first().and_then(|change| change.deltas.get(&linear.site)).copied()
+}
+
+/// Writes the derivative by the input, `dx`, `[N, inputs]`, from that by the output, `dout`, `[N, outputs]`.
+pub(crate) fn backward_input(
+    threads: &Threads,
+    linear: &Linear<'_>,
+    dx: &mut [f32],
+    dout: &[f32],
+    inputs: usize,
+    scratch: &mut DeltaScratch,
+) {
+    let Some(delta) = delta(linear) else {
+        return linear::backward_input(threads, dx, dout, linear.matrix, inputs, false);
+    };
+    let DeltaScratch { dz, dinner, .. } = scratch;
+    let dz = through_gains(dz, dout, &delta);
+    linear::backward_input(threads, dx, dz, linear.matrix, inputs, false);
+    derivative_of_inner(threads, dinner, dz, &delta);
+    linear::backward_input(threads, dx, dinner, Matrix::F32(delta.a), inputs, true);
+}
+
+/// Adds the derivatives by what is trained, from the input `x`, `[N, inputs]`, and the derivative by the output, `dout`,
+/// `[N, outputs]`. `lengths` are DoRA's, `[outputs]`.
+pub(crate) fn backward_weights(
+    threads: &Threads,
+    linear: &Linear<'_>,
+    gradients: &mut LinearGradients<'_>,
+    (dout, x, inputs): (&[f32], &[f32], usize),
+    lengths: Option<&[f32]>,
+    scratch: &mut DeltaScratch,
+) {
+    if let Some(weight) = &mut gradients.weight {
+        linear::backward_weight(threads, weight, dout, x, inputs, true);
+    }
+    let Some(delta) = delta(linear) else { return };
+    let outputs = delta.b.len() / delta.rank;
+    let DeltaScratch { dz, z, inner, dinner } = scratch;
+    fit(inner, x.len() / inputs * delta.rank);
+    linear::forward(threads, inner, x, Matrix::F32(delta.a), inputs, false);
+    inner.iter_mut().for_each(|x| *x *= delta.scale);
+    if let (Some(magnitude), Some(lengths)) = (&mut gradients.magnitude, lengths) {
+        fit(z, dout.len());
+        linear::forward(threads, z, x, linear.matrix, inputs, false);
+        linear::forward(threads, z, inner, Matrix::F32(delta.b), delta.rank, true);
+        let mut sums = vec![0.0f64; outputs];
+        for (dout, z) in dout.chunks_exact(outputs).zip(z.chunks_exact(outputs)) {
+            sums.iter_mut().zip(dout).zip(z).for_each(|((sum, d), z)| *sum += f64::from(d * z));
+        }
+        for ((gradient, sum), length) in magnitude.iter_mut().zip(sums).zip(lengths) {
+            *gradient += (sum / f64::from(*length)) as f32;
+        }
+    }
+    let dz = through_gains(dz, dout, &delta);
+    if let Some(b) = &mut gradients.b {
+        linear::backward_weight(threads, b, dz, inner, delta.rank, true);
+    }
+    if let Some(a) = &mut gradients.a {
+        derivative_of_inner(threads, dinner, dz, &delta);
+        linear::backward_weight(threads, a, dinner, x, inputs, true);
+    }
+}
+
+/// Adds the derivatives by the factors of a change to an embedding table, from that by its output, `dx`, `[ids, dim]`. The id
+/// `padding` has no column of A to learn.
+pub(crate) fn backward_embeddings(
+    threads: &Threads,
+    delta: &Delta<'_>,
+    gradients: &mut LinearGradients<'_>,
+    (dx, ids, padding): (&[f32], &[u32], Option<u32>),
+    scratch: &mut DeltaScratch,
+) {
+    let (rank, vocabulary) = (delta.rank, delta.a.len() / delta.rank);
+    if let Some(b) = &mut gradients.b {
+        scratch.inner.clear();
+        let factors = |&id: &u32| (0..rank).map(move |r| delta.scale * delta.a[r * vocabulary + id as usize]);
+        scratch.inner.extend(ids.iter().flat_map(factors));
+        linear::backward_weight(threads, b, dx, &scratch.inner, rank, true);
+    }
+    if let Some(a) = &mut gradients.a {
+        derivative_of_inner(threads, &mut scratch.dinner, dx, delta);
+        let rows = ids.iter().zip(scratch.dinner.chunks_exact(rank));
+        for (&id, dinner) in rows.filter(|&(&id, _)| Some(id) != padding) {
+            dinner.iter().enumerate().for_each(|(r, d)| a[r * vocabulary + id as usize] += d);
+        }
+    }
+}
+
+/// `gain dout`, in `buffer` where there are gains.
+fn through_gains<'a>(buffer: &'a mut Vec<f32>, dout: &'a [f32], delta: &Delta<'_>) -> &'a [f32] {
+    let Some(gains) = delta.gains else { return dout };
+    buffer.clear();
+    buffer.extend(dout.chunks_exact(gains.len()).flat_map(|row| row.iter().zip(gains).map(|(d, gain)| d * gain)));
+    buffer
+}
+
+/// `scale B^T dz`, `[N, rank]`, in `dinner`: the derivative by `A x`.
+fn derivative_of_inner(threads: &Threads, dinner: &mut Vec<f32>, dz: &[f32], delta: &Delta<'_>) {
+    let outputs = delta.b.len() / delta.rank;
+    fit(dinner, dz.len() / outputs * delta.rank);
+    linear::backward_input(threads, dinner, dz, Matrix::F32(delta.b), delta.rank, false);
+    dinner.iter_mut().for_each(|x| *x *= delta.scale);
+}
