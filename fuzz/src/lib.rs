@@ -47,7 +47,8 @@ pub fn use_model(stored: StoredModel) {
 
 /// Uses a tokenizer that was read: there and back.
 pub fn use_tokenizer(tokenizer: &Tokenizer) {
-    let ids = tokenizer.encode_with("Once upon a  time, 12 élan\n\u{1f600}", true, true);
+    let text = "Once upon a  time, 12 élan\n\u{1f600} a ▁ b\t\u{200d}\u{ff5e}e\u{301}\0 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let ids = tokenizer.encode_with(text, true, true);
     tokenizer.decode(&ids);
     tokenizer.decode(&[0, 1, 2, 3, 255, u32::MAX]);
 }

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use openelm_formats::{Format, FormatError, StoredModel, gguf, mlx};
+use openelm_formats::{EmbeddedTokenizer, Format, FormatError, StoredModel, gguf, mlx};
 use openelm_model::kernels::Threads;
+use openelm_model::sentencepiece::{ModelProto, ModelType, NormalizerSpec, SentencePiece, TrainerSpec, Type};
 use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
 use prost::Message;
-use sentencepiece_model::{ModelProto, ModelType, SentencePiece, TrainerSpec, Type};
 use tempfile::TempDir;
 
 use crate::{BenchError, RandomModel, WeightFormat};
@@ -155,7 +155,7 @@ fn write(
 }
 
 /// A SentencePiece model of bytes alone: a GGUF file has to have a tokenizer, but a benchmark puts ids in.
-fn tokenizer(rows: usize) -> Vec<u8> {
+fn tokenizer(rows: usize) -> EmbeddedTokenizer {
     let piece =
         |text: String, kind: Type| SentencePiece { piece: Some(text), score: Some(0.0), r#type: Some(kind as i32) };
     let mut pieces = vec![
@@ -171,7 +171,10 @@ fn tokenizer(rows: usize) -> Vec<u8> {
         byte_fallback: Some(true),
         ..TrainerSpec::default()
     };
-    ModelProto { pieces, trainer_spec: Some(trainer_spec), ..ModelProto::default() }.encode_to_vec()
+    let normalizer_spec = NormalizerSpec { remove_extra_whitespaces: Some(false), ..NormalizerSpec::default() };
+    let (trainer_spec, normalizer_spec) = (Some(trainer_spec), Some(normalizer_spec));
+    let model = ModelProto { pieces, trainer_spec, normalizer_spec, ..ModelProto::default() }.encode_to_vec();
+    EmbeddedTokenizer { model: model.into(), adds_bos: true, ends: Vec::new() }
 }
 
 #[cfg(test)]

@@ -82,6 +82,6 @@ fn builtin() -> Result<StoredModel, FormatError> {
     // A copy, once: the bytes in the binary need not be aligned for their numbers.
     let weights = Bytes::copy_from_slice(WEIGHTS);
     let mut model = huggingface::from_bytes(CONFIG, weights, BUILTIN)?;
-    model.tokenizer = Some(StoredTokenizer::SentencePiece(Bytes::from_static(TOKENIZER)));
+    model.tokenizer = Some(StoredTokenizer::SentencePiece(Bytes::from_static(TOKENIZER).into()));
     Ok(model)
 }

@@ -5,6 +5,7 @@
 mod support;
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use openelm_testing::{golden, json, max_difference, npz};
@@ -158,6 +159,23 @@ fn a_tokenizer_is_learnt_and_used() {
     let ids = output(&["tokenizer", "encode", path(&model), "The hare slept over the hill — 7 times."]);
     assert_eq!(output(&["tokenizer", "decode", path(&model), ids.trim()]), "The hare slept over the hill — 7 times.\n");
     refused(&["tokenizer", "decode", path(&model), "9999"], &["9999", "300 pieces"]);
+
+    // Where it is to go is looked at before the work, and what is there stays.
+    let learnt = std::fs::read(&model).unwrap();
+    let again = |output: &Path, parts: &[&str]| {
+        let nowhere = ["tokenizer", "train", "nowhere.txt", "--output", path(output)];
+        refused(&nowhere, parts);
+    };
+    again(&model, &["small.model is there already", "--force"]);
+    again(folder.path(), &["is a folder"]);
+    again(&folder.path().join("no/small.model"), &["no does not exist"]);
+    assert_eq!(std::fs::read(&model).unwrap(), learnt);
+    output(&["tokenizer", "train", path(&corpus), "--vocab-size", "310", "--force", "--output", path(&model)]);
+    assert_ne!(std::fs::read(&model).unwrap(), learnt);
+    let (empty, other) = (folder.path().join("empty.txt"), folder.path().join("other.model"));
+    std::fs::write(&empty, "\n\n").unwrap();
+    refused(&["tokenizer", "train", path(&empty), "--output", path(&other)], &["the corpus has no text"]);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 
 #[test]

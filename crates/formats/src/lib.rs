@@ -35,5 +35,5 @@ pub use lfs::refuse_pointer_at;
 pub use open::open;
 pub use parts::PartName;
 pub use stored::{Format, StoredModel};
-pub use tokenizer::StoredTokenizer;
+pub use tokenizer::{EmbeddedTokenizer, StoredTokenizer};
 pub use whole::check_whole;

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use openelm_model::Tokenizer;
+use openelm_model::sentencepiece::{ModelProto, ModelType, Type};
+use openelm_model::{Tokenizer, TokenizerError};
 use prost::Message;
-use sentencepiece_model::ModelProto;
 use serde_json::{Value, json};
 
 use crate::{FormatError, atomic, shards};
@@ -17,14 +17,44 @@ pub enum StoredTokenizer {
     /// In a file beside the weights, or elsewhere: a SentencePiece model or a `tokenizer.json`.
     File(PathBuf),
     /// In the weights' own file, put together as a SentencePiece model.
-    SentencePiece(Bytes),
+    SentencePiece(EmbeddedTokenizer),
+}
+
+/// A SentencePiece model, with what such a model does not say itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddedTokenizer {
+    /// The bytes of a `tokenizer.model`.
+    pub model: Bytes,
+    /// Whether a prompt begins with BOS.
+    pub adds_bos: bool,
+    /// Tokens that end a text beside the model's own.
+    pub ends: Vec<u32>,
+}
+
+impl EmbeddedTokenizer {
+    /// The tokenizer, ready to use.
+    ///
+    /// # Errors
+    /// If it is of a kind that is not supported.
+    pub fn open(&self) -> Result<Tokenizer, TokenizerError> {
+        let tokenizer = Tokenizer::from_sentencepiece(&self.model)?;
+        Ok(tokenizer.with_bos(self.adds_bos).with_ends(self.ends.iter().copied()))
+    }
+}
+
+impl From<Bytes> for EmbeddedTokenizer {
+    /// The model alone: prompts begin with BOS.
+    fn from(model: Bytes) -> Self {
+        Self { model, adds_bos: true, ends: Vec::new() }
+    }
 }
 
 /// Files that other tools want beside a tokenizer's own.
-const COMPANIONS: [&str; 6] = [
+const COMPANIONS: [&str; 7] = [
     "tokenizer.model",
     "tokenizer.json",
     "tokenizer_config.json",
+    "generation_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
@@ -43,21 +73,24 @@ impl StoredTokenizer {
     pub fn open(&self) -> Result<Tokenizer, FormatError> {
         Ok(match self {
             StoredTokenizer::File(path) => Tokenizer::open(path)?,
-            StoredTokenizer::SentencePiece(bytes) => Tokenizer::from_sentencepiece(bytes)?,
+            StoredTokenizer::SentencePiece(embedded) => embedded.open()?,
         })
     }
 
-    /// The bytes of the SentencePiece model; `None` if the tokenizer is a `tokenizer.json` alone.
+    /// The SentencePiece model; `None` if the tokenizer is a `tokenizer.json` alone.
     ///
     /// # Errors
-    /// If the file cannot be read.
-    pub fn sentencepiece(&self) -> Result<Option<Bytes>, FormatError> {
+    /// If a file cannot be read or is no tokenizer.
+    pub fn sentencepiece(&self) -> Result<Option<EmbeddedTokenizer>, FormatError> {
         match self {
-            StoredTokenizer::SentencePiece(bytes) => Ok(Some(bytes.clone())),
+            StoredTokenizer::SentencePiece(embedded) => Ok(Some(embedded.clone())),
             StoredTokenizer::File(path) if is_json(path) => Ok(None),
             StoredTokenizer::File(path) => {
                 let file = Tokenizer::find(path)?;
-                Ok(Some(std::fs::read(&file).map_err(FormatError::io(&file))?.into()))
+                let tokenizer = Tokenizer::open(&file)?;
+                let model = std::fs::read(&file).map_err(FormatError::io(&file))?.into();
+                let ends = tokenizer.eos_ids().to_vec();
+                Ok(Some(EmbeddedTokenizer { model, adds_bos: tokenizer.adds_bos(), ends }))
             }
         }
     }
@@ -70,7 +103,7 @@ impl StoredTokenizer {
     pub fn copy_into(&self, folder: &Path) -> Result<(), FormatError> {
         self.copy_files_into(folder)?;
         let config = folder.join("tokenizer_config.json");
-        match self.sentencepiece()?.as_deref().and_then(llama_config) {
+        match self.sentencepiece()?.as_ref().and_then(llama_config) {
             Some(described) if !config.exists() => shards::write_json(&config, &described),
             _ => Ok(()),
         }
@@ -79,7 +112,13 @@ impl StoredTokenizer {
     fn copy_files_into(&self, folder: &Path) -> Result<(), FormatError> {
         let model = folder.join("tokenizer.model");
         match self {
-            StoredTokenizer::SentencePiece(bytes) => write(&model, bytes),
+            StoredTokenizer::SentencePiece(embedded) => {
+                if !embedded.ends.is_empty() {
+                    let described = json!({ "eos_token_id": embedded.open()?.eos_ids() });
+                    shards::write_json(&folder.join("generation_config.json"), &described)?;
+                }
+                write(&model, &embedded.model)
+            }
             StoredTokenizer::File(path) => {
                 let file = Tokenizer::find(path)?;
                 let own = if is_json(&file) { folder.join("tokenizer.json") } else { model };
@@ -97,13 +136,14 @@ impl StoredTokenizer {
     }
 }
 
-/// What transformers wants to know of a SentencePiece model like LLaMA's; `None` if it lacks one of the special pieces.
-fn llama_config(model: &[u8]) -> Option<Value> {
-    let model = ModelProto::decode(model).ok()?;
+/// What transformers wants to know of a SentencePiece model like LLaMA's; `None` of another, or without the special pieces.
+fn llama_config(embedded: &EmbeddedTokenizer) -> Option<Value> {
+    let model = ModelProto::decode(&*embedded.model).ok()?;
+    beyond_llama(&model).is_none().then_some(())?;
     let trainer = model.trainer_spec.clone().unwrap_or_default();
     let piece = |id: i32| model.pieces.get(usize::try_from(id).ok()?).map(|piece| piece.piece());
     Some(json!({
-        "add_bos_token": true,
+        "add_bos_token": embedded.adds_bos,
         "add_eos_token": false,
         "bos_token": piece(trainer.bos_id())?,
         "clean_up_tokenization_spaces": false,
@@ -112,6 +152,26 @@ fn llama_config(model: &[u8]) -> Option<Value> {
         "tokenizer_class": "LlamaTokenizer",
         "unk_token": piece(trainer.unk_id())?,
     }))
+}
+
+/// What of a model goes beyond LLaMA's, so that tools that take it for one would encode in another way.
+pub(crate) fn beyond_llama(model: &ModelProto) -> Option<&'static str> {
+    let trainer = model.trainer_spec.clone().unwrap_or_default();
+    let normalizer = model.normalizer_spec.clone().unwrap_or_default();
+    let has_user_defined = model.pieces.iter().any(|piece| piece.r#type() == Type::UserDefined);
+    let found = [
+        (trainer.model_type() != ModelType::Bpe, "another model than byte-pair encoding"),
+        (!trainer.byte_fallback(), "no bytes for unknown characters"),
+        (trainer.treat_whitespace_as_suffix(), "spaces behind words"),
+        (!normalizer.precompiled_charsmap().is_empty(), "rules for normalising text"),
+        (normalizer.remove_extra_whitespaces(), "removal of extra spaces"),
+        (!normalizer.escape_whitespaces(), "plain spaces"),
+        (
+            has_user_defined && normalizer.add_dummy_prefix(),
+            "pieces that are never cut, behind which others put a space",
+        ),
+    ];
+    found.into_iter().find_map(|(is_so, what)| is_so.then_some(what))
 }
 
 fn is_json(path: &Path) -> bool {

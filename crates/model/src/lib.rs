@@ -20,6 +20,7 @@ mod layout;
 mod linear;
 mod memory;
 mod model;
+pub mod sentencepiece;
 mod sequence;
 mod session;
 mod tensor;

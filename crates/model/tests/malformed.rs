@@ -5,10 +5,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+use openelm_model::sentencepiece::{ModelProto, ModelType, NormalizerSpec, SentencePiece, TrainerSpec, Type};
 use openelm_model::{Tokenizer, TokenizerError};
 use openelm_testing::golden;
 use prost::Message;
-use sentencepiece_model::{ModelProto, ModelType, NormalizerSpec, SentencePieceModel, TrainerSpec, Type};
 use serde_json::{Value, json};
 
 /// Far more than any file here needs, far less than any length that one of them lies about.
@@ -43,7 +43,7 @@ fn sound() -> Vec<u8> {
 
 /// The sound model after a change.
 fn changed(change: impl FnOnce(&mut ModelProto)) -> Vec<u8> {
-    let mut model = SentencePieceModel::from_slice(sound()).unwrap().model().clone();
+    let mut model = ModelProto::decode(&*sound()).unwrap();
     change(&mut model);
     model.encode_to_vec()
 }
@@ -92,22 +92,85 @@ fn models_that_make_no_tokenizer() {
             normaliser.precompiled_charsmap = Some(charsmap);
         })
     };
-    refuses_model("rules of its own", "rules of its own", &rules(vec![1; 64]));
-    refuses_model("rules beyond their end", "rules of its own", &rules(vec![0; 8]));
+    refuses_model("rules that are none", "rules for normalising", &rules(vec![1; 64]));
+    refuses_model("rules beyond their end", "rules for normalising", &rules(vec![0; 8]));
+    let texts = |text: &str| rules([&4u32.to_le_bytes()[..], &[0; 4], text.as_bytes(), b"\0"].concat());
+    refuses_model("a rule that writes a book", "more than 256 bytes", &texts(&"a".repeat(300)));
     refuses_model(
-        "a normaliser that is not known",
-        "",
+        "rules for decoding",
+        "rewriting what it decodes",
         &changed(|model| {
-            model.normalizer_spec.get_or_insert_with(NormalizerSpec::default).name = Some("odd".to_owned());
+            let charsmap = Some(vec![1; 64]);
+            model.denormalizer_spec =
+                Some(NormalizerSpec { precompiled_charsmap: charsmap, ..NormalizerSpec::default() });
         }),
     );
     refuses_model(
         "words for pieces",
-        "",
+        "of type Word",
         &changed(|model| {
             model.trainer_spec.get_or_insert_default().model_type = Some(ModelType::Word as i32);
         }),
     );
+}
+
+#[test]
+fn models_that_contradict_themselves() {
+    let last = |change: fn(&mut SentencePiece)| changed(|model| change(model.pieces.last_mut().unwrap()));
+    refuses_model("a score that is no number", "the score NaN", &last(|piece| piece.score = Some(f32::NAN)));
+    refuses_model("a score without end", "the score inf", &last(|piece| piece.score = Some(f32::INFINITY)));
+    refuses_model("one text for two pieces", "there twice", &last(|piece| piece.piece = Some("<s>".to_owned())));
+    refuses_model("an empty piece", "no text", &last(|piece| piece.piece = Some(String::new())));
+    refuses_model(
+        "two unknown pieces",
+        "several pieces for the unknown",
+        &last(|piece| piece.r#type = Some(Type::Unknown as i32)),
+    );
+    refuses_model(
+        "a control piece that is in texts",
+        "would be found in texts",
+        &last(|piece| {
+            (piece.piece, piece.r#type) = (Some("~".to_owned()), Some(Type::Control as i32));
+        }),
+    );
+    refuses_model("no unknown piece", "no piece for the unknown", &changed(|model| drop(model.pieces.remove(0))));
+    refuses_model("bytes that are not all there", "no piece <0x00>", &changed(|model| drop(model.pieces.remove(3))));
+    refuses_model("bytes without use", "does not fall back to bytes", &changed(|model| model.trainer_spec = None));
+    let unused = changed(|model| {
+        for (piece, text) in model.pieces.iter_mut().rev().zip(["xyz", "xy", "yz"]) {
+            piece.piece = Some(text.to_owned());
+        }
+        model.pieces.last_mut().unwrap().r#type = Some(Type::Unused as i32);
+    });
+    refuses_model("an unused piece that comes of two pairs", "more than one way", &unused);
+}
+
+/// Texts and pieces of the length that hurts.
+#[test]
+fn no_text_takes_for_ever() {
+    let long = changed(|model| {
+        let lengths = [2usize, 3, 5, 16, 300, 512];
+        for (piece, length) in model.pieces.iter_mut().rev().zip(lengths) {
+            piece.piece = Some("a".repeat(length));
+        }
+    });
+    let unigram = |bytes: &[u8]| {
+        let mut model = ModelProto::decode(bytes).unwrap();
+        model.trainer_spec.get_or_insert_default().model_type = Some(ModelType::Unigram as i32);
+        model.encode_to_vec()
+    };
+    const MEBI: usize = 1 << 20;
+    for (model, bytes) in
+        [(sound(), 3 * MEBI), (unigram(&sound()), 3 * MEBI), (long.clone(), 3 * MEBI), (unigram(&long), MEBI / 2)]
+    {
+        let tokenizer = Tokenizer::from_sentencepiece(&model).unwrap();
+        for unit in ["a", "é", "▁", " ", "on"] {
+            let text = unit.repeat(bytes / unit.len());
+            let begin = std::time::Instant::now();
+            assert_eq!(tokenizer.decode(&tokenizer.encode(&text)).len(), text.replace('▁', " ").len());
+            assert!(begin.elapsed().as_secs() < 30, "{} seconds", begin.elapsed().as_secs_f32());
+        }
+    }
 }
 
 #[test]
@@ -119,26 +182,15 @@ fn odd_models_can_be_used() {
             trainer(|trainer| (trainer.bos_id, trainer.pad_id) = (Some(i32::MAX), Some(i32::MIN))),
         ),
         ("no surface for the unknown", trainer(|trainer| trainer.unk_surface = Some(String::new()))),
-        (
-            "no names",
-            trainer(|trainer| (trainer.bos_piece, trainer.unk_piece) = (Some(String::new()), Some(String::new()))),
-        ),
         ("unigrams without sense", trainer(|trainer| trainer.model_type = Some(ModelType::Unigram as i32))),
-        ("scores that are no numbers", changed(|model| model.pieces.iter_mut().for_each(|p| p.score = Some(f32::NAN)))),
         (
-            "one text for all pieces",
+            "a normaliser that is not known",
             changed(|model| {
-                model
-                    .pieces
-                    .iter_mut()
-                    .filter(|p| p.r#type() == Type::Normal)
-                    .for_each(|p| p.piece = Some("on".to_owned()));
+                model.normalizer_spec.get_or_insert_with(NormalizerSpec::default).name = Some("odd".to_owned());
             }),
         ),
-        ("an empty piece", changed(|model| model.pieces.last_mut().unwrap().piece = Some(String::new()))),
-        ("no trainer", changed(|model| model.trainer_spec = None)),
     ] {
-        let _ = tried(what, || Tokenizer::from_sentencepiece(&bytes));
+        tried(what, || Tokenizer::from_sentencepiece(&bytes)).unwrap();
     }
 }
 
@@ -191,7 +243,7 @@ fn tokenizer_json_of_another_kind() {
     refuses_json("another model", "WordPiece", |json| json["model"]["type"] = json!("WordPiece"));
     refuses_json("a suffix", "end_of_word_suffix", |json| json["model"]["end_of_word_suffix"] = json!("</w>"));
     refuses_json("dropout", "dropout", |json| json["model"]["dropout"] = json!(0.5));
-    refuses_json("bytes for characters", "ByteLevel", |json| {
+    refuses_json("bytes without pieces", "no piece 'Ā' for the byte 0x00", |json| {
         json["pre_tokenizer"] =
             json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
     });
@@ -199,6 +251,13 @@ fn tokenizer_json_of_another_kind() {
         json["pre_tokenizer"] = json!({ "type": "Split", "pattern": { "Regex": "(?:(?=a)a*)*\\1b" }, "behavior": "Isolated", "invert": false });
     });
     let doubling = json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": "▁▁" });
+    refuses_json("a space first behind another step", "behind another step", |json| {
+        let steps = [
+            json!({ "type": "Digits" }),
+            json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first" }),
+        ];
+        json["pre_tokenizer"] = json!({ "type": "Sequence", "pretokenizers": steps });
+    });
     refuses_json("a text that doubles sixty times", "Replace", |json| {
         json["normalizer"] = json!({ "type": "Sequence", "normalizers": vec![doubling; 60] });
     });
@@ -220,6 +279,14 @@ fn tokenizer_json_that_lies() {
     });
     refuses_json("an added token without text", "added token", |json| json["added_tokens"][1]["content"] = json!(""));
     refuses_json("an added token without id", "added token", |json| json["added_tokens"][1]["id"] = Value::Null);
+    refuses_json("an added token of another id", "has the id 7, but 1", |json| {
+        json["added_tokens"][1]["id"] = json!(7)
+    });
+    refuses_json("characters that would be lost", "would be lost", |json| json["model"]["unk_token"] = Value::Null);
+    refuses_json("a merge of the unknown", "no text of its own", |json| {
+        json["model"]["vocab"]["<unk>a"] = json!(8);
+        json["model"]["merges"] = json!([["<unk>", "a"]]);
+    });
     refuses_json("a merge of one", "", |json| json["model"]["merges"] = json!(["an"]));
     refuses_json("merges of numbers", "", |json| json["model"]["merges"] = json!([[1, 2]]));
     refuses_json("no merges", "", |json| json["model"]["merges"] = Value::Null);

@@ -77,9 +77,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
 /// The ids of `text`, which must be the same for both models: otherwise their logits are not about the same.
 fn common_ids(first: &StoredModel, second: &StoredModel, text: &str) -> Result<Vec<u32>> {
     let with = if first.tokenizer.is_some() { first } else { second };
-    let ids = tokenizer_of(with)?.encode_with(text, true, false);
+    let ids = tokenizer_of(with)?.encode_prompt(text);
     if second.tokenizer.is_some() {
-        let others = tokenizer_of(second)?.encode_with(text, true, false);
+        let others = tokenizer_of(second)?.encode_prompt(text);
         ensure!(
             ids == others,
             "the tokenizers of the two models take the text apart differently; give --tokenizer or --ids"

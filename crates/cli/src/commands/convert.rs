@@ -183,7 +183,7 @@ fn moved(model: &StoredModel, written: &StoredModel, text: &str, threads: &Threa
         tell("note: there is no tokenizer, so that the logits were not compared; give one with --tokenizer");
         return Ok(None);
     }
-    let ids = tokenizer_of(model)?.encode_with(text, true, false);
+    let ids = tokenizer_of(model)?.encode_prompt(text);
     Ok(Some(compare(model, written, &ids, threads).context("the model is written, but cannot be compared")?))
 }
 

@@ -79,7 +79,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<()> {
     let prompt = read_prompt(&arguments)?;
     let (stored, tokenizer) = arguments.model.open()?;
-    let ids = tokenizer.encode_with(&prompt, true, false);
+    let ids = tokenizer.encode_prompt(&prompt);
     let limit = arguments.context.unwrap_or(stored.config.context_length);
     if ids.len() >= limit {
         let tokens = ids.len();

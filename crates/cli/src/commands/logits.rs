@@ -66,7 +66,7 @@ fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
         return serde_json::from_str(&read_file(file)?)
             .with_context(|| format!("{}: expected a list of ids", file.display()));
     }
-    Ok(tokenizer_of(model)?.encode_with(text.as_deref().unwrap_or_default(), true, false))
+    Ok(tokenizer_of(model)?.encode_prompt(text.as_deref().unwrap_or_default()))
 }
 
 /// Before anything is printed: half an object is worse than none.

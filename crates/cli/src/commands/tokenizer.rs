@@ -1,7 +1,7 @@
 //! `openelm tokenizer`: learn one, look at what it does.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -40,6 +40,9 @@ struct Train {
     /// The file to write
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
+    /// Write over a file that is there already
+    #[arg(long)]
+    force: bool,
     /// Pieces, bytes and control tokens included
     #[arg(long, default_value_t = 4096)]
     vocab_size: usize,
@@ -113,7 +116,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn train(arguments: Train) -> Result<()> {
-    let Train { corpus, output, vocab_size, text_key, format, clean: repair } = arguments;
+    let Train { corpus, output, force, vocab_size, text_key, format, clean: repair } = arguments;
+    check_output(&output, force)?;
     let source = |path| Source { text_key: text_key.clone(), format, ..Source::new(path) };
     leave_on_interrupt(|| ())?;
     let corpus = CorpusConfig::new(corpus.into_iter().map(source).collect());
@@ -134,6 +138,23 @@ fn train(arguments: Train) -> Result<()> {
     written.with_context(|| output.display().to_string())?;
     tell(format!("{}: {vocab_size} pieces", output.display()));
     Ok(())
+}
+
+/// Finds out before the work whether its fruit can be put there.
+fn check_output(output: &Path, force: bool) -> Result<()> {
+    let name = output.display();
+    if output.is_dir() {
+        bail!("{name} is a folder; give the file to write, such as {}", output.join("tokenizer.model").display());
+    }
+    if output.exists() && !force {
+        bail!("{name} is there already; give another name, or --force to write over it");
+    }
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        bail!("{name}: the folder {} does not exist", folder.display());
+    }
+    // A file without a name: whatever happens, nothing is left of it.
+    tempfile::tempfile_in(folder).map(drop).with_context(|| name.to_string())
 }
 
 fn text_or_stdin(text: Option<String>) -> Result<String> {

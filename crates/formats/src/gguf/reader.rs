@@ -120,7 +120,7 @@ fn assemble(parts: Vec<Part>, path: &Path) -> Result<StoredModel, FormatError> {
     let header = Header { values, tensors };
     let sizes = metadata::sizes(&header).map_err(&damaged)?;
     let config = sizes.into_config().map_err(|source| FormatError::Geometry { path: path.to_owned(), source })?;
-    let tokenizer = tokenizer::sentencepiece(&header).map_err(&damaged)?;
+    let tokenizer = tokenizer::read(&header).map_err(&damaged)?;
     let mut take = |name: &str, shape: &[usize]| {
         let wrong =
             |file: &Path, reason: String| FormatError::Tensor { name: name.to_owned(), path: file.to_owned(), reason };
@@ -156,7 +156,7 @@ fn assemble(parts: Vec<Part>, path: &Path) -> Result<StoredModel, FormatError> {
         format: Format::Gguf,
         path: path.to_owned(),
         files: files.into_iter().map(|(file, _)| file).collect(),
-        tokenizer: tokenizer.map(|model| StoredTokenizer::SentencePiece(model.into())),
+        tokenizer: tokenizer.map(StoredTokenizer::SentencePiece),
         notes: Vec::new(),
         config_json: None,
         generation_config: None,

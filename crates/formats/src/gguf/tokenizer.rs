@@ -1,59 +1,113 @@
 //! The tokenizer in a file: pieces, scores and kinds, as SentencePiece has them.
 
-use openelm_model::{Tokenizer, TokenizerError};
+use openelm_model::sentencepiece::{ModelProto, ModelType, NormalizerSpec, SentencePiece, TrainerSpec, Type};
 use prost::Message;
-use sentencepiece_model::{ModelProto, ModelType, NormalizerSpec, SentencePiece, TrainerSpec};
 
 use super::parse::{Header, Value};
+use crate::EmbeddedTokenizer;
+use crate::tokenizer::beyond_llama;
 
-/// Puts the tokenizer together as a SentencePiece model; `None` if the file has none of that kind.
-pub(super) fn sentencepiece(header: &Header) -> Result<Option<Vec<u8>>, String> {
+/// Reads the tokenizer as a SentencePiece model: BPE where the file says `llama`, unigram where it says `t5`; `None` if it has
+/// none of these. What the file does not say is as llama.cpp takes it.
+pub(super) fn read(header: &Header) -> Result<Option<EmbeddedTokenizer>, String> {
     let values = &header.values;
-    if values.get("tokenizer.ggml.model").and_then(Value::as_text) != Some("llama") {
-        return Ok(None);
-    }
-    let list = |key: &str| {
-        let found = values.get(key).and_then(Value::as_array);
-        found.ok_or_else(|| format!("the key {key} is missing or no list"))
+    let value = |key: &str| values.get(&format!("tokenizer.ggml.{key}"));
+    let model_type = match value("model").and_then(Value::as_text) {
+        Some("llama") => ModelType::Bpe,
+        Some("t5") => ModelType::Unigram,
+        _ => return Ok(None),
     };
-    let tokens = list("tokenizer.ggml.tokens")?;
-    let (scores, kinds) = (list("tokenizer.ggml.scores")?, list("tokenizer.ggml.token_type")?);
-    if scores.len() != tokens.len() || kinds.len() != tokens.len() {
-        return Err("tokens, scores and types of its tokenizer are not equally many".to_owned());
-    }
-    let pieces = tokens.iter().zip(scores).zip(kinds).map(|((token, score), kind)| {
-        Some(SentencePiece {
-            piece: Some(token.as_text()?.to_owned()),
-            score: Some(score.as_f64()? as f32),
-            r#type: Some(i32::try_from(kind.as_usize()?).ok()?),
-        })
+    let id = |key: &str| value(key).and_then(Value::as_usize).and_then(|id| i32::try_from(id).ok());
+    let is = |key: &str| value(key).and_then(Value::as_bool);
+    let ids = Ids {
+        unknown: id("unknown_token_id").unwrap_or(if model_type == ModelType::Bpe { 0 } else { 2 }),
+        bos: id("bos_token_id").unwrap_or(1),
+        eos: id("eos_token_id").unwrap_or(if model_type == ModelType::Bpe { 2 } else { 1 }),
+    };
+    let pieces = pieces_of(&value, &ids)?;
+    let charsmap = value("precompiled_charsmap").and_then(Value::as_array).map(|bytes| {
+        bytes.iter().map(|byte| byte.as_usize().and_then(|byte| u8::try_from(byte).ok())).collect::<Option<Vec<u8>>>()
     });
-    let pieces: Option<Vec<SentencePiece>> = pieces.collect();
-    let pieces = pieces.ok_or("tokens, scores or types of its tokenizer are of the wrong kind")?;
-    let id = |key: &str| values.get(key).and_then(Value::as_usize).and_then(|id| i32::try_from(id).ok());
-    let space = values.get("tokenizer.ggml.add_space_prefix");
+    let charsmap = match charsmap {
+        Some(None) => return Err("the key tokenizer.ggml.precompiled_charsmap holds no bytes".to_owned()),
+        charsmap => charsmap.flatten().filter(|bytes| !bytes.is_empty()),
+    };
+    let has_bytes = pieces.iter().any(|piece| piece.r#type() == Type::Byte);
     let model = ModelProto {
         trainer_spec: Some(TrainerSpec {
-            model_type: Some(ModelType::Bpe as i32),
+            model_type: Some(model_type as i32),
             vocab_size: i32::try_from(pieces.len()).ok(),
-            byte_fallback: Some(true),
-            unk_id: Some(id("tokenizer.ggml.unknown_token_id").unwrap_or(0)),
-            bos_id: Some(id("tokenizer.ggml.bos_token_id").unwrap_or(1)),
-            eos_id: Some(id("tokenizer.ggml.eos_token_id").unwrap_or(2)),
+            byte_fallback: Some(has_bytes),
+            unk_id: Some(ids.unknown),
+            bos_id: Some(ids.bos),
+            eos_id: Some(ids.eos),
             pad_id: Some(-1),
             ..TrainerSpec::default()
         }),
         normalizer_spec: Some(NormalizerSpec {
-            name: Some("identity".to_owned()),
-            add_dummy_prefix: Some(space != Some(&Value::Bool(false))),
-            remove_extra_whitespaces: Some(false),
+            name: Some(if charsmap.is_some() { "precompiled" } else { "identity" }.to_owned()),
+            add_dummy_prefix: Some(is("add_space_prefix").unwrap_or(true)),
+            remove_extra_whitespaces: Some(is("remove_extra_whitespaces").unwrap_or(false)),
             escape_whitespaces: Some(true),
-            ..NormalizerSpec::default()
+            precompiled_charsmap: charsmap,
         }),
         pieces,
         ..ModelProto::default()
     };
-    Ok(Some(model.encode_to_vec()))
+    let ends = ["eot_token_id", "eom_token_id"].into_iter().filter_map(id).filter_map(|id| u32::try_from(id).ok());
+    Ok(Some(EmbeddedTokenizer {
+        model: model.encode_to_vec().into(),
+        adds_bos: is("add_bos_token").unwrap_or(model_type == ModelType::Bpe),
+        ends: ends.collect(),
+    }))
+}
+
+/// The special pieces.
+struct Ids {
+    unknown: i32,
+    bos: i32,
+    eos: i32,
+}
+
+fn pieces_of<'v>(value: &dyn Fn(&str) -> Option<&'v Value>, ids: &Ids) -> Result<Vec<SentencePiece>, String> {
+    let list = |key: &str| match value(key) {
+        None => Ok(None),
+        Some(list) => list.as_array().map(Some).ok_or_else(|| format!("the key tokenizer.ggml.{key} is no list")),
+    };
+    let tokens = list("tokens")?.ok_or("the key tokenizer.ggml.tokens is missing")?;
+    let (scores, kinds) = (list("scores")?, list("token_type")?);
+    if [scores, kinds].into_iter().flatten().any(|list| list.len() != tokens.len()) {
+        return Err("tokens, scores and types of its tokenizer are not equally many".to_owned());
+    }
+    let piece = |i: usize| {
+        let text = tokens[i].as_text()?;
+        let kind = match kinds {
+            Some(kinds) => i32::try_from(kinds[i].as_usize()?).ok()?,
+            None => kind_of(i, text, ids) as i32,
+        };
+        let score = scores.map_or(Some(0.0), |scores| scores[i].as_f64())?;
+        Some(SentencePiece { piece: Some(text.to_owned()), score: Some(score as f32), r#type: Some(kind) })
+    };
+    let pieces: Option<Vec<SentencePiece>> = (0..tokens.len()).map(piece).collect();
+    let mut pieces = pieces.ok_or("tokens, scores or types of its tokenizer are of the wrong kind")?;
+    if !pieces.iter().any(|piece| piece.r#type() == Type::Unknown)
+        && let Some(unknown) = usize::try_from(ids.unknown).ok().and_then(|id| pieces.get_mut(id))
+    {
+        unknown.r#type = Some(Type::Unknown as i32);
+    }
+    Ok(pieces)
+}
+
+/// What a piece is where the file does not say it.
+fn kind_of(id: usize, text: &str, ids: &Ids) -> Type {
+    let is = |other: i32| usize::try_from(other) == Ok(id);
+    let is_byte = text.len() == 6 && text.starts_with("<0x") && text.ends_with('>');
+    match () {
+        () if is(ids.unknown) => Type::Unknown,
+        () if is(ids.bos) || is(ids.eos) => Type::Control,
+        () if is_byte => Type::Byte,
+        () => Type::Normal,
+    }
 }
 
 /// A tokenizer as the file wants it.
@@ -63,17 +117,32 @@ pub(super) struct Pieces {
     pub kinds: Vec<i32>,
     pub bos: Option<u32>,
     pub eos: Option<u32>,
+    /// Another token that ends a text.
+    pub end_of_turn: Option<u32>,
+    /// Where it is not the first.
+    pub unknown: Option<u32>,
+    /// Whether a prompt begins with BOS.
+    pub adds_bos: bool,
     /// Whether a space is put before the text.
     pub space_prefix: bool,
 }
 
-/// Takes a SentencePiece model apart and fills it up to `rows` with pieces that never occur, as llama.cpp expects.
-pub(super) fn pieces(model: &[u8], rows: usize) -> Result<Pieces, String> {
+/// Takes a SentencePiece model apart and fills it up to `rows` with pieces that never occur, as llama.cpp expects. One that is
+/// more than LLaMA's is refused: the file could not say so, and the same text would have other ids there.
+pub(super) fn pieces(tokenizer: &EmbeddedTokenizer, rows: usize) -> Result<Pieces, String> {
     const UNUSED: i32 = 5;
-    let checked = Tokenizer::from_sentencepiece(model).map_err(|e: TokenizerError| e.to_string())?;
-    let model = ModelProto::decode(model).map_err(|e| e.to_string())?;
+    let checked = tokenizer.open().map_err(|e| e.to_string())?;
+    let model = ModelProto::decode(&*tokenizer.model).map_err(|e| e.to_string())?;
+    if let Some(what) = beyond_llama(&model) {
+        return Err(format!("the tokenizer has {what}, which GGUF's tokenizer llama cannot say"));
+    }
     if model.pieces.len() > rows {
         return Err(format!("the tokenizer has {} pieces but the model only {rows} rows", model.pieces.len()));
+    }
+    let mut others = checked.eos_ids().iter().copied().filter(|&id| checked.eos_id() != Some(id));
+    let end_of_turn = others.next();
+    if others.next().is_some() {
+        return Err("the tokenizer has more than two tokens that end a text; GGUF has keys for two".to_owned());
     }
     let mut pieces = Pieces {
         texts: model.pieces.iter().map(|piece| piece.piece().to_owned()).collect(),
@@ -81,6 +150,9 @@ pub(super) fn pieces(model: &[u8], rows: usize) -> Result<Pieces, String> {
         kinds: model.pieces.iter().map(|piece| piece.r#type() as i32).collect(),
         bos: checked.bos_id(),
         eos: checked.eos_id(),
+        end_of_turn,
+        unknown: checked.unk_id().filter(|&id| id != 0),
+        adds_bos: checked.adds_bos(),
         space_prefix: model.normalizer_spec.is_none_or(|spec| spec.add_dummy_prefix()),
     };
     for i in pieces.texts.len()..rows {
@@ -89,4 +161,123 @@ pub(super) fn pieces(model: &[u8], rows: usize) -> Result<Pieces, String> {
         pieces.kinds.push(UNUSED);
     }
     Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use openelm_model::Tokenizer;
+    use openelm_testing::golden;
+
+    use super::*;
+
+    fn model(name: &str) -> EmbeddedTokenizer {
+        bytes::Bytes::from(std::fs::read(golden("tokenizers").join(name)).unwrap()).into()
+    }
+
+    /// A header with the pieces of a model and `others`.
+    fn header(name: &str, kind: &str, others: &[(&str, Value)]) -> Header {
+        let model = ModelProto::decode(&*model(name).model).unwrap();
+        let list = |of: &dyn Fn(&SentencePiece) -> Value| Value::Array(model.pieces.iter().map(of).collect());
+        let mut values = HashMap::from([
+            ("tokenizer.ggml.model".to_owned(), Value::Text(kind.to_owned())),
+            ("tokenizer.ggml.tokens".to_owned(), list(&|piece| Value::Text(piece.piece().to_owned()))),
+            ("tokenizer.ggml.scores".to_owned(), list(&|piece| Value::Float(piece.score().into()))),
+            ("tokenizer.ggml.token_type".to_owned(), list(&|piece| Value::Integer(piece.r#type() as i128))),
+        ]);
+        values.extend(others.iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value.clone())));
+        Header { values, tensors: Vec::new() }
+    }
+
+    fn opened(header: &Header) -> Tokenizer {
+        read(header).unwrap().unwrap().open().unwrap()
+    }
+
+    const TEXT: &str = " the  sea 日本 <sep> 12";
+
+    #[test]
+    fn a_file_says_how_texts_begin_and_end() {
+        let plain = opened(&header("bpe_bytes.model", "llama", &[]));
+        assert_eq!((plain.adds_bos(), plain.eos_ids()), (true, &[2][..]));
+        let others = [
+            ("add_bos_token", Value::Bool(false)),
+            ("eot_token_id", Value::Integer(300)),
+            ("eom_token_id", Value::Integer(1 << 40)),
+        ];
+        let tokenizer = opened(&header("bpe_bytes.model", "llama", &others));
+        assert_eq!((tokenizer.adds_bos(), tokenizer.eos_ids()), (false, &[2, 300][..]));
+    }
+
+    #[test]
+    fn a_file_says_what_is_done_to_spaces() {
+        let opened = |others: &[(&str, Value)]| opened(&header("bpe_bytes.model", "llama", others));
+        let plain = opened(&[]).encode(TEXT);
+        assert_eq!(plain, model("bpe_bytes.model").open().unwrap().encode(TEXT));
+        let removed = opened(&[("remove_extra_whitespaces", Value::Bool(true))]);
+        assert_eq!(removed.encode(TEXT), opened(&[]).encode("the sea 日本 <sep> 12"));
+        let none = opened(&[("add_space_prefix", Value::Bool(false))]);
+        assert_eq!(none.encode(" the"), opened(&[]).encode("the"));
+    }
+
+    #[test]
+    fn unigrams_come_with_their_rules() {
+        let original = ModelProto::decode(&*model("unigram_rules.model").model).unwrap();
+        let rules = original.normalizer_spec.unwrap();
+        let rules = rules.precompiled_charsmap();
+        let rules = Value::Array(rules.iter().map(|&byte| Value::Integer(byte.into())).collect());
+        let others = [
+            ("precompiled_charsmap", rules),
+            ("remove_extra_whitespaces", Value::Bool(true)),
+            ("unknown_token_id", Value::Integer(0)),
+        ];
+        let tokenizer = opened(&header("unigram_rules.model", "t5", &others));
+        let expected = model("unigram_rules.model").open().unwrap();
+        for text in [TEXT, "ﬁne\tÜ ½ ～", "strasse e\u{301}"] {
+            assert_eq!(tokenizer.encode(text), expected.encode(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_file_leaves_out_is_taken_as_llama_cpp_takes_it() {
+        let mut header = header("bpe_bytes.model", "llama", &[]);
+        header.values.remove("tokenizer.ggml.token_type");
+        assert_eq!(opened(&header).encode(TEXT), model("bpe_bytes.model").open().unwrap().encode(TEXT));
+        header.values.remove("tokenizer.ggml.scores");
+        let tokenizer = opened(&header);
+        assert_eq!(tokenizer.decode(&tokenizer.encode(TEXT)), TEXT);
+    }
+
+    #[test]
+    fn what_the_file_cannot_say_is_refused() {
+        let refused = |name: &str| pieces(&model(name), 1000).map(|_| ()).unwrap_err();
+        for (name, part) in [
+            ("unigram_bytes.model", "another model"),
+            ("bpe_identity.model", "no bytes"),
+            ("bpe_rules.model", "no bytes"),
+        ] {
+            assert!(refused(name).contains(part), "{name}: {}", refused(name));
+        }
+        pieces(&model("bpe_bytes.model"), 1000).unwrap();
+        let changed = |change: fn(&mut ModelProto)| {
+            let mut changed = ModelProto::decode(&*model("bpe_bytes.model").model).unwrap();
+            change(&mut changed);
+            let embedded = bytes::Bytes::from(changed.encode_to_vec()).into();
+            pieces(&embedded, 1000).map(|_| ()).unwrap_err()
+        };
+        fn normalizer(model: &mut ModelProto) -> &mut NormalizerSpec {
+            model.normalizer_spec.get_or_insert_default()
+        }
+        let suffix =
+            changed(|model| model.trainer_spec.get_or_insert_default().treat_whitespace_as_suffix = Some(true));
+        assert!(suffix.contains("spaces behind words"), "{suffix}");
+        let spaces = changed(|model| normalizer(model).remove_extra_whitespaces = Some(true));
+        assert!(spaces.contains("extra spaces"), "{spaces}");
+        let rules = changed(|model| {
+            normalizer(model).precompiled_charsmap = Some([&4u32.to_le_bytes()[..], &[0; 5]].concat());
+        });
+        assert!(rules.contains("rules for normalising"), "{rules}");
+        let user_defined = changed(|model| model.pieces[300].r#type = Some(Type::UserDefined as i32));
+        assert!(user_defined.contains("never cut"), "{user_defined}");
+    }
 }

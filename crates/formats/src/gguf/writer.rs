@@ -12,7 +12,7 @@ use super::tokenizer::{Pieces, pieces};
 use super::types::{file_type, kind_of};
 use super::{ALIGNMENT, MAGIC};
 use crate::encode::encode;
-use crate::{FormatError, atomic};
+use crate::{EmbeddedTokenizer, FormatError, atomic};
 
 /// What the matrices become. Vectors stay in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub fn write(
     target: &Path,
     name: &str,
     config: &ModelConfig,
-    sentencepiece: &[u8],
+    tokenizer: &EmbeddedTokenizer,
     tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
     quantisation: Quantisation,
     threads: &Threads,
@@ -84,7 +84,7 @@ pub fn write(
     }
     check_expressible(config)?;
     let inexpressible = |reason: String| FormatError::Inexpressible { reason };
-    let pieces = pieces(sentencepiece, config.vocab_size).map_err(inexpressible)?;
+    let pieces = pieces(tokenizer, config.vocab_size).map_err(inexpressible)?;
     let plan = plan(config, quantisation);
     let header = header(name, config, &pieces, &plan, quantisation).map_err(inexpressible)?;
     let mut failure = None;
@@ -196,10 +196,19 @@ fn header(
     values.texts("tokenizer.ggml.tokens", &pieces.texts);
     values.array("tokenizer.ggml.scores", 6, pieces.scores.iter().map(|score| score.to_le_bytes()));
     values.array("tokenizer.ggml.token_type", 5, pieces.kinds.iter().map(|kind| kind.to_le_bytes()));
-    for (key, id) in [("tokenizer.ggml.bos_token_id", pieces.bos), ("tokenizer.ggml.eos_token_id", pieces.eos)] {
+    let ids = [
+        ("tokenizer.ggml.bos_token_id", pieces.bos),
+        ("tokenizer.ggml.eos_token_id", pieces.eos),
+        ("tokenizer.ggml.eot_token_id", pieces.end_of_turn),
+        ("tokenizer.ggml.unknown_token_id", pieces.unknown),
+    ];
+    for (key, id) in ids {
         if let Some(id) = id {
             values.size(key, id as usize)?;
         }
+    }
+    if !pieces.adds_bos {
+        values.bool("tokenizer.ggml.add_bos_token", false);
     }
     if !pieces.space_prefix {
         values.bool("tokenizer.ggml.add_space_prefix", false);

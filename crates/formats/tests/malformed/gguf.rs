@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
+use openelm_formats::EmbeddedTokenizer;
 use openelm_formats::gguf::{self, Quantisation};
 use openelm_model::kernels::Threads;
 use openelm_model::{DType, Geometry};
@@ -13,7 +15,7 @@ use super::{MAX_BYTES, assert_refused, find, measured, put, some_of};
 fn sound() -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let geometry = Geometry { layers: 1, dim: 32, head_dim: 4, gqa_groups: 1, ffn_divisor: 32, ..Geometry::default() };
-    let pieces = std::fs::read(golden("gguf/tokenizer.model")).unwrap();
+    let pieces = EmbeddedTokenizer::from(Bytes::from(std::fs::read(golden("gguf/tokenizer.model")).unwrap()));
     let (file, config) = (folder.path().join("model.gguf"), geometry.build(384).unwrap());
     gguf::write(&file, "x", &config, &pieces, &some_of, Quantisation::Float(DType::F32), &Threads::single()).unwrap();
     std::fs::read(file).unwrap()

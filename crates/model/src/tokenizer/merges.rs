@@ -44,8 +44,8 @@ impl Merges {
     /// Joins what can be joined of `symbols`.
     pub fn apply(&self, symbols: &mut Vec<Symbol>) {
         match symbols.len() {
-            ..2 => (),
-            ..=FEW => self.apply_to_few(symbols),
+            0 | 1 => (),
+            2..=FEW => self.apply_to_few(symbols),
             _ => self.apply_to_many(symbols),
         }
     }

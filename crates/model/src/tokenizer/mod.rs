@@ -13,9 +13,10 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
-use sentencepiece_model::SentencePieceModel;
+use prost::Message;
 use serde_json::Value;
 
+use crate::sentencepiece::ModelProto;
 use companions::Companions;
 pub use detokenizer::Detokenizer;
 use huggingface::HuggingFace;
@@ -99,13 +100,12 @@ impl Tokenizer {
     /// # Errors
     /// If they are no such model, or of a kind that is not supported.
     pub fn from_sentencepiece(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        let model = SentencePieceModel::from_slice(bytes)
-            .map_err(|e| unusable(format_args!("not a SentencePiece model: {e}")))?;
+        let model = ModelProto::decode(bytes).map_err(|e| unusable(format_args!("not a SentencePiece model: {e}")))?;
         if model.pieces.is_empty() {
             return Err(unusable("the SentencePiece model has no pieces"));
         }
-        let encoder = Encoder::SentencePiece(SentencePiece::new(model.model())?);
-        Ok(Self::new(encoder, Vocabulary::from_sentencepiece(model.model()), true))
+        let encoder = Encoder::SentencePiece(SentencePiece::new(&model)?);
+        Ok(Self::new(encoder, Vocabulary::from_sentencepiece(&model), true))
     }
 
     /// Reads the text of a Hugging Face `tokenizer.json` with byte-pair encoding: with byte fallback as LLaMA's is, or byte by
@@ -242,8 +242,9 @@ impl Tokenizer {
     }
 }
 
-/// Longest piece in bytes: SentencePiece learns pieces of up to 512 characters. The time that a text takes may grow with it.
-const MAX_PIECE_BYTES: usize = 2048;
+/// Longest piece in bytes: SentencePiece learns pieces of up to 16 characters unless told otherwise. The time that a text takes
+/// may grow with it.
+const MAX_PIECE_BYTES: usize = 512;
 
 /// Refuses a piece that is longer than any that is learnt.
 fn check_length(piece: &str) -> Result<(), TokenizerError> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sentencepiece_model::{ModelProto, SentencePiece, Type};
+use crate::sentencepiece::{ModelProto, SentencePiece, Type};
 use serde_json::Value;
 
 use super::byte_level;

@@ -22,7 +22,7 @@ impl Samples {
     pub fn open(recipe: &Recipe, config: &ModelConfig, tokenizer: &RunTokenizer) -> Result<Self, RunError> {
         let wanted = if recipe.log.sample_every > 0 { &recipe.log.prompts[..] } else { &[] };
         let encode = |prompt: &String| {
-            let ids = tokenizer.tokenizer.encode_with(prompt, true, false);
+            let ids = tokenizer.tokenizer.encode_prompt(prompt);
             let (tokens, most) = (ids.len(), config.context_length);
             match tokens {
                 0 => Err(failed(prompt, "it has no token; begin with a word".to_owned())),

@@ -96,6 +96,7 @@ fn split(
     mut put: impl FnMut(&str, bool, &mut Vec<u32>),
 ) {
     match added {
+        _ if text.is_empty() => (),
         None => put(text, is_first, ids),
         Some(added) => added.split(text, |part| match part {
             Part::Token(id) => ids.push(id),

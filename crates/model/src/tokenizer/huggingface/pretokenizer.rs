@@ -37,6 +37,12 @@ pub(super) fn steps_of(step: &Value, out: &mut Vec<Step>) -> Result<(), Tokenize
     if matches!(out.last(), Some(Step::ByteLevel { .. })) {
         return Err(unusable("its pre_tokenizer goes on behind ByteLevel, which is not supported"));
     }
+    // Which parts of a text are first then hangs on where their characters came from.
+    if step["prepend_scheme"] == "first" && !out.is_empty() {
+        return Err(unusable(
+            "its pre_tokenizer of type Metaspace puts a space first behind another step, which is not supported",
+        ));
+    }
     let is = |key: &str| step[key].as_bool();
     let known = match step["type"].as_str() {
         Some("Metaspace") if step["replacement"] == SPACE => {

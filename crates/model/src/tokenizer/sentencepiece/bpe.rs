@@ -1,6 +1,6 @@
 //! SentencePiece's byte-pair encoding: two neighbours join if their text is a piece, that of the highest score first.
 
-use sentencepiece_model::{ModelProto, SentencePiece, Type};
+use crate::sentencepiece::{ModelProto, SentencePiece, Type};
 
 use super::super::hash::FastMap;
 use super::super::merges::{Merge, Merges, Symbol};
@@ -11,7 +11,7 @@ use super::{Output, TokenizerError, unusable};
 pub(super) struct Bpe {
     merges: Merges,
     characters: FastMap<char, u32>,
-    ascii: [u32; 128],
+    ascii: Box<[u32; 128]>,
     user_defined: Option<Trie>,
     /// What pieces that must not be used were joined from, and how long the left part is.
     unused: FastMap<u32, (Symbol, u32)>,
@@ -40,7 +40,7 @@ impl Bpe {
         let mut bpe = Self {
             merges: Merges::default(),
             characters: FastMap::default(),
-            ascii: [FOREIGN; 128],
+            ascii: Box::new([FOREIGN; 128]),
             user_defined,
             unused: FastMap::default(),
             count: model.pieces.len() as u32,

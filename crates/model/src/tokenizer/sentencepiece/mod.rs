@@ -9,7 +9,7 @@ mod charsmap;
 mod normalizer;
 mod unigram;
 
-use sentencepiece_model::{ModelProto, ModelType, Type};
+use crate::sentencepiece::{ModelProto, ModelType, Type};
 
 use self::bpe::Bpe;
 use self::normalizer::Normalizer;
@@ -58,8 +58,9 @@ impl SentencePiece {
                 model.pieces.iter().map(|piece| (piece.piece(), piece.score(), kind(piece.r#type()))),
             )),
             other => {
-                let name = other.as_str_name();
-                return Err(unusable(format_args!("its model is of type {name}; only BPE and UNIGRAM are supported")));
+                return Err(unusable(format_args!(
+                    "its model is of type {other:?}; only BPE and unigram are supported"
+                )));
             }
         };
         let in_texts = model.pieces.iter().filter(|piece| kind(piece.r#type()) != Kind::Other);

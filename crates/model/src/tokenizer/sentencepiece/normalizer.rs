@@ -1,6 +1,6 @@
 //! What SentencePiece does to a text before it looks for pieces: characters rewritten, spaces made visible.
 
-use sentencepiece_model::{ModelProto, NormalizerSpec};
+use crate::sentencepiece::{ModelProto, NormalizerSpec};
 
 use super::super::SPACE;
 use super::super::trie::Trie;

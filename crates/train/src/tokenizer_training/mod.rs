@@ -1,14 +1,13 @@
 //! Learning a tokenizer: byte-pair encoding with byte fallback, written as a SentencePiece model as LLaMA's is, because
 //! every tool that knows OpenELM reads that.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Mutex;
+mod pairs;
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use openelm_model::sentencepiece::{ModelProto, ModelType, NormalizerSpec, SentencePiece, TrainerSpec, Type};
 use prost::Message;
-use sentencepiece_model::{ModelProto, ModelType, NormalizerSpec, SentencePiece, TrainerSpec, Type};
-use tokenizers::Trainer as _;
-use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 
 /// Control pieces and byte pieces, which every vocabulary begins with.
 const FIXED_PIECES: usize = 3 + 256;
@@ -35,87 +34,80 @@ pub enum TokenizerTrainingError<E: std::error::Error> {
         /// Pieces found.
         found: usize,
     },
-    /// The learning itself failed.
-    #[error("the tokenizer could not be learnt: {0}")]
-    Learning(String),
+    /// There is nothing to learn from.
+    #[error("the corpus has no text")]
+    Empty,
 }
 
 /// Learns `vocab_size` pieces from `texts` and gives the bytes of a SentencePiece model: unknown 0, BOS 1, EOS 2, the 256
-/// bytes, merged pieces in the order they were learnt, single characters. Words begin with `▁`; digits stand alone.
+/// bytes, merged pieces in the order they were learnt, single characters. Words begin with `▁`; digits stand alone; no piece
+/// has more than 16 characters.
 ///
-/// The same texts give the same bytes. Memory grows with the number of distinct words, not with the corpus.
+/// The same texts give the same bytes. Time and memory grow with the number of distinct words, beside one pass over the corpus.
 ///
 /// # Errors
 /// The first error of `texts`, or a vocabulary that the corpus does not fit.
-pub fn train_tokenizer<E: std::error::Error + Send>(
-    texts: impl Iterator<Item = Result<String, E>> + Send,
+pub fn train_tokenizer<E: std::error::Error>(
+    texts: impl Iterator<Item = Result<String, E>>,
     vocab_size: usize,
 ) -> Result<Vec<u8>, TokenizerTrainingError<E>> {
     let too_small = |needed| TokenizerTrainingError::VocabularyTooSmall { vocab_size, needed };
-    let learnt = vocab_size.checked_sub(FIXED_PIECES).filter(|&n| n > 0).ok_or_else(|| too_small(FIXED_PIECES + 1))?;
-    let mut trainer = BpeTrainerBuilder::new().vocab_size(learnt).min_frequency(2).show_progress(false).build();
-    let learning = |e: tokenizers::Error| TokenizerTrainingError::Learning(e.to_string());
-    let failure = Mutex::new(None);
-    let texts = texts.map_while(|text| match text {
-        Ok(text) => Some(text),
-        Err(e) => {
-            failure.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
-            None
-        }
-    });
-    let characters = Mutex::new(BTreeMap::new());
-    let count_characters = |words: &[String]| {
-        let mut characters = characters.lock().unwrap_or_else(|e| e.into_inner());
-        words.iter().flat_map(|word| word.chars()).for_each(|c| *characters.entry(c).or_insert(0u64) += 1);
-    };
-    let feed = trainer.feed(texts, |text| {
-        let words = words(text);
-        count_characters(&words);
-        Ok(words)
-    });
-    feed.map_err(learning)?;
-    if let Some(e) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
-        return Err(TokenizerTrainingError::Corpus(e));
+    let size = vocab_size.checked_sub(FIXED_PIECES).filter(|&n| n > 0).ok_or_else(|| too_small(FIXED_PIECES + 1))?;
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for text in texts {
+        count_words(&text.map_err(TokenizerTrainingError::Corpus)?, &mut counts);
     }
-    let alphabet = alphabet(characters.into_inner().unwrap_or_else(|e| e.into_inner()), learnt / 4);
-    // Named one by one: left to itself the library chooses among equally rare characters by chance.
-    trainer.limit_alphabet = Some(alphabet.len());
-    trainer.initial_alphabet = alphabet.into_iter().collect();
-    let mut model = BPE::default();
-    trainer.train(&mut model).map_err(learning)?;
-    let mut pieces: Vec<(u32, String)> =
-        tokenizers::Model::get_vocab(&model).into_iter().map(|(p, id)| (id, p)).collect();
-    pieces.sort();
-    let (characters, merged): (Vec<_>, Vec<_>) =
-        pieces.into_iter().map(|(_, piece)| piece).partition(|piece| piece.chars().nth(1).is_none());
-    if merged.is_empty() {
-        return Err(too_small(FIXED_PIECES + characters.len() + 1));
+    let mut characters = BTreeMap::new();
+    for (word, count) in &counts {
+        word.chars().for_each(|c| *characters.entry(c).or_insert(0) += count);
     }
-    let found = FIXED_PIECES + merged.len() + characters.len();
+    if characters.is_empty() {
+        return Err(TokenizerTrainingError::Empty);
+    }
+    let alphabet = alphabet(characters, size / 4);
+    if alphabet.len() >= size {
+        return Err(too_small(FIXED_PIECES + alphabet.len() + 1));
+    }
+    let merged = pairs::learn(counts, &alphabet, size);
+    let found = FIXED_PIECES + merged.len() + alphabet.len();
     if found < vocab_size {
         return Err(TokenizerTrainingError::CorpusTooSmall { vocab_size, found });
     }
+    let characters = alphabet.iter().map(char::to_string);
     Ok(sentencepiece(merged.into_iter().chain(characters), vocab_size).encode_to_vec())
 }
 
-/// The most frequent characters, `limit` of them; the others are left to the bytes.
-fn alphabet(counts: BTreeMap<char, u64>, limit: usize) -> HashSet<char> {
+/// The most frequent characters, `limit` of them, in their own order; the others are left to the bytes.
+fn alphabet(counts: BTreeMap<char, u64>, limit: usize) -> Vec<char> {
     let mut counts: Vec<(char, u64)> = counts.into_iter().collect();
     counts.sort_by_key(|&(c, count)| (Reverse(count), c));
-    counts.into_iter().take(limit.max(1)).map(|(c, _)| c).collect()
+    let mut kept: Vec<char> = counts.into_iter().take(limit.max(1)).map(|(c, _)| c).collect();
+    kept.sort_unstable();
+    kept
 }
 
-/// Cuts a text where no piece may reach across: before spaces, around digits, between letters and everything else.
-fn words(text: &str) -> Vec<String> {
-    #[derive(PartialEq)]
+/// Longest word in characters. What is longer is cut, so that a text without spaces is not one word.
+const MAX_WORD: usize = 8 * pairs::MAX_PIECE;
+
+/// Counts the words of a text, which is cut where no piece may reach across: before spaces, around digits, between letters and
+/// everything else.
+fn count_words(text: &str, counts: &mut HashMap<String, u64>) {
+    #[derive(Clone, Copy, PartialEq)]
     enum Kind {
         Space,
         Letter,
         Digit,
         Other,
     }
-    let mut words: Vec<String> = Vec::new();
-    let mut last = Kind::Digit;
+    let mut count = |word: &mut String| {
+        match counts.get_mut(word) {
+            _ if word.is_empty() => (),
+            Some(count) => *count += 1,
+            None => drop(counts.insert(word.clone(), 1)),
+        }
+        word.clear();
+    };
+    let (mut word, mut length, mut last) = (String::new(), 0, Kind::Digit);
     // A space stands before the text, as encoding puts one there; line breaks and the like are left to the bytes.
     for c in std::iter::once(' ').chain(text.chars()) {
         if c.is_control() {
@@ -129,13 +121,14 @@ fn words(text: &str) -> Vec<String> {
             c => (Kind::Other, c),
         };
         let joins = kind != Kind::Space && kind != Kind::Digit && (last == kind || last == Kind::Space);
-        match words.last_mut() {
-            Some(word) if joins => word.push(c),
-            _ => words.push(c.to_string()),
+        if !joins || length == MAX_WORD {
+            count(&mut word);
+            length = 0;
         }
-        last = kind;
+        word.push(c);
+        (length, last) = (length + 1, kind);
     }
-    words
+    count(&mut word);
 }
 
 fn sentencepiece(learnt: impl Iterator<Item = String>, vocab_size: usize) -> ModelProto {
@@ -210,12 +203,43 @@ mod tests {
         assert_eq!(train_tokenizer(corpus(), 340).unwrap(), train_tokenizer(corpus(), 340).unwrap());
     }
 
+    /// Of a text in one breath, and of one with runs that a piece could swallow.
+    #[test]
+    fn texts_without_spaces_take_no_longer_than_others() {
+        let begin = std::time::Instant::now();
+        let letters = |i: usize| char::from(b'a' + (i * i / 7 % 26) as u8);
+        let texts = [(0..3 << 20).map(letters).collect::<String>(), "=".repeat(1 << 20), "na".repeat(1 << 19)];
+        let model = train_tokenizer(texts.into_iter().map(Ok::<_, Infallible>), 1000).unwrap();
+        assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+        let model = ModelProto::decode(&*model).unwrap();
+        let longest = model.pieces.iter().map(|piece| piece.piece().chars().count()).max();
+        assert_eq!(longest, Some(pairs::MAX_PIECE));
+        Tokenizer::from_sentencepiece(&model.encode_to_vec()).unwrap();
+    }
+
+    /// The textbook's example: the most frequent pair first, of equal ones the one of earlier pieces.
+    #[test]
+    fn the_most_frequent_pair_is_learnt_first() {
+        let words = [("low", 5), ("lower", 2), ("newest", 6), ("widest", 3)];
+        let words: HashMap<String, u64> = words.map(|(word, count)| (word.to_owned(), count)).into();
+        let alphabet = ['d', 'e', 'i', 'l', 'n', 'o', 'r', 's', 't', 'w'];
+        assert_eq!(pairs::learn(words.clone(), &alphabet, 17), ["es", "est", "lo", "low", "ew", "new", "newest"]);
+        let without_e: Vec<char> = alphabet.into_iter().filter(|&c| c != 'e').collect();
+        assert_eq!(pairs::learn(words, &without_e, 12), ["st", "lo", "low"]);
+        let runs = HashMap::from([("aaaaaaa".to_owned(), 3)]);
+        assert_eq!(pairs::learn(runs, &['a'], 4), ["aa", "aaaa", "aaa"]);
+    }
+
     #[test]
     fn vocabularies_that_do_not_fit_are_refused() {
         let refused = |size| train_tokenizer(corpus(), size).unwrap_err().to_string();
         assert!(refused(100).contains("too small"));
         assert!(refused(260).contains("too small"));
         assert!(refused(50_000).contains("bring more text"));
+        for nothing in [vec![], vec!["\n\n".to_owned()]] {
+            let nothing = nothing.into_iter().map(Ok::<_, Infallible>);
+            assert_eq!(train_tokenizer(nothing, 4096).unwrap_err().to_string(), "the corpus has no text");
+        }
         let failing = corpus().map(|_| Err::<String, _>(std::io::Error::other("torn page")));
         assert!(train_tokenizer(failing, 350).unwrap_err().to_string().contains("torn page"));
     }
