@@ -244,7 +244,7 @@ fn a_folder_is_all_that_is_in_it() {
     ] {
         fs::write(at(name), bytes).unwrap();
     }
-    assert_eq!(texts(folder.path()).unwrap(), ["four", "three", "five", "two", "one"]);
+    assert_eq!(texts(folder.path()).unwrap(), ["four", "three", "two", "one", "five"]);
     assert_eq!(texts(&at("[odd]")).unwrap(), ["four"]);
     assert_eq!(texts(&at("b[1].txt")).unwrap(), ["five"]);
     assert_eq!(texts(&at("b/")).unwrap(), ["two", "one"]);
