@@ -25,6 +25,8 @@ const LEAST_TOKENS_PER_PARAMETER: f64 = 4.0;
 const SECONDS: f64 = 30.0 * 60.0;
 /// What training reaches of the machine's f32 peak, about.
 const SHARE_OF_PEAK: f64 = 0.4;
+/// Words that samples begin with.
+const PROMPT: usize = 4;
 /// Sequences of an update.
 const BATCH: usize = 16;
 
@@ -210,17 +212,25 @@ fn vocabulary(bytes: f64) -> usize {
 
 /// A tokenizer of `vocab_size` pieces, or as many as the texts yield.
 fn learn(sample: &[String], vocab_size: usize) -> Result<Vec<u8>, StarterError> {
-    let texts = || sample.iter().map(|text| Ok::<_, DataError>(text.clone()));
-    match train_tokenizer(texts(), vocab_size) {
-        Err(TokenizerTrainingError::CorpusTooSmall { found, .. }) => Ok(train_tokenizer(texts(), found)?),
-        learnt => Ok(learnt?),
+    let mut vocab_size = vocab_size;
+    loop {
+        let texts = sample.iter().map(|text| Ok::<_, DataError>(text.clone()));
+        match train_tokenizer(texts, vocab_size) {
+            // Fewer pieces leave room for fewer characters, so that even fewer may be found.
+            Err(TokenizerTrainingError::CorpusTooSmall { found, .. }) if found < vocab_size => vocab_size = found,
+            learnt => return Ok(learnt?),
+        }
     }
 }
 
-/// The first words of a text, without what only marks them up.
+/// The first words of a text's first line that has enough of them, without what only marks them up.
 fn beginning(text: &str) -> String {
-    let words = text.split_whitespace().filter(|word| word.chars().any(char::is_alphabetic));
-    words.take(4).collect::<Vec<_>>().join(" ")
+    let words = |line: &str| -> Vec<String> {
+        let words = line.split_whitespace().filter(|word| word.chars().any(char::is_alphabetic));
+        words.take(PROMPT).map(str::to_owned).collect()
+    };
+    let line = text.lines().find(|line| words(line).len() == PROMPT).unwrap_or(text);
+    words(line).join(" ")
 }
 
 /// The largest size that the texts feed, memory holds and the machine trains in time; otherwise the smallest.

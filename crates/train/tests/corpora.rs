@@ -112,6 +112,20 @@ fn zstd_is_read_frame_by_frame_with_any_window() {
 }
 
 #[test]
+fn other_packers_are_named() {
+    for (bytes, name) in [
+        (&b"\xfd7zXZ\0\0\x04"[..], "xz"),
+        (b"BZh91AY&SY\0", "bzip2"),
+        (b"PK\x03\x04\x14", "zip"),
+        (b"\x04\x22\x4d\x18d", "lz4"),
+    ] {
+        let message = read("a.jsonl", bytes).unwrap_err();
+        assert!(message.contains(&format!("a.jsonl: packed by {name}, which is not read")), "{message}");
+    }
+    assert_eq!(read("a.txt", "BZh9 is text").unwrap(), ["BZh9 is text"]);
+}
+
+#[test]
 fn fields_that_nobody_asked_for_do_not_matter() {
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
     for value in ["NaN", "-Infinity", "1e999", "\"\\ud83d\"", deep.as_str()] {
@@ -244,7 +258,7 @@ fn a_folder_is_all_that_is_in_it() {
     ] {
         fs::write(at(name), bytes).unwrap();
     }
-    assert_eq!(texts(folder.path()).unwrap(), ["four", "three", "five", "two", "one"]);
+    assert_eq!(texts(folder.path()).unwrap(), ["four", "three", "two", "one", "five"]);
     assert_eq!(texts(&at("[odd]")).unwrap(), ["four"]);
     assert_eq!(texts(&at("b[1].txt")).unwrap(), ["five"]);
     assert_eq!(texts(&at("b/")).unwrap(), ["two", "one"]);

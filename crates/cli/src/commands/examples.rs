@@ -15,6 +15,7 @@ const EXAMPLES: [(&str, &[&str]); 13] = [
     (
         "pretrain",
         &[
+            "openelm pretrain --init runs/first texts",
             "openelm pretrain recipe.toml",
             "openelm pretrain recipe.toml --set train.steps=100 --set output=short --plain",
         ],

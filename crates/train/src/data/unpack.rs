@@ -17,23 +17,29 @@ const BUFFER: usize = 1 << 16;
 enum Packing {
     Gzip,
     Zstd,
+    /// One that is not read.
+    Other(&'static str),
 }
 
 impl Packing {
     /// What `content` begins as; frames that zstd passes over may come first, as `pzstd` has it.
     fn of(content: &Content) -> io::Result<Option<Self>> {
         let mut head = Vec::new();
-        content.reader(0).take(4).read_to_end(&mut head)?;
+        content.reader(0).take(10).read_to_end(&mut head)?;
         Ok(match head[..] {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Some(Self::Zstd),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Self::Zstd),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Some(Self::Other("lz4")),
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Other("xz")),
+            [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59] => Some(Self::Other("bzip2")),
+            [b'P', b'K', 3, 4, ..] => Some(Self::Other("zip")),
             _ => None,
         })
     }
 }
 
 /// Reads `content` from its beginning. It is unpacked if it begins as gzip or zstd does, as no text can; it must where its name
-/// says so.
+/// says so. What begins as other packers' files is refused.
 pub(super) fn unpacked(content: &Content) -> Result<Box<dyn BufRead + Send>, DataError> {
     let path = content.path();
     let wrong = |reason: String| DataError::File { path: path.to_owned(), reason };
@@ -51,6 +57,9 @@ pub(super) fn unpacked(content: &Content) -> Result<Box<dyn BufRead + Send>, Dat
     let bytes = BufReader::with_capacity(BUFFER, content.reader(0));
     Ok(match packing {
         None => Box::new(bytes),
+        Some(Packing::Other(name)) => {
+            return Err(wrong(format!("packed by {name}, which is not read; unpack it, or pack it by gzip or zstd")));
+        }
         Some(Packing::Gzip) => Box::new(BufReader::with_capacity(BUFFER, Gzip { member: Some(GzDecoder::new(bytes)) })),
         Some(Packing::Zstd) => {
             let decoder = zstd::Decoder::with_buffer(bytes).and_then(|mut decoder| {

@@ -161,7 +161,7 @@ impl View {
         let high = points().map(|p| p.1).fold(0.0, f64::max);
         let low = points().map(|p| p.1).fold(high, f64::min);
         let margin = 0.05 * (high - low).max(0.1);
-        let (low, high) = (low - margin, high + margin);
+        let (low, high) = ((low - margin).max(0.0), high + margin);
         let lines = training.into_iter().map(|curve| (GraphType::Line, curve));
         let sets = lines.chain(validation.map(|curve| (GraphType::Scatter, curve)));
         let sets = sets.map(|(kind, (name, colour, points))| {
