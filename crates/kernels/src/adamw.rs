@@ -20,9 +20,13 @@ pub struct AdamW {
     pub eps: f32,
     /// Decoupled weight decay; the weights shrink by `learning_rate * weight_decay`.
     pub weight_decay: f32,
+    /// Number of the step, counted from 1.
+    pub step: u64,
+    /// What the gradients are multiplied by.
+    pub gradient_scale: f32,
 }
 
-/// Updates `weights` and both moments from `gradients`, each multiplied by `gradient_scale`; `step` counts from 1.
+/// Updates `weights` and their first and second `moments` from `gradients`.
 ///
 /// ```text
 /// w *= 1 - lr wd    m += (1 - b1)(g - m)    v = b2 v + (1 - b2) g^2
@@ -32,13 +36,10 @@ pub fn step<M: Stored>(
     threads: &Threads,
     weights: &mut [f32],
     gradients: &[f32],
-    first_moments: &mut [M],
-    second_moments: &mut [M],
+    [first_moments, second_moments]: [&mut [M]; 2],
     options: &AdamW,
-    step: u64,
-    gradient_scale: f32,
 ) {
-    let AdamW { learning_rate, beta1, beta2, eps, weight_decay } = *options;
+    let AdamW { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale } = *options;
     assert!(weights.len() == gradients.len() && weights.len() == first_moments.len(), "lengths differ");
     // Powers in f64, as PyTorch's scalars are.
     let power = |beta: f32| 1.0 - f64::from(beta).powf(step as f64);
@@ -79,12 +80,21 @@ mod tests {
         let threads = Threads::new(threads);
         let (mut w, mut m, mut v) = (values(count, 0.1), vec![M::default(); count], vec![M::default(); count]);
         for t in 1..=10 {
-            step(&threads, &mut w, &values(count, t as f32), &mut m, &mut v, &OPTIONS, t, 0.5);
+            let options = AdamW { step: t, ..OPTIONS };
+            step(&threads, &mut w, &values(count, t as f32), [&mut m, &mut v], &options);
         }
         w
     }
 
-    const OPTIONS: AdamW = AdamW { learning_rate: 0.01, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    const OPTIONS: AdamW = AdamW {
+        learning_rate: 0.01,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step: 1,
+        gradient_scale: 0.5,
+    };
 
     #[test]
     fn many_steps_follow_the_formula() {

@@ -2,7 +2,7 @@
 
 use crate::Threads;
 use crate::rms_norm;
-use crate::swiglu::{self, Activation};
+use crate::swiglu::{self, FeedForward};
 
 /// The input of a linear layer, `[N, inputs]`.
 #[derive(Clone, Copy)]
@@ -27,12 +27,8 @@ pub enum Input<'a> {
     Gated {
         /// Gate, then up, `[N, 2 * inner]`, or `[N, inner]` without a gate.
         hidden: &'a [f32],
-        /// The activation function.
-        activation: Activation,
-        /// Whether there is a gate.
-        gated: bool,
-        /// Length of a row.
-        inner: usize,
+        /// What is computed.
+        network: FeedForward,
     },
 }
 
@@ -42,7 +38,7 @@ impl<'a> Input<'a> {
         match *self {
             Input::Rows { x, inputs } => (x.len() / inputs, inputs),
             Input::Normed { x, weight, .. } => (x.len() / weight.len(), weight.len()),
-            Input::Gated { hidden, gated, inner, .. } => (hidden.len() / swiglu::hidden_dim(gated, inner), inner),
+            Input::Gated { hidden, network } => (hidden.len() / network.hidden_dim(), network.inner),
         }
     }
 
@@ -55,9 +51,7 @@ impl<'a> Input<'a> {
         match self {
             Input::Rows { x, .. } => return x,
             Input::Normed { x, weight, eps } => rms_norm::forward(threads, buffer, x, weight, eps),
-            Input::Gated { hidden, activation, gated, inner } => {
-                swiglu::forward(threads, buffer, hidden, activation, gated, inner);
-            }
+            Input::Gated { hidden, network } => swiglu::forward(threads, buffer, hidden, network),
         }
         buffer
     }
@@ -72,9 +66,9 @@ impl<'a> Input<'a> {
             Input::Normed { x, weight, eps } => {
                 rms_norm::normalise(buffer, &x[index * inputs..][..inputs], weight, eps);
             }
-            Input::Gated { hidden, activation, gated, inner } => {
-                let width = swiglu::hidden_dim(gated, inner);
-                swiglu::gate(buffer, &hidden[index * width..][..width], activation, gated);
+            Input::Gated { hidden, network } => {
+                let width = network.hidden_dim();
+                swiglu::gate(buffer, &hidden[index * width..][..width], network.activation, network.gated);
             }
         }
         buffer

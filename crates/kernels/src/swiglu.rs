@@ -42,11 +42,29 @@ fn erf(x: f32) -> f32 {
     (1.0 - p * exp(-a * a)).copysign(x)
 }
 
+/// What stands between the two matrices of a feed-forward network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedForward {
+    /// The activation function.
+    pub activation: Activation,
+    /// Whether there is a gate.
+    pub gated: bool,
+    /// Width of the outcome.
+    pub inner: usize,
+}
+
+impl FeedForward {
+    /// Width of what comes in: gate, then up, or one of them.
+    pub fn hidden_dim(&self) -> usize {
+        if self.gated { 2 * self.inner } else { self.inner }
+    }
+}
+
 /// `out[n, i] = act(hidden[n, i]) * hidden[n, inner + i]` if `gated`, else `act(hidden[n, i])`.
 ///
 /// `out` is `[N, inner]`; `hidden` is `[N, 2 * inner]`, gate then up, or `[N, inner]` without a gate.
-pub fn forward(threads: &Threads, out: &mut [f32], hidden: &[f32], activation: Activation, gated: bool, inner: usize) {
-    let width = hidden_dim(gated, inner);
+pub fn forward(threads: &Threads, out: &mut [f32], hidden: &[f32], network: FeedForward) {
+    let (FeedForward { activation, gated, inner }, width) = (network, network.hidden_dim());
     assert_eq!(out.len() / inner * width, hidden.len(), "hidden does not fit out");
     threads.for_each_chunk(out, inner * TASK_ROWS, |task, out| {
         let hidden = &hidden[task * TASK_ROWS * width..];
@@ -59,11 +77,6 @@ pub fn forward(threads: &Threads, out: &mut [f32], hidden: &[f32], activation: A
             },
         );
     });
-}
-
-/// Length of a row of what [`forward`] reads.
-pub(crate) fn hidden_dim(gated: bool, inner: usize) -> usize {
-    if gated { 2 * inner } else { inner }
 }
 
 /// One row of [`forward`].
@@ -93,11 +106,9 @@ pub fn backward(
     out: &mut [f32],
     dout: &[f32],
     hidden: &[f32],
-    activation: Activation,
-    gated: bool,
-    inner: usize,
+    network: FeedForward,
 ) {
-    let width = hidden_dim(gated, inner);
+    let (FeedForward { activation, gated, inner }, width) = (network, network.hidden_dim());
     assert_eq!(dhidden.len(), hidden.len(), "dhidden does not fit hidden");
     assert_eq!(dout.len() / inner * width, hidden.len(), "dout does not fit hidden");
     assert_eq!(out.len(), dout.len(), "out does not fit dout");
@@ -215,8 +226,9 @@ mod tests {
                 let threads = Threads::new(count);
                 let (mut out, mut dhidden) = (vec![f32::NAN; dout.len()], vec![f32::NAN; hidden.len()]);
                 let mut again = out.clone();
-                forward(&threads, &mut out, &hidden, activation, gated, inner);
-                backward(&threads, &mut dhidden, &mut again, &dout, &hidden, activation, gated, inner);
+                let network = FeedForward { activation, gated, inner };
+                forward(&threads, &mut out, &hidden, network);
+                backward(&threads, &mut dhidden, &mut again, &dout, &hidden, network);
                 assert_eq!(out, again);
                 (out, dhidden)
             };

@@ -170,7 +170,6 @@ pub fn forward(pass: &Pass<'_>, index: usize, weights: &LayerWeights<'_>, buffer
     let normed = Input::Normed { x: &kept.mid, weight: weights.ffn_norm, eps: NORM_EPS };
     pass.linear(site(Role::Proj1), weights.proj_1).forward(threads, &mut kept.hidden, normed, scratch, false);
     out.copy_from_slice(&kept.mid);
-    let (hidden, activation, gated, inner) = (&kept.hidden, config.activation, config.ffn_glu, layer.ffn_dim);
-    let gated = Input::Gated { hidden, activation, gated, inner };
+    let gated = Input::Gated { hidden: &kept.hidden, network: config.feed_forward(layer) };
     pass.linear(site(Role::Proj2), weights.proj_2).forward(threads, out, gated, scratch, true);
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use openelm_kernels::Heads;
 pub use openelm_kernels::swiglu::Activation;
+use openelm_kernels::swiglu::FeedForward;
 
 use crate::geometry::{Geometry, Multipliers};
 use crate::layout::{TensorSpec, tensor_specs};
@@ -68,9 +69,14 @@ impl ModelConfig {
         self.heads(layer).qkv_dim()
     }
 
+    /// What stands between `proj_1` and `proj_2` of `layer`.
+    pub fn feed_forward(&self, layer: &LayerConfig) -> FeedForward {
+        FeedForward { activation: self.activation, gated: self.ffn_glu, inner: layer.ffn_dim }
+    }
+
     /// Rows of `proj_1` of `layer`: gate and up of a gated network, one of them otherwise.
     pub fn ffn_hidden_dim(&self, layer: &LayerConfig) -> usize {
-        layer.ffn_dim * if self.ffn_glu { 2 } else { 1 }
+        self.feed_forward(layer).hidden_dim()
     }
 }
 

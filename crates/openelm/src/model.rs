@@ -10,7 +10,7 @@ use openelm_model::{AdapterWeights, CacheType, Engine, Footprint, ModelConfig, T
 use crate::{Error, Session};
 
 /// How a model is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Threads that compute, the caller's included; 0 means one per physical core.
     pub threads: usize,
@@ -20,12 +20,6 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Bytes that the model and one session may take; `None` asks the system, where it says.
     pub memory: Option<u64>,
-}
-
-impl Default for LoadOptions {
-    fn default() -> Self {
-        Self { threads: 0, cache: CacheType::default(), context: None, memory: None }
-    }
 }
 
 /// A model that is ready to run, with its tokenizer. Clones share it.

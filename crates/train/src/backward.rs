@@ -127,16 +127,8 @@ impl BlockBackward<'_> {
         linear::backward_input(threads, &proj_2, &mut d.gated, stream, inner, &mut d.scratch);
         fit(&mut d.hidden, kept.hidden.len());
         fit(&mut d.gated_again, rows * inner);
-        swiglu::backward(
-            threads,
-            &mut d.hidden,
-            &mut d.gated_again,
-            &d.gated,
-            &kept.hidden,
-            config.activation,
-            config.ffn_glu,
-            layer.ffn_dim,
-        );
+        let network = config.feed_forward(layer);
+        swiglu::backward(threads, &mut d.hidden, &mut d.gated_again, &d.gated, &kept.hidden, network);
         self.weights(&proj_2, &mut gradients.proj_2, (stream, &d.gated_again, inner), &mut d.scratch);
         let proj_1 = self.linear(Role::Proj1, weights.proj_1);
         if gradients.proj_1.any() {

@@ -8,16 +8,6 @@ use openelm_kernels::Threads;
 use openelm_kernels::adamw::{self, AdamW};
 use openelm_kernels::precision::Stored;
 
-/// One update of weights and moments.
-#[derive(Clone, Copy)]
-pub(crate) struct MomentStep {
-    pub adamw: AdamW,
-    /// Number of the update, counted from 1.
-    pub step: u64,
-    /// What the gradients are multiplied by.
-    pub gradient_scale: f32,
-}
-
 /// First and second moments, one of each for each weight.
 pub(crate) enum Moments {
     F32([Vec<f32>; 2]),
@@ -58,17 +48,14 @@ impl Moments {
         here: Range<usize>,
         weights: &mut [f32],
         gradients: &[f32],
-        step: MomentStep,
+        options: &AdamW,
     ) {
-        let MomentStep { adamw, step, gradient_scale } = step;
         match self {
             Self::F32([first, second]) => {
-                let (first, second) = (&mut first[here.clone()], &mut second[here]);
-                adamw::step(threads, weights, gradients, first, second, &adamw, step, gradient_scale);
+                adamw::step(threads, weights, gradients, [&mut first[here.clone()], &mut second[here]], options);
             }
             Self::BF16([first, second]) => {
-                let (first, second) = (&mut first[here.clone()], &mut second[here]);
-                adamw::step(threads, weights, gradients, first, second, &adamw, step, gradient_scale);
+                adamw::step(threads, weights, gradients, [&mut first[here.clone()], &mut second[here]], options);
             }
         }
     }

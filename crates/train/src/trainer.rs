@@ -8,7 +8,7 @@ use openelm_model::ModelConfig;
 
 use crate::collective::CollectiveError;
 use crate::data::Batch;
-use crate::moments::{MomentStep, Moments};
+use crate::moments::Moments;
 use crate::network::{Keeping, Network};
 use crate::objective::{Loss, Objective};
 use crate::parameters::Parameters;
@@ -279,11 +279,11 @@ impl Trainer {
         let values = self.model.parameters_mut().values_mut();
         for Piece { weights, moments, matrix } in &self.pieces {
             let weight_decay = if *matrix { weight_decay } else { 0.0 };
-            let adamw = AdamW { learning_rate, beta1, beta2, eps, weight_decay };
-            let step = MomentStep { adamw, step: self.step, gradient_scale };
+            let step = self.step;
+            let options = AdamW { learning_rate, beta1, beta2, eps, weight_decay, step, gradient_scale };
             let gradients = &self.gradients.values()[weights.clone()];
             let weights = &mut values[weights.clone()];
-            self.moments.update(self.network.threads(), moments.clone(), weights, gradients, step);
+            self.moments.update(self.network.threads(), moments.clone(), weights, gradients, &options);
         }
         self.reduction.gather(values)
     }
