@@ -17,7 +17,7 @@ use interrupt::Stopped;
 
 /// Small language models with layer-wise scaling: train them, run them, carry them elsewhere.
 #[derive(Parser)]
-#[command(name = "openelm", version, long_version = launched::VERSION.as_str(), about, infer_subcommands = true)]
+#[command(name = "openelm", version, long_version = launched::VERSION.as_str(), infer_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

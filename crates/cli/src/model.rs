@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use bytes::Bytes;
 use clap::Args;
-use openelm_formats::{FormatError, StoredModel, StoredTokenizer, huggingface};
+use openelm_formats::{FormatError, StoredModel, StoredTokenizer, huggingface, refuse_pointer_at};
 use openelm_model::Tokenizer;
 
 use crate::pulled::located;
@@ -66,7 +66,17 @@ pub fn open_located(path: &Path) -> Result<StoredModel, FormatError> {
 /// The tokenizer that comes with `model`.
 pub fn tokenizer_of(model: &StoredModel) -> Result<Tokenizer> {
     let missing = || FormatError::NoTokenizer { path: model.path.clone(), what: "" };
-    Ok(model.tokenizer.as_ref().ok_or_else(missing)?.open()?)
+    match model.tokenizer.as_ref().ok_or_else(missing)? {
+        StoredTokenizer::File(path) => open_tokenizer(path),
+        within => Ok(within.open()?),
+    }
+}
+
+/// The tokenizer in the file or folder at `path`.
+fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
+    let file = Tokenizer::find(path)?;
+    refuse_pointer_at(&file)?;
+    Ok(Tokenizer::open(&file)?)
 }
 
 /// The tokenizer at `path`: a tokenizer's file, that of the model there or pulled by that name, or the built-in one for the
@@ -75,7 +85,7 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
     if path == Path::new(BUILTIN) || path.extension().is_some_and(|extension| extension == "gguf") {
         return tokenizer_of(&open(path, None)?);
     }
-    Ok(Tokenizer::open(&located(path)?)?)
+    open_tokenizer(&located(path)?)
 }
 
 fn builtin() -> Result<StoredModel, FormatError> {

@@ -97,7 +97,7 @@ fn write_archive(
     tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
     threads: &Threads,
 ) -> Result<(), ArchiveError> {
-    let mut archive = ZipWriter::new(Quiet { file: File::create(path)?, failed: false });
+    let mut archive = ZipWriter::new(Quiet { file: File::create(path)?, at: 0, failed: false });
     // PyTorch maps storages where they lie on 64 bytes.
     let plain = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).with_alignment(64);
     archive.start_file(format!("{root}/data.pkl"), plain)?;
@@ -121,33 +121,50 @@ fn write_archive(
 /// itself, and would complain on standard error of what was reported already.
 struct Quiet {
     file: File,
+    at: u64,
     failed: bool,
 }
 
 impl Quiet {
-    fn unless_failed<T>(&mut self, instead: T, attempt: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
-        if self.failed {
-            return Ok(instead);
-        }
-        let result = attempt(&mut self.file);
-        self.failed = result.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
-        result
+    /// What `attempt` gives, or `instead` once something failed; then the file seems to be at the place that is given besides.
+    fn unless_failed<T>(
+        &mut self,
+        (instead, place): (T, u64),
+        attempt: impl FnOnce(&mut File) -> io::Result<(T, u64)>,
+    ) -> io::Result<T> {
+        let result = if self.failed { Ok((instead, place)) } else { attempt(&mut self.file) };
+        self.failed |= result.as_ref().is_err_and(|e| e.kind() != io::ErrorKind::Interrupted);
+        let (value, place) = result?;
+        self.at = place;
+        Ok(value)
     }
 }
 
 impl Write for Quiet {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.unless_failed(bytes.len(), |file| file.write(bytes))
+        let (at, length) = (self.at, bytes.len());
+        self.unless_failed((length, at + length as u64), |file| {
+            let written = file.write(bytes)?;
+            Ok((written, at + written as u64))
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.unless_failed((), File::flush)
+        let at = self.at;
+        self.unless_failed(((), at), |file| Ok((file.flush()?, at)))
     }
 }
 
 impl Seek for Quiet {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.unless_failed(0, |file| file.seek(to))
+        let place = match to {
+            SeekFrom::Start(place) => place,
+            SeekFrom::Current(step) | SeekFrom::End(step) => self.at.saturating_add_signed(step),
+        };
+        self.unless_failed((place, place), |file| {
+            let place = file.seek(to)?;
+            Ok((place, place))
+        })
     }
 }
 
