@@ -14,6 +14,12 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::DataError;
 
+/// A document, or `None` where a row or a line has no text.
+pub(super) type Found = Result<Option<String>, DataError>;
+
+/// Documents of one file, in order. After an error that is one document's own there may be others.
+pub(super) type Documents = Box<dyn Iterator<Item = Found> + Send>;
+
 /// Where shards lie: a file system or an object store.
 pub(super) trait Place: Debug + Send + Sync {
     /// What matches `pattern`, sorted.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::filter::normalised_length;
-use super::reader::{Content, Document, Position};
+use super::reader::{Body, Document, Position};
 use super::{CorpusConfig, corenet};
 
 /// Turns a document into token ids, BOS and EOS included.
@@ -84,19 +84,19 @@ impl Encoder {
     }
 
     pub fn encode(&self, document: Document) -> Encoded {
-        let Document { position, file, content } = document;
+        let Document { position, file, body } = document;
         let mut encoded = Encoded { position, file, counts: Counts::default(), pieces: Vec::new() };
-        match content {
-            Content::Text(text) => match &self.pieces {
+        match body {
+            Body::Text(text) => match &self.pieces {
                 Some(Pieces { words, .. }) => {
                     corenet::pieces(&text, *words).for_each(|piece| self.add(&piece, &mut encoded));
                 }
                 None => self.add(&text, &mut encoded),
             },
-            Content::Duplicate => encoded.counts.duplicates = 1,
-            Content::Null => encoded.counts.nulls = 1,
-            Content::Damaged => encoded.counts.damaged_documents = 1,
-            Content::DamagedRest => encoded.counts.damaged = 1,
+            Body::Duplicate => encoded.counts.duplicates = 1,
+            Body::Null => encoded.counts.nulls = 1,
+            Body::Damaged => encoded.counts.damaged_documents = 1,
+            Body::DamagedRest => encoded.counts.damaged = 1,
         }
         encoded
     }

@@ -1,10 +1,9 @@
 //! One JSON object per line.
 
 use super::DataError;
-use super::content::Content;
+use super::content::{Content, Found};
 use super::json::{Field, field, names};
 use super::lines::Lines;
-use super::shards::Found;
 
 /// The texts under `text_key` of a file's lines; blank lines are passed over. A line that is damaged does not end them.
 pub(super) fn documents(

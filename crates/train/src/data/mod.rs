@@ -38,5 +38,6 @@ pub use batch::{Batch, Row};
 pub use config::{CorpusConfig, Format, OnChange, OnError, Packing, Parity, Source};
 pub use encoder::{Counts, Encode};
 pub use error::DataError;
-pub use shards::{Shards, documents};
+pub use reader::documents;
+pub use shards::Shards;
 pub use stream::{RowStream, StreamState};

@@ -9,8 +9,7 @@ use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
 
 use super::DataError;
-use super::content::Content;
-use super::shards::Found;
+use super::content::{Content, Found};
 
 /// Rows read at a time.
 const ROWS: usize = 256;

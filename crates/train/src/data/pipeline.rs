@@ -1,8 +1,8 @@
 //! Reading and encoding on threads of their own, ahead of the trainer.
 //!
 //! ```text
-//! reader of a lane --batches of documents--> workers
-//!        \--tickets, in order--> the lane's queue --> whoever asks waits for the ticket's batch
+//! reader of a lane --bundles of documents--> workers
+//!        \--tickets, in order--> the lane's queue --> whoever asks waits for the ticket's bundle
 //! ```
 //!
 //! Queues are bounded, and tickets keep the order of the documents whatever the number of workers. The threads end when
@@ -14,22 +14,22 @@ use std::thread;
 
 use super::DataError;
 use super::encoder::{Encoded, Encoder};
-use super::reader::{Content, Document, Lane, Position, Reader};
+use super::reader::{Body, Document, Lane, Position, Reader};
 
-/// Text that a batch holds before it is passed on, in bytes.
-const BATCH: usize = 64 << 10;
-/// Documents of a batch, at most.
+/// Text that a bundle holds before it is passed on, in bytes.
+const BUNDLE: usize = 64 << 10;
+/// Documents of a bundle, at most.
 const DOCUMENTS: usize = 256;
 
-type Batch<T> = Vec<Result<T, DataError>>;
+type Bundle<T> = Vec<Result<T, DataError>>;
 
-struct Job {
-    documents: Batch<Document>,
-    reply: SyncSender<Batch<Encoded>>,
+struct Task {
+    documents: Bundle<Document>,
+    reply: SyncSender<Bundle<Encoded>>,
 }
 
 enum Ticket {
-    Batch(Receiver<Batch<Encoded>>),
+    Bundle(Receiver<Bundle<Encoded>>),
     End,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct Pipeline {
 
 struct Queue {
     tickets: Receiver<Ticket>,
-    batch: std::vec::IntoIter<Result<Encoded, DataError>>,
+    bundle: std::vec::IntoIter<Result<Encoded, DataError>>,
     ended: bool,
 }
 
@@ -48,7 +48,7 @@ impl Pipeline {
     /// Begins to read each lane from its position on.
     pub fn start(lanes: &[Lane], positions: &[Position], encoder: Encoder, workers: usize) -> Result<Self, DataError> {
         let workers = workers.max(1);
-        let (jobs, queue) = sync_channel::<Job>(workers);
+        let (tasks, queue) = sync_channel::<Task>(workers);
         let (queue, encoder) = (Arc::new(Mutex::new(queue)), Arc::new(encoder));
         for _ in 0..workers {
             let (queue, encoder) = (queue.clone(), encoder.clone());
@@ -56,9 +56,9 @@ impl Pipeline {
         }
         let lanes = lanes.iter().zip(positions).map(|(lane, &position)| {
             let (tickets, queue) = sync_channel(2 * workers);
-            let (reader, jobs) = (Reader::new(lane.clone(), position), jobs.clone());
-            spawn("read", move || read(reader, &jobs, &tickets))?;
-            Ok(Queue { tickets: queue, batch: Vec::new().into_iter(), ended: false })
+            let (reader, tasks) = (Reader::new(lane.clone(), position), tasks.clone());
+            spawn("read", move || read(reader, &tasks, &tickets))?;
+            Ok(Queue { tickets: queue, bundle: Vec::new().into_iter(), ended: false })
         });
         Ok(Self { lanes: lanes.collect::<Result<_, DataError>>()? })
     }
@@ -66,16 +66,16 @@ impl Pipeline {
     /// The next document of a lane, or `None` at its end and whenever asked again.
     pub fn next(&mut self, lane: usize) -> Result<Option<Encoded>, DataError> {
         let lost = |_| DataError::Worker { reason: "a thread that reads it ended in the middle".to_owned() };
-        let Queue { tickets, batch, ended } = &mut self.lanes[lane];
+        let Queue { tickets, bundle, ended } = &mut self.lanes[lane];
         loop {
-            if let Some(encoded) = batch.next() {
+            if let Some(encoded) = bundle.next() {
                 return encoded.map(Some);
             }
             if *ended {
                 return Ok(None);
             }
             match tickets.recv().map_err(lost)? {
-                Ticket::Batch(reply) => *batch = reply.recv().map_err(lost)?.into_iter(),
+                Ticket::Bundle(reply) => *bundle = reply.recv().map_err(lost)?.into_iter(),
                 Ticket::End => *ended = true,
             }
         }
@@ -88,12 +88,12 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), DataErr
 }
 
 /// Ends when nobody waits for the tickets any more.
-fn read(mut reader: Reader, jobs: &SyncSender<Job>, tickets: &SyncSender<Ticket>) {
+fn read(mut reader: Reader, tasks: &SyncSender<Task>, tickets: &SyncSender<Ticket>) {
     loop {
         let (mut documents, mut bytes) = (Vec::new(), 0);
-        while bytes < BATCH && documents.len() < DOCUMENTS {
+        while bytes < BUNDLE && documents.len() < DOCUMENTS {
             let Some(document) = reader.next() else { break };
-            if let Ok(Document { content: Content::Text(text), .. }) = &document {
+            if let Ok(Document { body: Body::Text(text), .. }) = &document {
                 bytes += text.len();
             }
             documents.push(document);
@@ -103,18 +103,18 @@ fn read(mut reader: Reader, jobs: &SyncSender<Job>, tickets: &SyncSender<Ticket>
             let _ = tickets.send(Ticket::End);
             return;
         }
-        let (reply, batch) = sync_channel(1);
-        if tickets.send(Ticket::Batch(batch)).is_err() || jobs.send(Job { documents, reply }).is_err() {
+        let (reply, bundle) = sync_channel(1);
+        if tickets.send(Ticket::Bundle(bundle)).is_err() || tasks.send(Task { documents, reply }).is_err() {
             return;
         }
     }
 }
 
 /// Ends when no reader is left.
-fn work(queue: &Mutex<Receiver<Job>>, encoder: &Encoder) {
+fn work(queue: &Mutex<Receiver<Task>>, encoder: &Encoder) {
     loop {
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { documents, reply }) = job else { return };
+        let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Task { documents, reply }) = task else { return };
         let encoded = documents.into_iter().map(|document| document.map(|document| encoder.encode(document)));
         // The ticket may have been dropped with its pipeline.
         let _ = reply.send(encoded.collect());

@@ -7,9 +7,9 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::content::{Documents, Found};
 use super::duplicates::Duplicates;
-use super::shards::{Documents, Found};
-use super::{DataError, OnError, Shards, corenet};
+use super::{CorpusConfig, DataError, OnError, Shards, corenet};
 
 /// Where reading goes on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ impl Lane {
 
 /// What was found at a place.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(super) enum Body {
     Text(String),
     /// The text occurred before.
     Duplicate,
@@ -84,7 +84,7 @@ pub(super) struct Document {
     pub position: Position,
     /// Index of the file.
     pub file: usize,
-    pub content: Content,
+    pub body: Body,
 }
 
 /// Reads a lane from a position on; ends after an error.
@@ -118,16 +118,16 @@ impl Reader {
                 continue;
             };
             let skips = self.lane.on_error == OnError::Skip;
-            let content = match self.next_document(file) {
+            let body = match self.next_document(file) {
                 Some(Ok(Some(text))) => {
                     let is_duplicate = self.lane.duplicates.contains(file, self.position.document);
                     self.position.document += 1;
                     self.found = true;
-                    if is_duplicate { Content::Duplicate } else { Content::Text(text) }
+                    if is_duplicate { Body::Duplicate } else { Body::Text(text) }
                 }
                 Some(Ok(None)) => {
                     self.position.passed += 1;
-                    Content::Null
+                    Body::Null
                 }
                 None => {
                     self.next_file();
@@ -135,15 +135,15 @@ impl Reader {
                 }
                 Some(Err(e)) if skips && e.is_one() => {
                     self.position.passed += 1;
-                    Content::Damaged
+                    Body::Damaged
                 }
                 Some(Err(e)) if skips && e.is_damage() => {
                     self.next_file();
-                    Content::DamagedRest
+                    Body::DamagedRest
                 }
                 Some(Err(e)) => return Err(e),
             };
-            return Ok(Some(Document { position: self.position, file, content }));
+            return Ok(Some(Document { position: self.position, file, body }));
         }
     }
 
@@ -188,4 +188,36 @@ impl Iterator for Reader {
         self.done = !matches!(document, Some(Ok(_)));
         document
     }
+}
+
+/// All documents of a corpus, file after file, duplicates too.
+///
+/// # Errors
+/// See [`DataError`]; the documents end with the first error. There is one if there are none.
+pub fn documents(
+    config: &CorpusConfig,
+) -> Result<impl Iterator<Item = Result<String, DataError>> + Send + use<>, DataError> {
+    let shards = Arc::new(Shards::find(config)?);
+    let lane = Lane {
+        name: config.sources.iter().map(|source| source.path.as_str()).collect::<Vec<_>>().join(", "),
+        files: (0..shards.len()).collect(),
+        shards,
+        order: Order::Once,
+        on_error: config.on_error,
+        duplicates: Arc::default(),
+    };
+    let mut nothing = Some(DataError::NoDocuments { sources: lane.name.clone() });
+    let mut documents = Reader::new(lane, Position::default());
+    Ok(std::iter::from_fn(move || {
+        for document in &mut documents {
+            let text = match document.map(|document| document.body) {
+                Ok(Body::Text(text)) => Ok(text),
+                Ok(_) => continue,
+                Err(e) => Err(e),
+            };
+            nothing = None;
+            return Some(text);
+        }
+        nothing.take().map(Err)
+    }))
 }

@@ -5,18 +5,11 @@ use std::sync::Arc;
 #[cfg(feature = "object-store")]
 use std::time::Duration;
 
-use super::content::{Mark, Place};
+use super::content::{Documents, Mark, Place};
 use super::folder::Folder;
-use super::reader::{Content, Lane, Order, Position, Reader};
 #[cfg(feature = "object-store")]
 use super::store::Store;
 use super::{CorpusConfig, DataError, Format, OnChange, Source, jsonl, text};
-
-/// A document, or `None` where a row or a line has no text.
-pub(super) type Found = Result<Option<String>, DataError>;
-
-/// Documents of one file, in order. After an error that is one document's own there may be others.
-pub(super) type Documents = Box<dyn Iterator<Item = Found> + Send>;
 
 /// Files that a message lists, at most.
 const LISTED: usize = 5;
@@ -205,36 +198,4 @@ fn of_known_format(mut marks: Vec<Mark>, source: &Source) -> Result<Vec<Mark>, D
         return Err(DataError::NoneInFolder { folder: source.path.clone(), found });
     }
     Ok(marks)
-}
-
-/// All documents of a corpus, file after file, duplicates too.
-///
-/// # Errors
-/// See [`DataError`]; the documents end with the first error. There is one if there are none.
-pub fn documents(
-    config: &CorpusConfig,
-) -> Result<impl Iterator<Item = Result<String, DataError>> + Send + use<>, DataError> {
-    let shards = Arc::new(Shards::find(config)?);
-    let lane = Lane {
-        name: config.sources.iter().map(|source| source.path.as_str()).collect::<Vec<_>>().join(", "),
-        files: (0..shards.len()).collect(),
-        shards,
-        order: Order::Once,
-        on_error: config.on_error,
-        duplicates: Arc::default(),
-    };
-    let mut nothing = Some(DataError::NoDocuments { sources: lane.name.clone() });
-    let mut documents = Reader::new(lane, Position::default());
-    Ok(std::iter::from_fn(move || {
-        for document in &mut documents {
-            let text = match document.map(|document| document.content) {
-                Ok(Content::Text(text)) => Ok(text),
-                Ok(_) => continue,
-                Err(e) => Err(e),
-            };
-            nothing = None;
-            return Some(text);
-        }
-        nothing.take().map(Err)
-    }))
 }

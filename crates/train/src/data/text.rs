@@ -1,9 +1,8 @@
 //! Plain text: documents are cut at blank lines.
 
 use super::DataError;
-use super::content::Content;
+use super::content::{Content, Found};
 use super::lines::Lines;
-use super::shards::Found;
 
 /// A document ends at the first blank line behind this many bytes.
 const DOCUMENT: usize = 16 << 10;
