@@ -168,7 +168,7 @@ fn no_text_takes_for_ever() {
             let text = unit.repeat(bytes / unit.len());
             let begin = std::time::Instant::now();
             assert_eq!(tokenizer.decode(&tokenizer.encode(&text)).len(), text.replace('▁', " ").len());
-            assert!(begin.elapsed().as_secs() < 30, "{} seconds", begin.elapsed().as_secs_f32());
+            assert!(begin.elapsed().as_secs() < 100, "{} seconds", begin.elapsed().as_secs_f32());
         }
     }
 }

@@ -210,7 +210,7 @@ mod tests {
         let letters = |i: usize| char::from(b'a' + (i * i / 7 % 26) as u8);
         let texts = [(0..3 << 20).map(letters).collect::<String>(), "=".repeat(1 << 20), "na".repeat(1 << 19)];
         let model = train_tokenizer(texts.into_iter().map(Ok::<_, Infallible>), 1000).unwrap();
-        assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+        assert!(begin.elapsed().as_secs() < 100, "{:?}", begin.elapsed());
         let model = ModelProto::decode(&*model).unwrap();
         let longest = model.pieces.iter().map(|piece| piece.piece().chars().count()).max();
         assert_eq!(longest, Some(pairs::MAX_PIECE));
