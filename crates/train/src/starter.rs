@@ -65,10 +65,10 @@ pub enum StarterError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// There is not enough to learn from.
-    #[error("these texts are too short to learn from: {tokens} tokens; bring some thousands at least")]
+    #[error("these texts are too short to learn from: {bytes} bytes; bring some ten thousand at least")]
     TooShort {
-        /// Tokens in them.
-        tokens: usize,
+        /// Bytes in them.
+        bytes: u64,
     },
     /// The tokenizer could not be learnt.
     #[error(transparent)]
@@ -125,6 +125,7 @@ struct Texts {
     prompt: String,
     tokenizer: Vec<u8>,
     pieces: usize,
+    bytes: f64,
     tokens: f64,
 }
 
@@ -195,7 +196,7 @@ impl Texts {
         }
         let tokens = all * ids as f64 / probed.max(1) as f64;
         let prompt = sample.first().map_or_else(String::new, |document| beginning(document));
-        Ok(Self { sources: corpus.sources, prompt, tokenizer, pieces: opened.vocab_size(), tokens })
+        Ok(Self { sources: corpus.sources, prompt, tokenizer, pieces: opened.vocab_size(), bytes: all, tokens })
     }
 }
 
@@ -216,6 +217,9 @@ fn learn(sample: &[String], vocab_size: usize) -> Result<Vec<u8>, StarterError> 
     loop {
         let texts = sample.iter().map(|text| Ok::<_, DataError>(text.clone()));
         match train_tokenizer(texts, vocab_size) {
+            Err(TokenizerTrainingError::VocabularyTooSmall { .. }) => {
+                return Err(StarterError::TooShort { bytes: sample.iter().map(|text| text.len() as u64).sum() });
+            }
             // Fewer pieces leave room for fewer characters, so that even fewer may be found.
             Err(TokenizerTrainingError::CorpusTooSmall { found, .. }) if found < vocab_size => vocab_size = found,
             learnt => return Ok(learnt?),
@@ -266,7 +270,7 @@ fn choose(folder: &str, path: &Path, texts: &Texts, peak: f64) -> Result<(String
         let (recipe, pieces) = (path.to_owned(), texts.pieces);
         chosen = Some((text, Starter { recipe, parameters, pieces, tokens: texts.tokens as u64, steps, seconds }));
     }
-    chosen.ok_or(StarterError::TooShort { tokens: texts.tokens as usize })
+    chosen.ok_or(StarterError::TooShort { bytes: texts.bytes as u64 })
 }
 
 /// The recipe, with what one may want to know about its numbers.
@@ -372,7 +376,7 @@ mod tests {
         let learnt = recipe.train.steps * (recipe.train.batch_size * recipe.train.sequence_length) as u64;
         assert!(learnt <= 21 * starter.tokens.max(2000) || recipe.train.steps == 20, "{learnt} of {}", starter.tokens);
         assert_eq!(recipe.log.prompts, ["The cat saw the"]);
-        assert_eq!(documents(&recipe.data).unwrap().count(), 11, "the texts are those that were given");
+        assert_eq!(documents(&recipe.data).unwrap().count(), 13, "the texts are those that were given");
 
         let before = std::fs::read(&starter.recipe).unwrap();
         let again = write_starter(&at, texts(folder.path(), 3000), &threads, &mut |_| ()).unwrap_err().to_string();
@@ -387,7 +391,7 @@ mod tests {
         let fails = |sources| write_starter(&at, sources, &Threads::new(1), &mut |_| ()).unwrap_err().to_string();
         assert!(fails(vec![Source::new("nowhere/*.txt")]).contains("no file matches"));
         let short = fails(texts(folder.path(), 1));
-        assert!(short.contains("too short") || short.contains("too small"), "{short}");
+        assert!(short.contains("these texts are too short to learn from: 60 bytes"), "{short}");
         assert!(!folder.path().join("new").exists());
     }
 }
