@@ -34,7 +34,7 @@ const BLOCK_BYTES: [usize; 2] = [736 << 10, 160 << 10];
 /// Fewest and most weight rows of a block, if its bytes allow.
 const BLOCK_ROWS: [usize; 2] = [12, 96];
 /// Fewest where blocks are made smaller for more tasks.
-const NARROW_ROWS: usize = 24;
+const NARROW_ROWS: usize = 48;
 /// Tasks that a product is cut into, if it is large enough: enough for the threads to end together.
 const TASKS: usize = 24;
 /// Vectors of a slice of the inner dimension: rows of `x` that meet the panels of a block then stay in the L1 cache.
