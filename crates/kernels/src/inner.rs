@@ -8,17 +8,23 @@
 //! many             a block of weights in panels, made by a task, which stays in the L2 cache; rows of x pass by
 //! ```
 //!
+//! Where both are `bf16`, pairs of columns are multiplied at a time, and all else is the same.
+//!
 //! A sum is a vector of sixteen lanes along the inner dimension, whose lanes are added up at the end in the order of
 //! [`dot`](crate::simd::dot). What a row gives depends neither on the rows beside it, nor on the number of threads, nor on the
 //! instruction set.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
+
+use half::bf16;
 
 use crate::Threads;
 use crate::cache_line::{CacheLine, reserve};
-use crate::lanes::{Element, Job, LANES, Lanes, dispatch};
+use crate::lanes::{Element, Job, LANES, Lanes, add_pair, dispatch, with_pairs};
 use crate::matrix::Matrix;
+use crate::simd::reduce;
 use crate::threads::Chunks;
 
 /// Most rows of `x` for which the memory that the weights come from is the limit.
@@ -34,7 +40,7 @@ const BLOCK_BYTES: [usize; 2] = [736 << 10, 160 << 10];
 /// Fewest and most weight rows of a block, if its bytes allow.
 const BLOCK_ROWS: [usize; 2] = [12, 96];
 /// Fewest where blocks are made smaller for more tasks.
-const NARROW_ROWS: usize = 24;
+const NARROW_ROWS: usize = 48;
 /// Tasks that a product is cut into, if it is large enough: enough for the threads to end together.
 const TASKS: usize = 24;
 /// Vectors of a slice of the inner dimension: rows of `x` that meet the panels of a block then stay in the L1 cache.
@@ -62,14 +68,58 @@ pub(crate) fn product(
     accumulate: bool,
 ) {
     let outputs = weight.len() / inputs;
-    dispatch(Product { threads, out: &Chunks::new(out, 1), x, weight, inputs, outputs, accumulate });
+    dispatch(Product { threads, out: &Chunks::new(out, 1), x: Rows::Wide(x), weight, inputs, outputs, accumulate });
+}
+
+/// [`product`] of numbers in `bf16`, whose products are added to sums in `f32` by pairs: see [`add_pair`].
+pub(crate) fn product_of_pairs(
+    threads: &Threads,
+    out: &mut [f32],
+    x: &[bf16],
+    weight: &[bf16],
+    inputs: usize,
+    accumulate: bool,
+) {
+    let outputs = weight.len() / inputs;
+    let (out, matrix) = (Chunks::new(out, 1), Matrix::BF16(weight));
+    let product = Product { threads, out: &out, x: Rows::Pairs(x), weight: matrix, inputs, outputs, accumulate };
+    if with_pairs(product).is_none() {
+        threads.run(outputs, |output| {
+            let weight = &weight[output * inputs..][..inputs];
+            for (n, x) in x.chunks_exact(inputs).enumerate() {
+                // SAFETY: a task alone writes its column of `out`.
+                let out = unsafe { product.out.slice(n * outputs + output, 1) };
+                let sum = dot_of_pairs(x, weight);
+                out[0] = if accumulate { out[0] + sum } else { sum };
+            }
+        });
+    }
+}
+
+/// The inner product, by plain code.
+fn dot_of_pairs(x: &[bf16], weight: &[bf16]) -> f32 {
+    let mut sums = [0.0; LANES];
+    for (x, weight) in x.chunks(Pairs::COLUMNS).zip(weight.chunks(Pairs::COLUMNS)) {
+        let (x, weight) = (padded(x), padded(weight));
+        for (sum, (x, weight)) in sums.iter_mut().zip(x.as_chunks().0.iter().zip(weight.as_chunks().0)) {
+            *sum = add_pair(*x, *weight, *sum);
+        }
+    }
+    reduce(sums)
+}
+
+/// The rows of `x`.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    Wide(&'a [f32]),
+    Pairs(&'a [bf16]),
 }
 
 #[derive(Clone, Copy)]
 struct Product<'a> {
     threads: &'a Threads,
     out: &'a Chunks<f32>,
-    x: &'a [f32],
+    x: Rows<'a>,
     weight: Matrix<'a>,
     inputs: usize,
     outputs: usize,
@@ -82,7 +132,7 @@ impl Job for Product<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         // Tiles whose sums, with a vector of each row, fill the registers.
-        let rows = self.x.len() / self.inputs;
+        let rows = self.rows();
         match (L::WIDE_TILES, rows) {
             (true, ..=FEW_ROWS) => match rows.div_ceil(rows.div_ceil(8).max(1)) {
                 0 | 1 => self.few::<L, 4, 1>(lanes),
@@ -104,23 +154,48 @@ impl Job for Product<'_> {
 }
 
 impl Product<'_> {
+    fn rows(&self) -> usize {
+        let length = match self.x {
+            Rows::Wide(x) => x.len(),
+            Rows::Pairs(x) => x.len(),
+        };
+        length / self.inputs
+    }
+
+    /// Vectors of a row.
+    fn vectors(&self) -> usize {
+        self.inputs.div_ceil(if matches!(self.x, Rows::Pairs(_)) { Pairs::COLUMNS } else { LANES })
+    }
+
     #[inline(always)]
     fn few<L: Lanes, const R: usize, const C: usize>(self, lanes: L) {
         let is_float = matches!(self.weight, Matrix::F32(_) | Matrix::F16(_) | Matrix::BF16(_));
         let block = if is_float { STREAMED_ROWS } else { WIDENED_ROWS };
         PANELS.with_borrow_mut(|buffer| {
-            let panels = room(buffer, self.x.len() / self.inputs, self.inputs, C);
-            lanes.run(Lay::<_, C> { rows: self.x, inputs: self.inputs, panels });
+            let panels = room(buffer, self.rows(), self.vectors(), C);
+            match self.x {
+                Rows::Wide(rows) => lanes.run(Lay::<Wide<_>, C> { rows, inputs: self.inputs, panels }),
+                Rows::Pairs(rows) => lanes.run(Lay::<Pairs, C> { rows, inputs: self.inputs, panels }),
+            }
             self.threads.run(self.outputs.div_ceil(block), |task| {
                 let outputs = task * block..self.outputs.min((task + 1) * block);
                 let range = outputs.start * self.inputs..outputs.end * self.inputs;
-                match self.weight {
-                    Matrix::F32(weight) => self.stream::<L, _, R, C>(lanes, &weight[range], panels, outputs),
-                    Matrix::F16(weight) => self.stream::<L, _, R, C>(lanes, &weight[range], panels, outputs),
-                    Matrix::BF16(weight) => self.stream::<L, _, R, C>(lanes, &weight[range], panels, outputs),
+                match (self.weight, self.x) {
+                    (Matrix::BF16(weight), Rows::Pairs(_)) => {
+                        self.stream::<L, Pairs, R, C>(lanes, &weight[range], panels, outputs);
+                    }
+                    (Matrix::F32(weight), _) => {
+                        self.stream::<L, Wide<_>, R, C>(lanes, &weight[range], panels, outputs);
+                    }
+                    (Matrix::F16(weight), _) => {
+                        self.stream::<L, Wide<_>, R, C>(lanes, &weight[range], panels, outputs);
+                    }
+                    (Matrix::BF16(weight), _) => {
+                        self.stream::<L, Wide<_>, R, C>(lanes, &weight[range], panels, outputs);
+                    }
                     _ => WIDENED.with_borrow_mut(|buffer| {
                         let weight = widen(buffer, self.weight, range);
-                        self.stream::<L, _, R, C>(lanes, weight, panels, outputs);
+                        self.stream::<L, Wide<_>, R, C>(lanes, weight, panels, outputs);
                     }),
                 }
             });
@@ -128,25 +203,25 @@ impl Product<'_> {
     }
 
     /// The weight rows `outputs` meet the panels of `x`.
-    fn stream<L: Lanes, T: Element, const R: usize, const C: usize>(
+    fn stream<L: Lanes, F: Factors, const R: usize, const C: usize>(
         &self,
         lanes: L,
-        weight: &[T],
+        weight: &[F::Element],
         panels: &[[f32; LANES]],
         outputs: Range<usize>,
     ) {
-        let rows = 0..self.x.len() / self.inputs;
+        let rows = 0..self.rows();
         BLOCK.with_borrow_mut(|buffer| {
-            let partial = room(buffer, rows.len(), R * LANES, C);
-            lanes.run(Pass::<_, R, C, false> { product: self, passing: weight, panels, partial, rows, outputs });
+            let partial = room(buffer, rows.len(), R, C);
+            lanes.run(Pass::<F, R, C, false> { product: self, passing: weight, panels, partial, rows, outputs });
         });
     }
 
     #[inline(always)]
     fn many<L: Lanes, const R: usize, const C: usize>(self, lanes: L) {
         let bytes = BLOCK_BYTES[if L::WIDE_TILES { 0 } else { 1 }];
-        let largest = (bytes / size_of::<f32>() / self.inputs).clamp(BLOCK_ROWS[0], BLOCK_ROWS[1]);
-        let rows = self.x.len() / self.inputs;
+        let largest = (bytes / CacheLine::BYTES / self.vectors().max(1)).clamp(BLOCK_ROWS[0], BLOCK_ROWS[1]);
+        let rows = self.rows();
         let down = rows.div_ceil(TASK_ROWS);
         let narrow = TASKS.div_ceil(down).min(self.outputs / NARROW_ROWS);
         let across = self.outputs.div_ceil(largest).max(narrow);
@@ -158,33 +233,142 @@ impl Product<'_> {
             let range = outputs.start * self.inputs..outputs.end * self.inputs;
             BLOCK.with_borrow_mut(|buffer| {
                 // Panels, then sums on their way.
-                let panels = room(buffer, outputs.len(), self.inputs.next_multiple_of(LANES) + R * LANES, C);
-                let (panels, partial) =
-                    panels.split_at_mut(outputs.len().next_multiple_of(C) * self.inputs.div_ceil(LANES));
-                match self.weight {
-                    Matrix::F32(rows) => lanes.run(Lay::<_, C> { rows: &rows[range], inputs: self.inputs, panels }),
-                    Matrix::F16(rows) => lanes.run(Lay::<_, C> { rows: &rows[range], inputs: self.inputs, panels }),
-                    Matrix::BF16(rows) => lanes.run(Lay::<_, C> { rows: &rows[range], inputs: self.inputs, panels }),
+                let (inputs, vectors) = (self.inputs, self.vectors());
+                let panels = room(buffer, outputs.len(), vectors + R, C);
+                let (panels, partial) = panels.split_at_mut(outputs.len().next_multiple_of(C) * vectors);
+                match (self.weight, self.x) {
+                    (Matrix::BF16(rows), Rows::Pairs(_)) => {
+                        lanes.run(Lay::<Pairs, C> { rows: &rows[range], inputs, panels });
+                    }
+                    (Matrix::F32(rows), _) => lanes.run(Lay::<Wide<_>, C> { rows: &rows[range], inputs, panels }),
+                    (Matrix::F16(rows), _) => lanes.run(Lay::<Wide<_>, C> { rows: &rows[range], inputs, panels }),
+                    (Matrix::BF16(rows), _) => lanes.run(Lay::<Wide<_>, C> { rows: &rows[range], inputs, panels }),
                     _ => WIDENED.with_borrow_mut(|buffer| {
                         // A panel after the other, so that little memory is needed.
-                        let panels = panels.chunks_exact_mut(C * self.inputs.div_ceil(LANES));
-                        for (first, panels) in range.clone().step_by(C * self.inputs).zip(panels) {
-                            let rows = widen(buffer, self.weight, first..range.end.min(first + C * self.inputs));
-                            lanes.run(Lay::<_, C> { rows, inputs: self.inputs, panels });
+                        let panels = panels.chunks_exact_mut(C * vectors);
+                        for (first, panels) in range.clone().step_by(C * inputs).zip(panels) {
+                            let rows = widen(buffer, self.weight, first..range.end.min(first + C * inputs));
+                            lanes.run(Lay::<Wide<_>, C> { rows, inputs, panels });
                         }
                     }),
                 }
-                let passing = &self.x[rows.start * self.inputs..rows.end * self.inputs];
-                lanes.run(Pass::<_, R, C, true> { product: &self, passing, panels, partial, rows, outputs });
+                let passing = rows.start * inputs..rows.end * inputs;
+                match self.x {
+                    Rows::Wide(x) => {
+                        let passing = &x[passing];
+                        lanes.run(Pass::<Wide<_>, R, C, true> {
+                            product: &self,
+                            passing,
+                            panels,
+                            partial,
+                            rows,
+                            outputs,
+                        });
+                    }
+                    Rows::Pairs(x) => {
+                        let passing = &x[passing];
+                        lanes.run(Pass::<Pairs, R, C, true> {
+                            product: &self,
+                            passing,
+                            panels,
+                            partial,
+                            rows,
+                            outputs,
+                        });
+                    }
+                }
             });
         });
     }
 }
 
-/// Room for panels of `width` rows, `inputs` long.
-fn room(buffer: &mut Vec<CacheLine>, rows: usize, inputs: usize, width: usize) -> &mut [[f32; LANES]] {
-    let vectors = rows.next_multiple_of(width) * inputs.div_ceil(LANES);
-    bytemuck::cast_slice_mut(reserve::<f32>(buffer, vectors * LANES))
+/// Room for panels of `width` rows of so many vectors.
+fn room(buffer: &mut Vec<CacheLine>, rows: usize, vectors: usize, width: usize) -> &mut [[f32; LANES]] {
+    bytemuck::cast_slice_mut(reserve::<f32>(buffer, rows.next_multiple_of(width) * vectors * LANES))
+}
+
+/// What is multiplied: elements of rows that pass by, and vectors of rows in panels, which take as much as sixteen `f32`.
+trait Factors: Sized {
+    type Element: bytemuck::Pod + Send + Sync;
+    /// Columns of a vector.
+    const COLUMNS: usize;
+    type Vector<L: Lanes>: Copy;
+
+    /// A vector of a row that passes by.
+    ///
+    /// # Safety
+    /// There are so many columns at `from`.
+    unsafe fn load<L: Lanes>(lanes: L, from: *const Self::Element) -> Self::Vector<L>;
+    /// A vector of a panel.
+    fn load_laid<L: Lanes>(lanes: L, from: &[f32; LANES]) -> Self::Vector<L>;
+    /// A vector of a row as it lies in a panel.
+    ///
+    /// # Safety
+    /// As of [`Factors::load`].
+    unsafe fn lay<L: Lanes>(lanes: L, from: *const Self::Element) -> [f32; LANES];
+    fn mul_add<L: Lanes>(lanes: L, x: Self::Vector<L>, y: Self::Vector<L>, sum: L::Vector) -> L::Vector;
+}
+
+/// Numbers that are widened to `f32`.
+struct Wide<T>(PhantomData<T>);
+
+impl<T: Element> Factors for Wide<T> {
+    type Element = T;
+    const COLUMNS: usize = LANES;
+    type Vector<L: Lanes> = L::Vector;
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(lanes: L, from: *const T) -> L::Vector {
+        // SAFETY: as the caller says.
+        T::load(lanes, unsafe { &*from.cast() })
+    }
+
+    #[inline(always)]
+    fn load_laid<L: Lanes>(lanes: L, from: &[f32; LANES]) -> L::Vector {
+        lanes.load(from)
+    }
+
+    #[inline(always)]
+    unsafe fn lay<L: Lanes>(lanes: L, from: *const T) -> [f32; LANES] {
+        // SAFETY: as the caller says.
+        lanes.to_array(unsafe { Self::load(lanes, from) })
+    }
+
+    #[inline(always)]
+    fn mul_add<L: Lanes>(lanes: L, x: L::Vector, y: L::Vector, sum: L::Vector) -> L::Vector {
+        lanes.mul_add(x, y, sum)
+    }
+}
+
+/// Pairs of `bf16`.
+struct Pairs;
+
+impl Factors for Pairs {
+    type Element = bf16;
+    const COLUMNS: usize = 2 * LANES;
+    type Vector<L: Lanes> = L::Pairs;
+
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(lanes: L, from: *const bf16) -> L::Pairs {
+        // SAFETY: as the caller says.
+        lanes.load_pairs(unsafe { &*from.cast() })
+    }
+
+    #[inline(always)]
+    fn load_laid<L: Lanes>(lanes: L, from: &[f32; LANES]) -> L::Pairs {
+        lanes.load_pairs(bytemuck::cast_ref(from))
+    }
+
+    #[inline(always)]
+    unsafe fn lay<L: Lanes>(_lanes: L, from: *const bf16) -> [f32; LANES] {
+        // SAFETY: as the caller says.
+        bytemuck::cast(unsafe { from.cast::<[bf16; 2 * LANES]>().read() })
+    }
+
+    #[inline(always)]
+    fn mul_add<L: Lanes>(lanes: L, x: L::Pairs, y: L::Pairs, sum: L::Vector) -> L::Vector {
+        lanes.add_pairs(x, y, sum)
+    }
 }
 
 /// The weights `range`, in `f32`.
@@ -195,27 +379,32 @@ fn widen<'a>(buffer: &'a mut Vec<CacheLine>, weight: Matrix<'_>, range: Range<us
 }
 
 /// Lays out rows in panels, `[groups][vectors][C]`, with zeros behind a row and anything in the place of rows behind the last.
-struct Lay<'a, T, const C: usize> {
-    rows: &'a [T],
+struct Lay<'a, F: Factors, const C: usize> {
+    rows: &'a [F::Element],
     inputs: usize,
     panels: &'a mut [[f32; LANES]],
 }
 
-impl<T: Element, const C: usize> Job for Lay<'_, T, C> {
+impl<F: Factors, const C: usize> Job for Lay<'_, F, C> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Self { rows, inputs, panels } = self;
         let count = rows.len() / inputs;
-        for (group, panel) in panels.chunks_exact_mut(inputs.div_ceil(LANES) * C).enumerate() {
-            let rows: [&[T]; C] = std::array::from_fn(|c| &rows[(group * C + c).min(count - 1) * inputs..][..inputs]);
+        for (group, panel) in panels.chunks_exact_mut(inputs.div_ceil(F::COLUMNS) * C).enumerate() {
+            let rows: [&[F::Element]; C] =
+                std::array::from_fn(|c| &rows[(group * C + c).min(count - 1) * inputs..][..inputs]);
             for (i, panel) in panel.chunks_exact_mut(C).enumerate() {
                 for c in 0..C {
-                    let row = &rows[c][i * LANES..];
-                    panel[c] = match row.first_chunk() {
-                        Some(x) => lanes.to_array(T::load(lanes, x)),
-                        None => lanes.to_array(T::load(lanes, &padded(row))),
+                    let row = &rows[c][i * F::COLUMNS..];
+                    // SAFETY: there are so many columns, or zeros in their place.
+                    panel[c] = unsafe {
+                        if row.len() >= F::COLUMNS {
+                            F::lay(lanes, row.as_ptr())
+                        } else {
+                            F::lay(lanes, padded(row).as_ptr())
+                        }
                     };
                 }
             }
@@ -224,9 +413,9 @@ impl<T: Element, const C: usize> Job for Lay<'_, T, C> {
 }
 
 /// Rows that pass by all panels: rows of `x` if `X`, otherwise weight rows.
-struct Pass<'a, T, const R: usize, const C: usize, const X: bool> {
+struct Pass<'a, F: Factors, const R: usize, const C: usize, const X: bool> {
     product: &'a Product<'a>,
-    passing: &'a [T],
+    passing: &'a [F::Element],
     panels: &'a [[f32; LANES]],
     /// Sums of a tile for each panel, between slices.
     partial: &'a mut [[f32; LANES]],
@@ -235,7 +424,7 @@ struct Pass<'a, T, const R: usize, const C: usize, const X: bool> {
     outputs: Range<usize>,
 }
 
-impl<T: Element, const R: usize, const C: usize, const X: bool> Job for Pass<'_, T, R, C, X> {
+impl<F: Factors, const R: usize, const C: usize, const X: bool> Job for Pass<'_, F, R, C, X> {
     type Output = ();
 
     #[inline(always)]
@@ -260,23 +449,26 @@ impl<T: Element, const R: usize, const C: usize, const X: bool> Job for Pass<'_,
     }
 }
 
-impl<T: Element, const R: usize, const C: usize, const X: bool> Pass<'_, T, R, C, X> {
+impl<F: Factors, const R: usize, const C: usize, const X: bool> Pass<'_, F, R, C, X> {
     /// The rows `passing`, some of which may be behind the last, meet all panels: in slices of whole vectors, then with what is
     /// left.
     #[inline(always)]
     fn tiles<L: Lanes, const H: usize>(&mut self, lanes: L, passing: [usize; H]) {
         let inputs = self.product.inputs;
-        let (whole, vectors) = (inputs / LANES, inputs.div_ceil(LANES));
+        let (whole, vectors) = (inputs / F::COLUMNS, inputs.div_ceil(F::COLUMNS));
         let last = self.passing.len() / inputs - 1;
         let rows = passing.map(|row| &self.passing[row.min(last) * inputs..][..inputs]);
-        let rests = rows.map(|row| padded(row.as_chunks::<LANES>().1));
+        let mut rests = [[bytemuck::Zeroable::zeroed(); 2 * LANES]; H];
+        if whole < vectors {
+            rests = rows.map(|row| padded(&row[whole * F::COLUMNS..]));
+        }
         // What streams by is not read in pieces.
         let slice = if X { SLICE } else { usize::MAX };
         let mut start = 0;
         while start < vectors {
             let (rows, length) = match whole - start {
                 0 => (rests.each_ref().map(|rest| rest.as_ptr()), 1),
-                left => (rows.map(|row| row[start * LANES..].as_ptr()), left.min(slice)),
+                left => (rows.map(|row| row[start * F::COLUMNS..].as_ptr()), left.min(slice)),
             };
             let end = start + length;
             for group in 0..self.panels.len() / (vectors * C) {
@@ -291,7 +483,7 @@ impl<T: Element, const R: usize, const C: usize, const X: bool> Pass<'_, T, R, C
                 }
                 let panel = self.panels[(group * vectors + start) * C..(group * vectors + end) * C].as_chunks().0;
                 // SAFETY: each pointer is to so many vectors.
-                let sums = unsafe { add_products::<_, _, H, C, X>(lanes, sums, rows, panel) };
+                let sums = unsafe { add_products::<_, F, H, C, X>(lanes, sums, rows, panel) };
                 if end == vectors {
                     self.put(passing, group * C, across(lanes, sums));
                 } else {
@@ -354,41 +546,42 @@ impl<T: Element, const R: usize, const C: usize, const X: bool> Pass<'_, T, R, C
 /// # Safety
 /// `rows` point to as many vectors as the panel has.
 #[inline(always)]
-unsafe fn add_products<L: Lanes, T: Element, const H: usize, const C: usize, const NEAR: bool>(
+unsafe fn add_products<L: Lanes, F: Factors, const H: usize, const C: usize, const NEAR: bool>(
     lanes: L,
     mut sums: [[L::Vector; C]; H],
-    rows: [*const T; H],
+    rows: [*const F::Element; H],
     panel: &[[[f32; LANES]; C]],
 ) -> [[L::Vector; C]; H] {
     for (i, panel) in panel.iter().enumerate() {
-        if !NEAR && (i * LANES * size_of::<T>()).is_multiple_of(CacheLine::BYTES) {
+        if !NEAR && (i * F::COLUMNS * size_of::<F::Element>()).is_multiple_of(CacheLine::BYTES) {
             for row in rows {
-                lanes.prefetch(row.wrapping_add(i * LANES).cast::<u8>().wrapping_add(AHEAD));
+                lanes.prefetch(row.wrapping_add(i * F::COLUMNS).cast::<u8>().wrapping_add(AHEAD));
             }
         }
         // The fewer vectors are loaded first.
         if C <= H {
-            let mut vectors = [lanes.splat(0.0); C];
-            for c in 0..C {
-                vectors[c] = lanes.load(&panel[c]);
+            let mut vectors = [F::load_laid(lanes, &panel[0]); C];
+            for c in 1..C {
+                vectors[c] = F::load_laid(lanes, &panel[c]);
             }
             for r in 0..H {
                 // SAFETY: as the caller says.
-                let row = T::load(lanes, unsafe { &*rows[r].add(i * LANES).cast() });
+                let row = unsafe { F::load(lanes, rows[r].add(i * F::COLUMNS)) };
                 for c in 0..C {
-                    sums[r][c] = lanes.mul_add(row, vectors[c], sums[r][c]);
+                    sums[r][c] = F::mul_add(lanes, row, vectors[c], sums[r][c]);
                 }
             }
         } else {
-            let mut vectors = [lanes.splat(0.0); H];
-            for r in 0..H {
+            // SAFETY: as the caller says.
+            let mut vectors = [unsafe { F::load(lanes, rows[0].add(i * F::COLUMNS)) }; H];
+            for r in 1..H {
                 // SAFETY: as the caller says.
-                vectors[r] = T::load(lanes, unsafe { &*rows[r].add(i * LANES).cast() });
+                vectors[r] = unsafe { F::load(lanes, rows[r].add(i * F::COLUMNS)) };
             }
             for c in 0..C {
-                let column = lanes.load(&panel[c]);
+                let column = F::load_laid(lanes, &panel[c]);
                 for r in 0..H {
-                    sums[r][c] = lanes.mul_add(vectors[r], column, sums[r][c]);
+                    sums[r][c] = F::mul_add(lanes, vectors[r], column, sums[r][c]);
                 }
             }
         }
@@ -413,10 +606,10 @@ fn across<L: Lanes, const H: usize, const C: usize>(lanes: L, sums: [[L::Vector;
     results
 }
 
-/// What is left of a row, with zeros behind it.
+/// What is left of a row, with zeros behind it: no more than a vector, of which there may be two.
 #[inline(always)]
-fn padded<T: Element>(rest: &[T]) -> [T; LANES] {
-    let mut padded = [T::zeroed(); LANES];
+fn padded<T: bytemuck::Pod>(rest: &[T]) -> [T; 2 * LANES] {
+    let mut padded = [T::zeroed(); 2 * LANES];
     padded[..rest.len()].copy_from_slice(rest);
     padded
 }

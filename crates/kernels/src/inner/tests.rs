@@ -74,7 +74,15 @@ fn products(threads: usize, x: &[f32], weight: Matrix<'_>, inputs: usize, before
             let outputs = weight.len() / inputs;
             let accumulate = !before.is_empty();
             let mut out = if accumulate { before.to_vec() } else { vec![f32::NAN; x.len() / inputs * outputs] };
-            let product = Product { threads, out: &Chunks::new(&mut out, 1), x, weight, inputs, outputs, accumulate };
+            let product = Product {
+                threads,
+                out: &Chunks::new(&mut out, 1),
+                x: Rows::Wide(x),
+                weight,
+                inputs,
+                outputs,
+                accumulate,
+            };
             product.run(lanes);
             out
         }
@@ -135,4 +143,52 @@ fn several_slices_blocks_and_tasks_are_put_together() {
     check(20, 30, 2 * SLICE * LANES + 40, 2);
     check(3, 7, 2 * SLICE * LANES + 40, 1);
     check(TASK_ROWS + 5, 120, 36, 3);
+}
+
+/// Compares products of `bf16` with those of the plain code, to the bit.
+fn check_pairs(rows: usize, outputs: usize, inputs: usize, threads: usize, scale: f32) {
+    let brain = |x: Vec<f32>| x.into_iter().map(|x| bf16::from_f32(scale * x)).collect::<Vec<_>>();
+    let (x, weight) = (brain(values(rows * inputs, 0.4)), brain(values(outputs * inputs, 0.5)));
+    for before in [None, Some(values(rows * outputs, 0.6))] {
+        let mut out = before.clone().unwrap_or_else(|| vec![f32::NAN; rows * outputs]);
+        product_of_pairs(&Threads::new(threads), &mut out, &x, &weight, inputs, before.is_some());
+        for (i, found) in out.iter().enumerate() {
+            let (x, weight) = (&x[i / outputs * inputs..][..inputs], &weight[i % outputs * inputs..][..inputs]);
+            let sum = dot_of_pairs(x, weight);
+            let expected = before.as_ref().map_or(sum, |before| before[i] + sum);
+            assert_eq!(found.to_bits(), expected.to_bits(), "{rows} x {inputs} x {outputs}: {found}, not {expected}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(30))]
+    #[test]
+    fn pairs_give_the_bits_of_the_plain_code(
+        rows in 1usize..40, outputs in 1usize..110, inputs in 1usize..300, threads in 1usize..4,
+    ) {
+        check_pairs(rows, outputs, inputs, threads, 1.0);
+        // Products and sums below the normal numbers are zero, on every way.
+        check_pairs(rows, outputs, inputs, threads, 1e-19);
+    }
+}
+
+#[test]
+fn pairs_in_several_slices_and_tasks_are_put_together() {
+    check_pairs(20, 30, 4 * SLICE * LANES + 41, 2, 1.0);
+    check_pairs(TASK_ROWS + 5, 60, 36, 3, 1.0);
+}
+
+#[test]
+fn products_of_pairs_are_close_to_those_in_single_precision() {
+    let (rows, outputs, inputs) = (19, 33, 500);
+    let brain = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+    let (x, weight) = (brain(values(rows * inputs, 0.4)), brain(values(outputs * inputs, 0.5)));
+    let mut out = vec![0.0; rows * outputs];
+    product_of_pairs(&Threads::single(), &mut out, &x, &weight, inputs, false);
+    for (i, found) in out.iter().enumerate() {
+        let (x, weight) = (&x[i / outputs * inputs..][..inputs], &weight[i % outputs * inputs..][..inputs]);
+        let expected: f64 = x.iter().zip(weight).map(|(x, w)| f64::from(x.to_f32()) * f64::from(w.to_f32())).sum();
+        assert!((f64::from(*found) - expected).abs() < 1e-4, "{found} instead of {expected}");
+    }
 }

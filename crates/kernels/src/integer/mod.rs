@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! once:      blocks or groups ── packed ──> panels of 16 rows        (the same numbers and scales in another order)
-//! each time: x ── activations ──> i8, a scale per 32 columns ──┬── decode: one row of x, weights streamed once
+//! each time: x ── activations ──> i8, a scale per 32 columns ──┬── decode: a few rows of x, weights streamed once
 //!                                                              └── prefill: many rows, a block of panels unpacked to bytes,
 //!                                                                  then tiles of 2 panels x 6 rows of x in registers
 //! ```
@@ -57,10 +57,10 @@ fn product_with(
             }};
         }
         match (rows, tile) {
-            (..=1, _) => run!(1, false, decode::run::<1, 4>),
+            (..=1, _) => run!(1, false, decode::run::<1>),
             // Rows that are not there cost less than a kernel for each number of them would.
-            (2..=4, _) => run!(4, false, decode::run::<4, 2>),
-            (5..=8, Tile::Wide) => run!(8, false, decode::run::<8, 1>),
+            (2..=4, _) => run!(4, false, decode::run::<4>),
+            (5..=16, Tile::Wide) => run!(8, false, decode::run::<8>),
             (_, Tile::Wide) => run!(6, false, prefill::run::<6>),
             (_, Tile::Narrow) => run!(3, false, prefill::run::<3>),
             (_, Tile::Paired) => run!(4, true, prefill::run::<4>),

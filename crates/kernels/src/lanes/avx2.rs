@@ -4,7 +4,7 @@ use std::arch::x86_64::{__m128i, __m256, _MM_HINT_T0, _mm_prefetch, _mm256_cvtph
 
 use half::{bf16, f16};
 
-use super::{Job, LANES, Lanes};
+use super::{Job, LANES, Lanes, add_pairs_plainly};
 
 pulp::simd_type! {
     /// The proof that the processor has these features.
@@ -28,6 +28,7 @@ impl Avx2 {
 
 impl Lanes for Avx2 {
     type Vector = [__m256; 2];
+    type Pairs = [bf16; 2 * LANES];
     const WIDE_TILES: bool = false;
 
     #[inline]
@@ -87,6 +88,16 @@ impl Lanes for Avx2 {
     fn mul_add(self, x: [__m256; 2], y: [__m256; 2], z: [__m256; 2]) -> [__m256; 2] {
         let fma = self.0.fma;
         [fma._mm256_fmadd_ps(x[0], y[0], z[0]), fma._mm256_fmadd_ps(x[1], y[1], z[1])]
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, x: &[bf16; 2 * LANES]) -> Self::Pairs {
+        *x
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, x: Self::Pairs, y: Self::Pairs, sum: Self::Vector) -> Self::Vector {
+        add_pairs_plainly(self, &x, &y, sum)
     }
 
     #[inline(always)]

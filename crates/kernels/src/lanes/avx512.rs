@@ -1,33 +1,65 @@
-//! AVX-512: one register is a vector.
+//! AVX-512: one register is a vector. With its extension for `bf16`, pairs of them are multiplied by an instruction.
 
-use std::arch::x86_64::{__m512, _MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::*;
+use std::mem::transmute;
 
 use half::{bf16, f16};
 use pulp::f32x16;
 use pulp::x86::V4;
 
-use super::{Job, LANES, Lanes};
+use super::{Job, LANES, Lanes, add_pairs_plainly};
 
+/// `PAIRS`: with products of pairs of `bf16`.
 #[derive(Clone, Copy)]
-pub(super) struct Avx512(V4);
+pub(super) struct Avx512<const PAIRS: bool>(V4);
 
-impl Avx512 {
+impl<const PAIRS: bool> Avx512<PAIRS> {
     #[inline]
     pub(super) fn try_new() -> Option<Self> {
-        V4::try_new().map(Self)
+        let has_pairs = !PAIRS || is_x86_feature_detected!("avx512bf16");
+        V4::try_new().filter(|_| has_pairs).map(Self)
     }
 }
 
-impl Lanes for Avx512 {
+/// # Safety
+/// The processor has the features named.
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
+unsafe fn run_pairs<J: Job, L: Lanes>(job: J, lanes: L) -> J::Output {
+    job.run(lanes)
+}
+
+impl<const PAIRS: bool> Lanes for Avx512<PAIRS> {
     type Vector = f32x16;
+    type Pairs = __m512i;
     const WIDE_TILES: bool = true;
 
     #[inline]
     fn run<J: Job>(self, job: J) -> J::Output {
+        if PAIRS {
+            // SAFETY: the value in `self` is the proof of these features.
+            return unsafe { run_pairs(job, self) };
+        }
         self.0.vectorize(
             #[inline(always)]
             || job.run(self),
         )
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, x: &[bf16; 2 * LANES]) -> __m512i {
+        pulp::cast(*x)
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, x: __m512i, y: __m512i, sum: f32x16) -> f32x16 {
+        if PAIRS {
+            // SAFETY: the value in `self` is the proof of the instruction; the vectors are of the same size, any bits are numbers.
+            return unsafe {
+                let (x, y) = (transmute::<__m512i, __m512bh>(x), transmute::<__m512i, __m512bh>(y));
+                pulp::cast(_mm512_dpbf16_ps(pulp::cast(sum), x, y))
+            };
+        }
+        add_pairs_plainly(self, &pulp::cast(x), &pulp::cast(y), sum)
     }
 
     #[inline(always)]

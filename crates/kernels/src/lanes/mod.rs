@@ -37,10 +37,26 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn to_array(self, x: Self::Vector) -> [f32; LANES];
     /// `x y + z`, rounded once.
     fn mul_add(self, x: Self::Vector, y: Self::Vector, z: Self::Vector) -> Self::Vector;
+    /// Thirty-two `bf16`.
+    type Pairs: Copy;
+
+    fn load_pairs(self, x: &[bf16; 2 * LANES]) -> Self::Pairs;
+    /// `sum + x1 y1 + x0 y0` in each lane, as [`add_pair`] has it.
+    fn add_pairs(self, x: Self::Pairs, y: Self::Pairs, sum: Self::Vector) -> Self::Vector;
     /// The sum over the lanes of each vector, in the order of [`reduce`].
     fn reduce(self, vectors: [Self::Vector; LANES]) -> [f32; LANES];
     /// The columns of `rows`.
     fn transpose(self, rows: [Self::Vector; LANES]) -> [Self::Vector; LANES];
+}
+
+/// [`Lanes::add_pairs`] where there is no instruction for it.
+#[inline(always)]
+fn add_pairs_plainly<L: Lanes>(lanes: L, x: &[bf16; 2 * LANES], y: &[bf16; 2 * LANES], sum: L::Vector) -> L::Vector {
+    let mut sums = lanes.to_array(sum);
+    for (sum, (x, y)) in sums.iter_mut().zip(x.as_chunks::<2>().0.iter().zip(y.as_chunks::<2>().0)) {
+        *sum = add_pair(*x, *y, *sum);
+    }
+    lanes.load(&sums)
 }
 
 /// A number as it is stored, which [`Lanes`] widen while they load it.
@@ -76,7 +92,7 @@ pub(crate) trait Job {
 #[inline]
 pub(crate) fn dispatch<J: Job>(job: J) -> J::Output {
     #[cfg(target_arch = "x86_64")]
-    if let Some(lanes) = avx512::Avx512::try_new() {
+    if let Some(lanes) = avx512::Avx512::<false>::try_new() {
         return lanes.run(job);
     } else if let Some(lanes) = avx2::Avx2::try_new() {
         return lanes.run(job);
@@ -88,6 +104,36 @@ pub(crate) fn dispatch<J: Job>(job: J) -> J::Output {
     scalar::Scalar.run(job)
 }
 
+/// `sum + x1 y1 + x0 y0` as AVX512-BF16's `vdpbf16ps` has it: the product of the second numbers is added first, each sum is
+/// rounded once, to the nearest, and what is below the normal numbers, given or found, is zero.
+#[inline(always)]
+pub(crate) fn add_pair(x: [bf16; 2], y: [bf16; 2], sum: f32) -> f32 {
+    let normal = |x: f32| if x.is_subnormal() { 0.0f32.copysign(x) } else { x };
+    let [x, y] = [x, y].map(|pair| pair.map(|x| normal(x.to_f32())));
+    let sum = normal(x[1].mul_add(y[1], normal(sum)));
+    normal(x[0].mul_add(y[0], sum))
+}
+
+/// Runs `job` where the processor multiplies pairs of `bf16`; `None` if it does not.
+#[inline]
+pub(crate) fn with_pairs<J: Job>(job: J) -> Option<J::Output> {
+    #[cfg(target_arch = "x86_64")]
+    return avx512::Avx512::<true>::try_new().map(|lanes| lanes.run(job));
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        drop(job);
+        None
+    }
+}
+
+/// Whether it does.
+pub(crate) fn has_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return avx512::Avx512::<true>::try_new().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
+}
+
 /// Runs `job` with every instruction set of this processor, beginning with the plain code.
 #[cfg(test)]
 pub(crate) fn with_each<J: Job + Clone>(job: &J) -> Vec<(&'static str, J::Output)> {
@@ -95,7 +141,7 @@ pub(crate) fn with_each<J: Job + Clone>(job: &J) -> Vec<(&'static str, J::Output
     #[cfg(target_arch = "x86_64")]
     {
         outputs.extend(avx2::Avx2::try_new().map(|lanes| ("AVX2", lanes.run(job.clone()))));
-        outputs.extend(avx512::Avx512::try_new().map(|lanes| ("AVX-512", lanes.run(job.clone()))));
+        outputs.extend(avx512::Avx512::<false>::try_new().map(|lanes| ("AVX-512", lanes.run(job.clone()))));
     }
     #[cfg(target_arch = "aarch64")]
     outputs.extend(neon::Neon::try_new().map(|lanes| ("NEON", lanes.run(job.clone()))));

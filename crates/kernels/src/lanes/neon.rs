@@ -5,7 +5,7 @@ use std::arch::asm;
 
 use half::{bf16, f16};
 
-use super::{Job, LANES, Lanes};
+use super::{Job, LANES, Lanes, add_pairs_plainly};
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon(pulp::aarch64::Neon);
@@ -19,6 +19,7 @@ impl Neon {
 
 impl Lanes for Neon {
     type Vector = [float32x4_t; 4];
+    type Pairs = [bf16; 2 * LANES];
     const WIDE_TILES: bool = false;
 
     #[inline]
@@ -79,6 +80,16 @@ impl Lanes for Neon {
     fn mul_add(self, x: [float32x4_t; 4], y: [float32x4_t; 4], z: [float32x4_t; 4]) -> [float32x4_t; 4] {
         // SAFETY: the value in `self` is the proof of NEON.
         std::array::from_fn(|i| unsafe { vfmaq_f32(z[i], x[i], y[i]) })
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, x: &[bf16; 2 * LANES]) -> Self::Pairs {
+        *x
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, x: Self::Pairs, y: Self::Pairs, sum: Self::Vector) -> Self::Vector {
+        add_pairs_plainly(self, &x, &y, sum)
     }
 
     #[inline(always)]

@@ -2,13 +2,14 @@
 
 use half::{bf16, f16};
 
-use super::{Job, LANES, Lanes, reduce};
+use super::{Job, LANES, Lanes, add_pairs_plainly, reduce};
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
 
 impl Lanes for Scalar {
     type Vector = [f32; LANES];
+    type Pairs = [bf16; 2 * LANES];
     const WIDE_TILES: bool = false;
 
     #[inline]
@@ -55,6 +56,16 @@ impl Lanes for Scalar {
     #[inline(always)]
     fn mul_add(self, x: [f32; LANES], y: [f32; LANES], z: [f32; LANES]) -> [f32; LANES] {
         std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
+    }
+
+    #[inline(always)]
+    fn load_pairs(self, x: &[bf16; 2 * LANES]) -> Self::Pairs {
+        *x
+    }
+
+    #[inline(always)]
+    fn add_pairs(self, x: Self::Pairs, y: Self::Pairs, sum: Self::Vector) -> Self::Vector {
+        add_pairs_plainly(self, &x, &y, sum)
     }
 
     #[inline(always)]

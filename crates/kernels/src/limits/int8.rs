@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use super::{CHAINS, peak};
+use super::peak;
 use crate::Threads;
 use crate::simd::{LANES, dispatch};
 
@@ -88,7 +88,7 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) fn avx512_vnni() -> f64 {
-        const CHAINS: usize = super::CHAINS[0];
+        const CHAINS: usize = crate::limits::CHAINS[0];
         let (a, b) = (_mm512_set1_epi8(black_box(1)), _mm512_set1_epi8(black_box(2)));
         let mut sums = black_box([_mm512_setzero_si512(); CHAINS]);
         for _ in 0..ROUNDS {
@@ -102,7 +102,7 @@ mod x86 {
 
     #[target_feature(enable = "avx2,avxvnni")]
     pub(super) fn avx_vnni() -> f64 {
-        const CHAINS: usize = super::CHAINS[1];
+        const CHAINS: usize = crate::limits::CHAINS[1];
         let (a, b) = (_mm256_set1_epi8(black_box(1)), _mm256_set1_epi8(black_box(2)));
         let mut sums = black_box([_mm256_setzero_si256(); CHAINS]);
         for _ in 0..ROUNDS {
@@ -117,7 +117,7 @@ mod x86 {
     /// Products of bytes added in pairs, these in pairs again, and those to the sums.
     #[target_feature(enable = "avx2")]
     pub(super) fn avx2() -> f64 {
-        const CHAINS: usize = super::CHAINS[1];
+        const CHAINS: usize = crate::limits::CHAINS[1];
         let (a, ones) = (_mm256_set1_epi8(black_box(1)), _mm256_set1_epi16(black_box(1)));
         let mut sums = black_box([_mm256_setzero_si256(); CHAINS]);
         for _ in 0..ROUNDS {
@@ -141,7 +141,7 @@ mod neon {
 
     #[target_feature(enable = "neon,dotprod")]
     pub(super) fn sdot() -> f64 {
-        const CHAINS: usize = super::CHAINS[0];
+        const CHAINS: usize = crate::limits::CHAINS[0];
         let (a, b) = (vdupq_n_s8(black_box(1)), vdupq_n_s8(black_box(2)));
         let mut sums = black_box([vdupq_n_s32(0); CHAINS]);
         for _ in 0..ROUNDS {
@@ -160,7 +160,7 @@ mod neon {
     /// Products of two rows of eight with two rows of eight.
     #[target_feature(enable = "neon,i8mm")]
     pub(super) fn smmla() -> f64 {
-        const CHAINS: usize = super::CHAINS[0];
+        const CHAINS: usize = crate::limits::CHAINS[0];
         let (a, b) = (vdupq_n_s8(black_box(1)), vdupq_n_s8(black_box(2)));
         let mut sums = black_box([vdupq_n_s32(0); CHAINS]);
         for _ in 0..ROUNDS {

@@ -3,6 +3,7 @@
 //! A probe runs a few times and the best run counts: on a shared machine the others were disturbed. A run takes some
 //! hundredths of a second, on all threads at once.
 
+mod bf16;
 mod int8;
 
 use std::hint::black_box;
@@ -10,6 +11,7 @@ use std::time::Instant;
 
 use pulp::{Arch, Simd, WithSimd};
 
+pub use bf16::bf16_peak;
 pub use int8::{Int8Peak, int8_peak};
 
 use crate::Threads;
@@ -108,6 +110,7 @@ mod tests {
     fn all_probes_find_a_rate() {
         let threads = Threads::new(2);
         let rates = [f32_peak(&threads), int8_peak(&threads).operations_per_second, read_bandwidth(&threads, 1)];
+        let rates = rates.into_iter().chain(bf16_peak(&threads)).collect::<Vec<_>>();
         assert!(rates.iter().all(|rate| rate.is_finite() && *rate > 0.0), "{rates:?}");
     }
 }

@@ -49,6 +49,12 @@ impl<const VNNI: bool> IntegerLanes for Avx2<VNNI> {
     const OFFSET: i32 = if VNNI { 0 } else { 128 };
 
     #[inline(always)]
+    unsafe fn prefetch(address: *const u8) {
+        // SAFETY: nothing is read.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> [__m256; 2] {
         both!(|_I| _mm256_set1_ps(x))
     }

@@ -23,6 +23,12 @@ impl IntegerLanes for Avx512 {
     const OFFSET: i32 = 0;
 
     #[inline(always)]
+    unsafe fn prefetch(address: *const u8) {
+        // SAFETY: nothing is read.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_set1_ps(x) }

@@ -49,6 +49,8 @@ pub(super) trait IntegerLanes: Sized {
     /// What is taken from numbers of 8 bits before they are multiplied: 128 where both factors must be signed.
     const OFFSET: i32;
 
+    /// Has the cache line at `address` fetched, if there is memory.
+    unsafe fn prefetch(address: *const u8);
     unsafe fn splat(x: f32) -> Self::Floats;
     unsafe fn splat_integer(x: i32) -> Self::Integers;
     /// Four bytes of activations in all lanes.

@@ -62,6 +62,12 @@ impl<const MATRIX: bool> IntegerLanes for Neon<MATRIX> {
     const OFFSET: i32 = 128;
 
     #[inline(always)]
+    unsafe fn prefetch(address: *const u8) {
+        // The intrinsic is not stable. SAFETY: nothing is read.
+        unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) address, options(nostack, preserves_flags, readonly)) }
+    }
+
+    #[inline(always)]
     unsafe fn splat(x: f32) -> [float32x4_t; 4] {
         all!(|_I| vdupq_n_f32(x))
     }

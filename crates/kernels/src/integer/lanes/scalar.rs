@@ -21,6 +21,9 @@ impl IntegerLanes for Scalar {
     const OFFSET: i32 = 0;
 
     #[inline]
+    unsafe fn prefetch(_address: *const u8) {}
+
+    #[inline]
     unsafe fn splat(x: f32) -> Self::Floats {
         [x; LANES]
     }
