@@ -2,6 +2,7 @@
 
 use openelm_model::block::{BlockBuffers, KeysAndValues, Pass, Sequences};
 use openelm_model::kernels::rope::RopeTable;
+use openelm_model::kernels::rounded::Products;
 use openelm_model::kernels::{Matrix, Threads, rms_norm};
 use openelm_model::{
     BlockWorkspace, Buffers, LayerWeights, Layers, NORM_EPS, Role, Site, Tensor, forward, layer_roles, vector,
@@ -16,7 +17,7 @@ pub(crate) fn rows(model: &StoredModel, ids: &[u32], threads: &Threads) -> Resul
     let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
     rope.grow_to(ids.len());
     let positions: Vec<u32> = (0..ids.len() as u32).collect();
-    let pass = Pass { threads, config, rope: &rope, positions: &positions, changes: &[] };
+    let pass = Pass { threads, config, rope: &rope, positions: &positions, changes: &[], products: Products::F32 };
     let mut buffers = Whole { blocks: BlockWorkspace::default(), time: ids.len() };
     forward(&pass, &Streamed(model), ids, &mut buffers)?;
     let mut out = vec![0.0; ids.len() * config.model_dim];

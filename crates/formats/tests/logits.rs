@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use openelm_formats::huggingface;
 use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences};
 use openelm_model::kernels::rope::RopeTable;
+use openelm_model::kernels::rounded::Products;
 use openelm_model::kernels::{Threads, embedding, rms_norm};
 use openelm_model::{Engine, EngineError, LinearScratch, Model, NORM_EPS, Session};
 use openelm_testing::{Array, golden, max_difference, npz};
@@ -136,7 +137,8 @@ fn all_hidden_states() {
     let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
     rope.grow_to(ids.len());
     let positions: Vec<u32> = (0..ids.len() as u32).collect();
-    let pass = Pass { threads: &threads, config, rope: &rope, positions: &positions, changes: &[] };
+    let products = Products::F32;
+    let pass = Pass { threads: &threads, config, rope: &rope, positions: &positions, changes: &[], products };
     let sequences = Sequences { count: 1, time: ids.len(), document_starts: None };
     let mut x = vec![0.0; ids.len() * config.model_dim];
     let mut out = x.clone();

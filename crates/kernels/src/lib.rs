@@ -39,6 +39,7 @@ pub mod qk_norm_rope;
 pub mod quant;
 pub mod rms_norm;
 pub mod rope;
+pub mod rounded;
 pub mod row_norms;
 pub(crate) mod simd;
 pub mod swiglu;

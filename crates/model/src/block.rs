@@ -10,6 +10,7 @@
 use openelm_kernels::attention::{self, Inputs, KvCache, Rows, Shape};
 use openelm_kernels::qk_norm_rope::{QkNormRope, QkNorms};
 use openelm_kernels::rope::RopeTable;
+use openelm_kernels::rounded::Products;
 use openelm_kernels::{Input, Matrix, Threads};
 
 use crate::config::{LayerConfig, ModelConfig, NORM_EPS};
@@ -72,6 +73,8 @@ pub struct Pass<'a> {
     pub positions: &'a [u32],
     /// Adapters, each at work on rows of its own.
     pub changes: &'a [Change<'a>],
+    /// In which numbers rows and weights of `f32` are multiplied.
+    pub products: Products,
 }
 
 /// What a block reads and writes.
@@ -101,7 +104,7 @@ impl<'a> Pass<'a> {
 
     /// The linear layer of `matrix`, which stands at `site`.
     pub fn linear(&self, site: Site, matrix: Matrix<'a>) -> Linear<'a> {
-        Linear { matrix, site, changes: self.changes }
+        Linear { matrix, site, changes: self.changes, products: self.products }
     }
 
     /// The norms and rotations of queries and keys in `layer`.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use openelm_kernels::attention::{CacheType, KvCache};
 use openelm_kernels::rope::RopeTable;
+use openelm_kernels::rounded::Products;
 use openelm_kernels::{Input, Threads};
 
 use crate::adapter::AdapterWeights;
@@ -321,7 +322,8 @@ impl Engine {
         let change = |((start, end, _), deltas)| Change { start, end, deltas };
         let changes: Vec<Change<'_>> =
             adapters.iter().map(|&(start, end, _)| (start, end, ())).zip(&deltas).map(change).collect();
-        let pass = Pass { threads: &self.threads, config, rope, positions, changes: &changes };
+        let products = Products::F32;
+        let pass = Pass { threads: &self.threads, config, rope, positions, changes: &changes, products };
 
         let mut sequences = Vec::with_capacity(parts.len());
         let mut rest = &mut *feeds;
@@ -372,7 +374,8 @@ impl Engine {
         {
             let here = chunk * LOGITS_ROWS..chunk * LOGITS_ROWS + x.len() / config.model_dim;
             let changes: Vec<Change<'_>> = changes.iter().filter_map(|change| change.within(here.clone())).collect();
-            let linear = Linear { matrix: head, site: Site::outside(Role::Head), changes: &changes };
+            let linear =
+                Linear { matrix: head, site: Site::outside(Role::Head), changes: &changes, products: Products::F32 };
             linear.forward(&self.threads, out, Input::Normed { x, weight: norm, eps: NORM_EPS }, scratch, false);
         }
     }

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use openelm_kernels::rounded::{self, Products};
 use openelm_kernels::{Input, Matrix, Threads, linear};
 
 use crate::layout::Site;
@@ -62,6 +63,8 @@ pub struct Linear<'a> {
     pub site: Site,
     /// The adapters of the pass, each with rows of its own.
     pub changes: &'a [Change<'a>],
+    /// In which numbers a matrix of `f32` is multiplied.
+    pub products: Products,
 }
 
 /// Buffers of layers with changes.
@@ -73,6 +76,7 @@ pub struct LinearScratch {
     inner: Vec<f32>,
     /// The output, where it is added to something else.
     output: Vec<f32>,
+    rounded: rounded::Buffers,
 }
 
 impl<'a> Linear<'a> {
@@ -91,11 +95,18 @@ impl<'a> Linear<'a> {
         scratch: &mut LinearScratch,
         accumulate: bool,
     ) {
-        let LinearScratch { input: computed, inner, output } = scratch;
-        if self.deltas().next().is_none() {
-            return linear::forward_fused(threads, out, input, computed, self.matrix, accumulate);
-        }
+        let LinearScratch { input: computed, inner, output, rounded } = scratch;
         let (rows, inputs) = input.shape();
+        if self.deltas().next().is_none() {
+            match (self.products, self.matrix) {
+                (Products::BF16, Matrix::F32(weight)) => {
+                    let x = input.rows(threads, computed);
+                    rounded::forward(threads, out, x, weight, inputs, accumulate, rounded);
+                }
+                _ => linear::forward_fused(threads, out, input, computed, self.matrix, accumulate),
+            }
+            return;
+        }
         let outputs = out.len() / rows.max(1);
         let x = input.rows(threads, computed);
         // A row's change is added to its own product before that is added to anything else, whether or not another row's
@@ -106,7 +117,10 @@ impl<'a> Linear<'a> {
         } else {
             &mut *out
         };
-        linear::forward(threads, y, x, self.matrix, inputs, false);
+        match (self.products, self.matrix) {
+            (Products::BF16, Matrix::F32(weight)) => rounded::forward(threads, y, x, weight, inputs, false, rounded),
+            _ => linear::forward(threads, y, x, self.matrix, inputs, false),
+        }
         for (rows, delta) in self.deltas() {
             let y = &mut y[rows.start * outputs..rows.end * outputs];
             delta.add(threads, y, &x[rows.start * inputs..rows.end * inputs], inner);

@@ -8,7 +8,7 @@ use openelm_kernels::{Matrix, Threads, attention, rms_norm, swiglu};
 use openelm_model::block::{Activations, Pass, Sequences, fit};
 use openelm_model::{LayerWeights, Linear, NORM_EPS, Role, Site};
 
-use crate::linear::{self, DeltaScratch, LinearGradients};
+use crate::linear::{self, LinearBuffers, LinearGradients};
 use crate::parameters::Segment;
 use crate::trainable::RowLengths;
 
@@ -26,12 +26,12 @@ pub(crate) struct Derivatives {
     k: Vec<f32>,
     v: Vec<f32>,
     qkv: Vec<f32>,
-    scratch: DeltaScratch,
+    scratch: LinearBuffers,
 }
 
 impl Derivatives {
     /// Buffers of a linear layer outside the blocks.
-    pub fn scratch(&mut self) -> &mut DeltaScratch {
+    pub fn scratch(&mut self) -> &mut LinearBuffers {
         &mut self.scratch
     }
 }
@@ -110,7 +110,7 @@ impl BlockBackward<'_> {
         linear: &Linear<'_>,
         gradients: &mut LinearGradients<'_>,
         derivative: (&[f32], &[f32], usize),
-        scratch: &mut DeltaScratch,
+        scratch: &mut LinearBuffers,
     ) {
         let lengths = self.lengths.of(linear.site);
         linear::backward_weights(self.pass.threads, linear, gradients, derivative, lengths, scratch);

@@ -9,6 +9,7 @@
 //!
 //! Lengths of rows are not led through (Liu et al. 2024, section 4.3), as in PEFT and CoreNet.
 
+use openelm_kernels::rounded::{self, Products};
 use openelm_kernels::{Matrix, Threads, linear};
 use openelm_model::block::fit;
 use openelm_model::{Delta, Linear};
@@ -64,9 +65,9 @@ impl<'a> LinearGradients<'a> {
     }
 }
 
-/// Buffers of backward passes through changes.
+/// Buffers of backward passes.
 #[derive(Default)]
-pub(crate) struct DeltaScratch {
+pub(crate) struct LinearBuffers {
     /// Derivative by what the gains multiply, `[N, outputs]`.
     dz: Vec<f32>,
     /// What the gains multiply, `[N, outputs]`.
@@ -74,6 +75,7 @@ pub(crate) struct DeltaScratch {
     /// `scale A x` and its derivative, `[N, rank]`.
     inner: Vec<f32>,
     dinner: Vec<f32>,
+    rounded: rounded::Buffers,
 }
 
 /// The change to a layer of which all rows of a pass have the same.
@@ -88,14 +90,18 @@ pub(crate) fn backward_input(
     dx: &mut [f32],
     dout: &[f32],
     inputs: usize,
-    scratch: &mut DeltaScratch,
+    scratch: &mut LinearBuffers,
 ) {
-    let Some(delta) = delta(linear) else {
-        return linear::backward_input(threads, dx, dout, linear.matrix, inputs, false);
-    };
-    let DeltaScratch { dz, dinner, .. } = scratch;
-    let dz = through_gains(dz, dout, &delta);
-    linear::backward_input(threads, dx, dz, linear.matrix, inputs, false);
+    let LinearBuffers { dz, dinner, rounded, .. } = scratch;
+    let delta = delta(linear);
+    let dz = delta.as_ref().map_or(dout, |delta| through_gains(dz, dout, delta));
+    match (linear.products, linear.matrix) {
+        (Products::BF16, Matrix::F32(weight)) => {
+            rounded::backward_input(threads, dx, dz, weight, inputs, false, rounded);
+        }
+        _ => linear::backward_input(threads, dx, dz, linear.matrix, inputs, false),
+    }
+    let Some(delta) = delta else { return };
     derivative_of_inner(threads, dinner, dz, &delta);
     linear::backward_input(threads, dx, dinner, Matrix::F32(delta.a), inputs, true);
 }
@@ -108,14 +114,19 @@ pub(crate) fn backward_weights(
     gradients: &mut LinearGradients<'_>,
     (dout, x, inputs): (&[f32], &[f32], usize),
     lengths: Option<&[f32]>,
-    scratch: &mut DeltaScratch,
+    scratch: &mut LinearBuffers,
 ) {
     if let Some(weight) = &mut gradients.weight {
-        linear::backward_weight(threads, weight, dout, x, inputs, true);
+        match linear.products {
+            Products::BF16 => {
+                rounded::backward_weight(threads, weight, dout, x, inputs, true, &mut scratch.rounded);
+            }
+            Products::F32 => linear::backward_weight(threads, weight, dout, x, inputs, true),
+        }
     }
     let Some(delta) = delta(linear) else { return };
     let outputs = delta.b.len() / delta.rank;
-    let DeltaScratch { dz, z, inner, dinner } = scratch;
+    let LinearBuffers { dz, z, inner, dinner, .. } = scratch;
     fit(inner, x.len() / inputs * delta.rank);
     linear::forward(threads, inner, x, Matrix::F32(delta.a), inputs, false);
     inner.iter_mut().for_each(|x| *x *= delta.scale);
@@ -148,7 +159,7 @@ pub(crate) fn backward_embeddings(
     delta: &Delta<'_>,
     gradients: &mut LinearGradients<'_>,
     (dx, ids, padding): (&[f32], &[u32], Option<u32>),
-    scratch: &mut DeltaScratch,
+    scratch: &mut LinearBuffers,
 ) {
     let (rank, vocabulary) = (delta.rank, delta.a.len() / delta.rank);
     if let Some(b) = &mut gradients.b {

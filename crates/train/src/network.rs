@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
+use openelm_kernels::rounded::Products;
 use openelm_kernels::{Input, Threads, embedding, rms_norm};
 use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences, fit};
 use openelm_model::{Buffers, Change, Linear, LinearScratch, ModelConfig, NORM_EPS, Role, Site, Weights, forward};
@@ -120,6 +121,7 @@ pub struct Network {
     rope: RopeTable,
     positions: Vec<u32>,
     padding: Option<u32>,
+    products: Products,
     blocks: Blocks,
     derivatives: Derivatives,
     /// Output of the last norm, `[N, dim]`.
@@ -140,6 +142,7 @@ impl Network {
             rope: RopeTable::new(config.head_dim, config.rope_theta),
             positions: Vec::new(),
             padding,
+            products: Products::F32,
             blocks: Blocks {
                 streams: vec![Vec::new(); layers + 1],
                 kept: (0..layers).map(|_| Activations::default()).collect(),
@@ -152,6 +155,12 @@ impl Network {
             stream: Vec::new(),
             logits: Vec::new(),
         }
+    }
+
+    /// The same network, which multiplies in other numbers.
+    #[must_use]
+    pub fn with_products(self, products: Products) -> Self {
+        Self { products, ..self }
     }
 
     /// The threads that it uses.
@@ -225,11 +234,11 @@ impl Network {
     /// Runs all blocks and the last norm, whose output is left in `normed`.
     fn forward(&mut self, view: &View<'_>, batch: &Batch, keep: bool) {
         let View { config, ref weights, changes, .. } = *view;
-        let Self { threads, rope, positions, blocks, normed, .. } = self;
+        let Self { threads, rope, positions, blocks, normed, products, .. } = self;
         rope.grow_to(batch.time);
         positions.clear();
         positions.extend((0..batch.sequences).flat_map(|_| 0..batch.time as u32));
-        let pass = Pass { threads, config, rope, positions, changes };
+        let pass = Pass { threads, config, rope, positions, changes, products: *products };
         let mut buffers = BatchBuffers { blocks, threads, sequences: sequences(batch), keep };
         let Ok(()) = forward(&pass, weights, &batch.inputs, &mut buffers);
         fit(normed, pass.rows() * config.model_dim);
@@ -244,7 +253,7 @@ impl Network {
         fit(&mut self.logits, rows * config.vocab_size);
         let x = &self.normed[range.start * dim..range.end * dim];
         let changes: Vec<Change<'_>> = changes.iter().filter_map(|change| change.within(range.clone())).collect();
-        let head = Linear { matrix: weights.head, site: HEAD, changes: &changes };
+        let head = Linear { matrix: weights.head, site: HEAD, changes: &changes, products: self.products };
         let (input, scratch) = (Input::Rows { x, inputs: dim }, &mut self.blocks.scratch);
         head.forward(&self.threads, &mut self.logits, input, scratch, false);
     }
@@ -287,7 +296,7 @@ impl Network {
         }
         // The derivative by the norm's output takes the place of that output, chunk by chunk.
         let mut dnormed = vec![0.0; LOSS_ROWS * dim];
-        let head = Linear { matrix: weights.head, site: HEAD, changes };
+        let head = Linear { matrix: weights.head, site: HEAD, changes, products: self.products };
         for_each_chunk(batch, |range, targets| {
             self.project(view, range.clone());
             let normed = &mut self.normed[range.start * dim..range.end * dim];
@@ -323,8 +332,9 @@ impl Network {
     /// The backward pass of the block `i`, with `self.stream` as the derivative by its output.
     fn block_backward(&mut self, view: &View<'_>, batch: &Batch, i: usize, gradients: &mut LayerGradients<'_>) {
         let View { config, weights: ref all, changes, lengths } = *view;
-        let Self { threads, rope, positions, blocks, derivatives, stream, .. } = self;
-        let (pass, sequences) = (Pass { threads, config, rope, positions, changes }, sequences(batch));
+        let Self { threads, rope, positions, blocks, derivatives, stream, products, .. } = self;
+        let (pass, sequences) =
+            (Pass { threads, config, rope, positions, changes, products: *products }, sequences(batch));
         let (weights, slots) = (&all.layers[i], blocks.slots(i, true));
         let Blocks { streams, kept, rounded, recompute, .. } = &mut *blocks;
         if let Some(rounded) = rounded.get(i) {

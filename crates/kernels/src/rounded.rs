@@ -1,0 +1,190 @@
+//! Products of matrices of `f32` whose factors are rounded to `bf16` on the way, with sums in `f32`: a linear layer and both its
+//! derivatives.
+//!
+//! ```text
+//! y = x W^T        dx = dy (W^T)^T        dW = dy^T (x^T)^T
+//! ```
+//!
+//! All three are inner products along rows, once what stands across is transposed while it is rounded; that costs little beside
+//! the products. The bits are those of [`linear::forward_bf16`](crate::linear::forward_bf16), on any processor.
+
+use half::bf16;
+
+use crate::Threads;
+use crate::inner::product_of_pairs;
+use crate::lanes::{Job, LANES, Lanes, dispatch};
+use crate::precision::{self, Stored};
+
+/// In which numbers factors are multiplied; sums are `f32` always.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Products {
+    /// As they are.
+    #[default]
+    F32,
+    /// Rounded to `bf16`, where both are `f32`.
+    BF16,
+}
+
+/// Factors, rounded.
+#[derive(Default)]
+pub struct Buffers {
+    a: Vec<bf16>,
+    b: Vec<bf16>,
+}
+
+/// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`.
+///
+/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`.
+pub fn forward(
+    threads: &Threads,
+    out: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    inputs: usize,
+    accumulate: bool,
+    buffers: &mut Buffers,
+) {
+    let Buffers { a, b } = buffers;
+    round(threads, a, x);
+    round(threads, b, weight);
+    assert_eq!(out.len(), x.len() / inputs * (weight.len() / inputs), "out does not fit x and the weight");
+    product_of_pairs(threads, out, a, b, inputs, accumulate);
+}
+
+/// The derivative by the input: `dx[n, i] (+)= sum over o of dout[n, o] weight[o, i]`; adds if `accumulate`.
+///
+/// `dout` is `[N, outputs]`, `weight` `[outputs, inputs]`, `dx` `[N, inputs]`.
+pub fn backward_input(
+    threads: &Threads,
+    dx: &mut [f32],
+    dout: &[f32],
+    weight: &[f32],
+    inputs: usize,
+    accumulate: bool,
+    buffers: &mut Buffers,
+) {
+    let (rows, outputs) = (dx.len() / inputs, weight.len() / inputs);
+    assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
+    let Buffers { a, b } = buffers;
+    round(threads, a, dout);
+    round_across(threads, b, weight, inputs);
+    product_of_pairs(threads, dx, a, b, outputs, accumulate);
+}
+
+/// The derivative by the weight: `dweight[o, i] (+)= sum over n of dout[n, o] x[n, i]`; adds if `accumulate`.
+///
+/// `dout` is `[N, outputs]`, `x` `[N, inputs]`, `dweight` `[outputs, inputs]`.
+pub fn backward_weight(
+    threads: &Threads,
+    dweight: &mut [f32],
+    dout: &[f32],
+    x: &[f32],
+    inputs: usize,
+    accumulate: bool,
+    buffers: &mut Buffers,
+) {
+    let (rows, outputs) = (x.len() / inputs, dweight.len() / inputs);
+    assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
+    let Buffers { a, b } = buffers;
+    round_across(threads, a, dout, outputs);
+    round_across(threads, b, x, inputs);
+    product_of_pairs(threads, dweight, a, b, rows, accumulate);
+}
+
+fn round(threads: &Threads, target: &mut Vec<bf16>, x: &[f32]) {
+    target.resize(x.len(), bf16::ZERO);
+    precision::round(threads, target, x);
+}
+
+/// `x`, `[rows, columns]`, rounded and transposed, `[columns, rows]`.
+fn round_across(threads: &Threads, target: &mut Vec<bf16>, x: &[f32], columns: usize) {
+    let rows = x.len() / columns;
+    target.resize(x.len(), bf16::ZERO);
+    // A few columns of all rows are a task, whose reads and writes are runs of sixteen.
+    threads.for_each_chunk(target, LANES * rows.max(1), |task, target| {
+        dispatch(Across { target, x, first: task * LANES, rows, columns });
+    });
+}
+
+/// The columns from `first` on that fill `target`.
+struct Across<'a> {
+    target: &'a mut [bf16],
+    x: &'a [f32],
+    first: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Job for Across<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let Self { target, x, first, rows, columns } = self;
+        let width = target.len() / rows;
+        for row in (0..rows).step_by(LANES) {
+            let count = LANES.min(rows - row);
+            let mut square = [lanes.splat(0.0); LANES];
+            for (i, vector) in square.iter_mut().enumerate().take(count) {
+                let source = &x[(row + i) * columns + first..][..width];
+                *vector = match source.as_array() {
+                    Some(source) => lanes.load(source),
+                    None => {
+                        let mut padded = [0.0; LANES];
+                        padded[..width].copy_from_slice(source);
+                        lanes.load(&padded)
+                    }
+                };
+            }
+            let square = lanes.transpose(square);
+            for (target, column) in target.chunks_exact_mut(rows).zip(square) {
+                let column = lanes.to_array(column).map(<bf16 as Stored>::round);
+                target[row..row + count].copy_from_slice(&column[..count]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::check::values;
+
+    fn rounded(x: &[f32]) -> Vec<f64> {
+        x.iter().map(|&x| f64::from(bf16::from_f32(x).to_f32())).collect()
+    }
+
+    fn assert_near(found: &[f32], expected: impl Fn(usize) -> f64, depth: usize) {
+        for (i, &found) in found.iter().enumerate() {
+            let expected = expected(i);
+            assert!((f64::from(found) - expected).abs() < 2e-7 * (depth + 20) as f64, "{i}: {found}, not {expected}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        #[test]
+        fn all_three_are_the_products_of_rounded_factors(rows in 1usize..50, outputs in 1usize..60, inputs in 1usize..70) {
+            let (x, w, d) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.2), values(rows * outputs, 0.3));
+            let (x64, w64, d64) = (rounded(&x), rounded(&w), rounded(&d));
+            let run = |count| {
+                let (threads, mut buffers) = (Threads::new(count), Buffers::default());
+                let (mut out, mut dx, mut dw) = (vec![1.0; d.len()], vec![f32::NAN; x.len()], vec![2.0; w.len()]);
+                forward(&threads, &mut out, &x, &w, inputs, true, &mut buffers);
+                backward_input(&threads, &mut dx, &d, &w, inputs, false, &mut buffers);
+                backward_weight(&threads, &mut dw, &d, &x, inputs, true, &mut buffers);
+                (out, dx, dw)
+            };
+            let (out, dx, dw) = run(1);
+            let sum = |count: usize, term: &dyn Fn(usize) -> f64| (0..count).map(term).sum::<f64>();
+            let product = |i: usize| sum(inputs, &|k| x64[i / outputs * inputs + k] * w64[i % outputs * inputs + k]);
+            assert_near(&out, |i| 1.0 + product(i), inputs);
+            assert_near(&dx, |i| sum(outputs, &|o| d64[i / inputs * outputs + o] * w64[o * inputs + i % inputs]), outputs);
+            let by_weight = |i: usize| sum(rows, &|n| d64[n * outputs + i / inputs] * x64[n * inputs + i % inputs]);
+            assert_near(&dw, |i| 2.0 + by_weight(i), rows);
+            prop_assert_eq!((out, dx, dw), run(3));
+        }
+    }
+}
