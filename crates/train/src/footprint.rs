@@ -7,7 +7,7 @@ use openelm_kernels::attention::{self, Shape};
 
 use crate::Recipe;
 use crate::network::LOSS_ROWS;
-use crate::recipe::Sharding;
+use crate::recipe::{ProductPrecision, Sharding};
 use crate::run::RunError;
 
 /// What a training run takes in memory, in bytes.
@@ -84,6 +84,17 @@ impl TrainingFootprint {
             (false, true) => layers.iter().map(|bytes| bytes / 2).collect(),
             (false, false) => layers,
         };
+        // Forward and backward each have the factors of the largest product once more.
+        let rounded = match train.precision {
+            ProductPrecision::F32 => 0,
+            ProductPrecision::BF16 | ProductPrecision::Auto => {
+                let matrix = tensor_specs(config).iter().map(|spec| wide(spec.len())).max().unwrap_or(0);
+                let row =
+                    widest(&|layer| config.ffn_hidden_dim(layer).max(config.qkv_dim(layer))).max(config.model_dim);
+                let activations = rows.saturating_mul(wide(row));
+                2 * 2 * (activations + matrix.max(activations))
+            }
+        };
         // Derivatives mirror a layer's activations; beside them the normed stream twice, and the derivative by the stream.
         let query = |layer: &LayerConfig| layer.query_heads * config.head_dim;
         let key = |layer: &LayerConfig| layer.kv_heads * config.head_dim;
@@ -116,6 +127,7 @@ impl TrainingFootprint {
             logits: loss_rows * 4 * wide(config.vocab_size),
             scratch: (floats(scratch) + loss_rows * 4 * wide(config.model_dim))
                 .saturating_add(whole_again)
+                .saturating_add(rounded)
                 .saturating_add(workspace(config, train.sequence_length)),
             snapshot: 2 * largest + snapshot,
             samples: if log.sample_every > 0 { weights } else { 0 },

@@ -35,7 +35,7 @@ pub use initialisation::initialise;
 pub use network::{Keeping, Network};
 pub use objective::{Loss, NextToken, Objective, TargetWeights, Weighed};
 pub use parameters::Parameters;
-pub use recipe::{CheckpointRecipe, LogRecipe, Recipe, RecipeError, SpikeRecipe};
+pub use recipe::{CheckpointRecipe, LogRecipe, ProductPrecision, Recipe, RecipeError, SpikeRecipe};
 pub use reduction::Distribution;
 pub use schedule::Schedule;
 pub use starter::{Starter, StarterError, write_starter};

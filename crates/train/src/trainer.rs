@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use openelm_kernels::adamw::AdamW;
+use openelm_kernels::rounded::Products;
 use openelm_kernels::{Threads, gradient_norm};
 use openelm_model::ModelConfig;
 
@@ -55,6 +56,8 @@ pub struct TrainerOptions {
     pub accumulation: Accumulation,
     /// What is kept how in memory.
     pub keeping: Keeping,
+    /// In which numbers factors are multiplied.
+    pub products: Products,
     /// How the work is spread over ranks.
     pub distribution: Distribution,
     /// An input that has no embedding to learn (CoreNet's `padding_index`).
@@ -103,12 +106,12 @@ impl Trainer {
     /// # Panics
     /// If the shares of the distribution are no multiple of its ranks by a power of two.
     pub fn new(model: TrainableModel, threads: Threads, options: TrainerOptions) -> Self {
-        let TrainerOptions { optimizer, accumulation, keeping, distribution, padding } = options;
+        let TrainerOptions { optimizer, accumulation, keeping, products, distribution, padding } = options;
         let reduction = Reduction::new(model.parameters(), distribution);
         let pieces = reduction.pieces(model.parameters());
         let length = pieces.last().map_or(0, |piece| piece.moments.end);
         Self {
-            network: Network::new(model.config(), threads, keeping, padding),
+            network: Network::new(model.config(), threads, keeping, padding).with_products(products),
             gradients: Parameters::of(model.parameters().specs().to_vec()),
             moments: Moments::zeros(length, keeping.bf16_moments),
             pieces,

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use openelm_model::ModelConfig;
-use openelm_model::kernels::Threads;
+use openelm_model::kernels::{Threads, limits};
 
 use crate::collective::{Alone, Collective};
 use crate::data::Batch;
 use crate::initialisation::initialise;
 use crate::objective::NextToken;
-use crate::recipe::{Recipe, Sharding};
+use crate::recipe::{ProductPrecision, Recipe, Sharding};
 use crate::reduction::Distribution;
 use crate::run::{Event, Outcome, RunError, RunTokenizer, Settings, Training, run};
 use crate::trainable::TrainableModel;
@@ -48,7 +48,31 @@ pub fn pretrain_on(
     stop: &AtomicBool,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Option<Outcome>, RunError> {
+    let recipe = &with_precision(recipe, &*ranks, &threads)?;
     run(&Pretraining::new(recipe)?, ranks, threads, stop, watch)
+}
+
+/// How much faster products in bf16 must be to be worth their rounding.
+const WORTHWHILE: f64 = 1.2;
+
+/// The recipe with the precision of products decided: as the run had it before, or else as rank 0 measures.
+fn with_precision(recipe: &Recipe, ranks: &dyn Collective, threads: &Threads) -> Result<Recipe, RunError> {
+    let mut recipe = recipe.clone();
+    if recipe.train.precision == ProductPrecision::Auto {
+        let before = || Some(Recipe::load(&recipe.output.join("recipe.toml"), &[]).ok()?.train.precision);
+        let faster = || limits::bf16_peak(threads).is_some_and(|peak| peak > WORTHWHILE * limits::f32_peak(threads));
+        let mut in_bf16 = Vec::new();
+        if ranks.rank() == 0 {
+            in_bf16.push(u8::from(match before() {
+                Some(precision) if precision != ProductPrecision::Auto => precision == ProductPrecision::BF16,
+                _ => recipe.data.parity.is_none() && faster(),
+            }));
+        }
+        ranks.broadcast(&mut in_bf16)?;
+        let is_bf16 = in_bf16 == [1];
+        recipe.train.precision = if is_bf16 { ProductPrecision::BF16 } else { ProductPrecision::F32 };
+    }
+    Ok(recipe)
 }
 
 /// A recipe, and what is known when its tokenizer is.
@@ -110,6 +134,7 @@ impl<'r> Training for Pretraining<'r> {
             optimizer: self.recipe.optimizer(),
             accumulation: self.recipe.accumulation(),
             keeping: self.recipe.keeping(),
+            products: self.recipe.products(),
             distribution,
             padding: self.objective.ignore,
         };

@@ -6,6 +6,7 @@ mod file;
 
 use std::path::PathBuf;
 
+use openelm_kernels::rounded::Products;
 use openelm_model::{Geometry, ModelConfig};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -139,6 +140,23 @@ pub struct TrainRecipe {
     /// Precision in which the forward pass keeps activations for the backward pass.
     #[serde(default)]
     pub activations: Precision,
+    /// In which numbers the products with weights are taken, forward and backward: `f32`, `bf16`, or `auto`. Weights,
+    /// gradients, moments, sums, norms, softmax and loss are `f32` in any case.
+    #[serde(default)]
+    pub precision: ProductPrecision,
+}
+
+/// In which numbers factors are multiplied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProductPrecision {
+    /// Single precision: what agrees with CoreNet's numbers in `f32` to the digit.
+    #[default]
+    F32,
+    /// Rounded to bf16, as CoreNet trains (autocast).
+    BF16,
+    /// `bf16` where the processor is faster at it, otherwise, and with `data.parity`, `f32`. A run keeps what it began with.
+    Auto,
 }
 
 /// What the backward pass computes again.
@@ -301,6 +319,11 @@ impl Recipe {
     pub(crate) fn optimizer(&self) -> OptimizerOptions {
         let OptimizerRecipe { beta1, beta2, eps, weight_decay, clip, .. } = self.optimizer;
         OptimizerOptions { beta1, beta2, eps, weight_decay, clip }
+    }
+
+    /// In which numbers factors are multiplied; in `f32` as long as that is not decided.
+    pub(crate) fn products(&self) -> Products {
+        if self.train.precision == ProductPrecision::BF16 { Products::BF16 } else { Products::F32 }
     }
 
     /// What is kept how in memory.
