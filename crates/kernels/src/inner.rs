@@ -67,6 +67,9 @@ pub(crate) fn product(
     inputs: usize,
     accumulate: bool,
 ) {
+    if out.is_empty() {
+        return;
+    }
     let outputs = weight.len() / inputs;
     dispatch(Product { threads, out: &Chunks::new(out, 1), x: Rows::Wide(x), weight, inputs, outputs, accumulate });
 }
@@ -80,6 +83,9 @@ pub(crate) fn product_of_pairs(
     inputs: usize,
     accumulate: bool,
 ) {
+    if out.is_empty() {
+        return;
+    }
     let outputs = weight.len() / inputs;
     let (out, matrix) = (Chunks::new(out, 1), Matrix::BF16(weight));
     let product = Product { threads, out: &out, x: Rows::Pairs(x), weight: matrix, inputs, outputs, accumulate };
@@ -222,13 +228,15 @@ impl Product<'_> {
         let bytes = BLOCK_BYTES[if L::WIDE_TILES { 0 } else { 1 }];
         let largest = (bytes / CacheLine::BYTES / self.vectors().max(1)).clamp(BLOCK_ROWS[0], BLOCK_ROWS[1]);
         let rows = self.rows();
-        let down = rows.div_ceil(TASK_ROWS);
-        let narrow = TASKS.div_ceil(down).min(self.outputs / NARROW_ROWS);
-        let across = self.outputs.div_ceil(largest).max(narrow);
+        let chunks = rows.div_ceil(TASK_ROWS);
+        let narrow = TASKS.div_ceil(chunks).min(self.outputs / NARROW_ROWS);
+        let blocks = self.outputs.div_ceil(largest).max(narrow);
         let (down, across) =
-            (rows.div_ceil(down).next_multiple_of(R), self.outputs.div_ceil(across).next_multiple_of(C));
-        self.threads.run(rows.div_ceil(down) * self.outputs.div_ceil(across), |task| {
-            let (row, output) = (task % rows.div_ceil(down) * down, task / rows.div_ceil(down) * across);
+            (rows.div_ceil(chunks).next_multiple_of(R), self.outputs.div_ceil(blocks).next_multiple_of(C));
+        let (chunks, blocks) = (rows.div_ceil(down), self.outputs.div_ceil(across));
+        // One block of weights after the other meets the same rows of `x`: they are the ones that are read again.
+        self.threads.run(chunks * blocks, |task| {
+            let (row, output) = (task / blocks * down, task % blocks * across);
             let (rows, outputs) = (row..rows.min(row + down), output..self.outputs.min(output + across));
             let range = outputs.start * self.inputs..outputs.end * self.inputs;
             BLOCK.with_borrow_mut(|buffer| {

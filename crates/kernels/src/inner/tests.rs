@@ -138,6 +138,13 @@ fn every_number_of_rows_gives_the_bits_of_the_plain_sums() {
 }
 
 #[test]
+fn no_rows_or_no_outputs_are_no_work() {
+    let threads = Threads::single();
+    product(&threads, &mut [], &values(20 * 32, 0.1), Matrix::F32(&[]), 32, false);
+    product(&threads, &mut [], &[], Matrix::F32(&values(3 * 32, 0.2)), 32, true);
+}
+
+#[test]
 fn several_slices_blocks_and_tasks_are_put_together() {
     // More than a slice and a rest; more than a block of weights; more rows of `x` than a task has.
     check(20, 30, 2 * SLICE * LANES + 40, 2);
