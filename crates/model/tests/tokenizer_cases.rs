@@ -34,7 +34,7 @@ fn every_kind_gives_the_ids_of_its_own_library() {
 fn odd_models_give_the_ids_of_sentencepiece() {
     let Some(folder) = shared("cases/tokenizers") else { return };
     let cases = json(&folder.join("encode.json"));
-    for (model, cases) in cases.as_object().unwrap() {
+    for (model, cases) in cases.as_object().unwrap().iter().filter(|(model, _)| *model != "panics.model") {
         let tokenizer = Tokenizer::open(&folder.join(model)).unwrap();
         for case in cases.as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
@@ -43,7 +43,7 @@ fn odd_models_give_the_ids_of_sentencepiece() {
         }
     }
     let message = Tokenizer::open(&folder.join("panics.model")).unwrap_err().to_string();
-    assert!(message.contains("no piece for the unknown"), "{message}");
+    assert!(message.contains("has no text"), "{message}");
 }
 
 fn of_kinds() -> Vec<Tokenizer> {
@@ -67,7 +67,8 @@ proptest! {
             let ids = tokenizer.encode(&text);
             let mut stream = tokenizer.detokenizer();
             let shown: String = ids.iter().map(|&id| stream.push(id)).collect();
-            prop_assert_eq!(shown.contains(char::REPLACEMENT_CHARACTER), text.contains(char::REPLACEMENT_CHARACTER));
+            let [in_shown, in_text] = [&shown, &text].map(|text| text.contains(char::REPLACEMENT_CHARACTER));
+            prop_assert!(in_text || !in_shown, "{}", shown);
         }
     }
 }

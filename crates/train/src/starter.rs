@@ -217,7 +217,7 @@ fn learn(sample: &[String], vocab_size: usize) -> Result<Vec<u8>, StarterError> 
     loop {
         let texts = sample.iter().map(|text| Ok::<_, DataError>(text.clone()));
         match train_tokenizer(texts, vocab_size) {
-            Err(TokenizerTrainingError::VocabularyTooSmall { .. }) => {
+            Err(TokenizerTrainingError::VocabularyTooSmall { .. } | TokenizerTrainingError::Empty) => {
                 return Err(StarterError::TooShort { bytes: sample.iter().map(|text| text.len() as u64).sum() });
             }
             // Fewer pieces leave room for fewer characters, so that even fewer may be found.
