@@ -7,6 +7,7 @@ pub static VERSION: LazyLock<String> = LazyLock::new(|| {
     let all = [
         ("hub", cfg!(feature = "hub")),
         ("parquet", cfg!(feature = "parquet")),
+        ("text-repair", cfg!(feature = "text-repair")),
         ("object-store", cfg!(feature = "object-store")),
         ("mpi", cfg!(feature = "mpi")),
     ];

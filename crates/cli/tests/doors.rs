@@ -201,3 +201,32 @@ fn a_benchmark_asks_for_memory_before_it_takes_it() {
         assert!(message.contains("are available") && message.contains("--ignore-memory"), "{message}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_benchmark_that_is_stopped_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut bench = openelm(&["bench", "--config", "openelm-270m", "--quant", "f16", "--rounds", "1"]);
+    let mut child = bench.env("TMPDIR", temporary.path()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    // In the middle of the model that it writes.
+    while size(temporary.path()) < 20 << 20 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "something is left over");
+}
+
+/// Bytes of all files below `folder`; what goes away meanwhile counts nothing.
+#[cfg(unix)]
+fn size(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(
+            |entry| {
+                if entry.path().is_dir() { size(&entry.path()) } else { entry.metadata().map_or(0, |data| data.len()) }
+            },
+        )
+        .sum()
+}

@@ -105,19 +105,6 @@ impl StoredModel {
         tensor_specs(&self.config)
     }
 
-    /// The tokens that end a text by what its configuration says, which may be several; none where it says nothing.
-    pub fn end_ids(&self) -> Vec<u32> {
-        let said = [&self.generation_config, &self.config_json];
-        let mut said = said.iter().filter_map(|json| json.as_ref()?.get("eos_token_id"));
-        // As in transformers the one for generating counts where both speak.
-        let ids = match said.find(|ids| !ids.is_null()) {
-            Some(Value::Array(ids)) => ids.as_slice(),
-            Some(id) => std::slice::from_ref(id),
-            None => &[],
-        };
-        ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
-    }
-
     /// The `config.json` to write it with: its own, or one whose special tokens are those of its tokenizer.
     pub(crate) fn config_to_carry(&self, dtype: DType) -> Value {
         if let Some(json) = &self.config_json {
@@ -125,9 +112,12 @@ impl StoredModel {
         }
         let mut json = huggingface::config_to_json(&self.config, dtype);
         if let Some(Ok(tokenizer)) = self.tokenizer.as_ref().map(StoredTokenizer::open) {
-            for (key, id) in [("bos_token_id", tokenizer.bos_id()), ("eos_token_id", tokenizer.eos_id())] {
-                json[key] = id.into();
-            }
+            json["bos_token_id"] = tokenizer.bos_id().into();
+            json["eos_token_id"] = match tokenizer.eos_ids() {
+                [] => Value::Null,
+                &[id] => id.into(),
+                several => several.into(),
+            };
         }
         json
     }

@@ -73,11 +73,13 @@ pub fn json(path: &Path) -> serde_json::Value {
 pub fn npz(path: &Path) -> BTreeMap<String, Array> {
     let fail = |e: &dyn std::fmt::Display| -> ! { panic!("{}: {e}", path.display()) };
     let file = File::open(path).unwrap_or_else(|e| fail(&e));
-    let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file)).unwrap_or_else(|e| fail(&e));
-    let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
+    let mut archive = zip::ZipArchive::new(BufReader::new(file)).unwrap_or_else(|e| fail(&e));
     let mut arrays = BTreeMap::new();
-    for name in names {
-        let Ok(Some(array)) = archive.by_name(&name) else { fail(&name) };
+    for entry in 0..archive.len() {
+        let entry = archive.by_index(entry).unwrap_or_else(|e| fail(&e));
+        let name = entry.name().unwrap_or_else(|e| fail(&e)).into_owned();
+        let Some(name) = name.strip_suffix(".npy").map(str::to_owned) else { continue };
+        let array = npyz::NpyFile::new(entry).unwrap_or_else(|e| fail(&e));
         let shape = array.shape().iter().map(|&n| n as usize).collect();
         let values: Vec<f64> = match array.dtype().descr().trim_matches('\'') {
             "<f4" => array.into_vec::<f32>().unwrap_or_else(|e| fail(&e)).into_iter().map(f64::from).collect(),
