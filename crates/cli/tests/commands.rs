@@ -118,19 +118,34 @@ fn a_benchmark_takes_turns_with_a_peer() {
 
     let folder = tempfile::tempdir().unwrap();
     let (peer, asked) = (folder.path().join("llama-bench"), folder.path().join("asked"));
-    let script =
-        format!("#!/bin/sh\ntest -f \"$2\" && echo \"$@\" >> {}\necho '[{{\"avg_ts\": 50.0}}]'\n", path(&asked));
-    std::fs::write(&peer, script).unwrap();
-    std::fs::set_permissions(&peer, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let batched = folder.path().join("llama-batched-bench");
+    for (program, printed) in [(&peer, r#"[{"avg_ts": 50.0}]"#), (&batched, r#"{"pl": 3, "speed_tg": 75.0}"#)] {
+        let script = format!("#!/bin/sh\ntest -f \"$2\" && echo \"$@\" >> {}\necho '{printed}'\n", path(&asked));
+        std::fs::write(program, script).unwrap();
+        std::fs::set_permissions(program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
     let small =
         ["bench", "builtin", "--quant", "q8_0", "--prompts", "8", "--tokens", "2", "--fill", "9", "--rounds", "2"];
-    let table = output(&[&small[..], &["--threads", "1", "--vs", path(&peer)]].concat());
-    for part in ["prefill 8", "decode 2 behind 0", "decode 2 behind 9", "50.0", "q8_0", "GB/s", "limit:"] {
+    let table = output(&[&small[..], &["--sequences", "3", "--threads", "1", "--vs", path(&peer)]].concat());
+    for part in [
+        "prefill 8",
+        "decode 2 behind 0",
+        "decode 2 behind 9",
+        "decode 2 of 3 sequences",
+        "50.0",
+        "75.0",
+        "q8_0",
+        "GB/s",
+        "limit:",
+    ] {
         assert!(table.contains(part), "{part:?} is not in: {table}");
     }
     let asked = std::fs::read_to_string(asked).unwrap();
-    let tests: Vec<&str> = asked.lines().filter_map(|line| line.split_once(" json ")).map(|(_, test)| test).collect();
-    assert_eq!(tests, ["-p 8 -n 0", "-p 8 -n 0", "-p 0 -n 2", "-p 0 -n 2", "-p 0 -n 2 -d 9", "-p 0 -n 2 -d 9"]);
+    let tests: Vec<&str> = asked.lines().filter_map(|line| line.split_once(" -t 1 ")).map(|(_, test)| test).collect();
+    let expected = ["-p 8 -n 0", "-p 0 -n 2", "-p 0 -n 2 -d 9"].map(|test| format!("{test} -r 1 -o json"));
+    let [prefill, decode, behind] = expected.each_ref().map(String::as_str);
+    let together = "-npl 3 -ntg 2 -npp 16 -c 54 --output-format jsonl";
+    assert_eq!(tests, [prefill, prefill, decode, decode, behind, behind, together, together]);
 }
 
 #[test]
@@ -263,7 +278,7 @@ fn logs_of_runs_are_put_beside_each_other() {
     let picture = folder.path().join("runs.svg");
     let arguments = ["train-log", "compare", ours, path(&apple), "--corenet-tokens-per-step", "4096"];
     let table = output(&[&arguments[..], &["--svg", path(&picture)]].concat());
-    assert!(table.contains("training_logs.txt") && table.contains("at 4.0960e6 tokens"), "{table}");
+    assert!(table.contains("training_logs.txt") && table.contains("at 4,096,000 tokens"), "{table}");
     assert!(std::fs::read_to_string(picture).unwrap().contains("learning rate"));
     let json: Value = serde_json::from_str(&output(&[&arguments[..], &["--json"]].concat())).unwrap();
     assert_eq!(json["runs"][1]["updates"], 1000);
