@@ -21,7 +21,7 @@ fn damaged(folder: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Puts NaN in the place of the last value of the file: one of the output projection, so that one logit of each position is NaN.
-fn spoilt(bytes: &mut Vec<u8>) {
+fn spoilt(bytes: &mut [u8]) {
     let end = bytes.len() - 4;
     bytes[end..].copy_from_slice(&f32::NAN.to_le_bytes());
 }
