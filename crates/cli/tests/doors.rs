@@ -30,13 +30,16 @@ fn spoilt(bytes: &mut [u8]) {
 fn what_is_no_number_is_said_and_never_passes_for_agreement() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().join("damaged");
-    damaged(&folder, spoilt);
+    damaged(&folder, |bytes| spoilt(bytes));
     let model = path(&folder);
     for arguments in
         [&["compare", "builtin", model][..], &["compare", model, model], &["compare", model, "builtin", "--json"]]
     {
         refused(arguments, &[model, "token 1 of the text", "not finite", "NaN"]);
     }
+    let refused_logits = openelm(&["logits", model, "--ids", "1,2"]).output().unwrap();
+    assert_eq!((refused_logits.status.code(), refused_logits.stdout.len()), (Some(1), 0));
+    assert!(String::from_utf8(refused_logits.stderr).unwrap().contains("token 1 of the text: "));
     for options in [&["--greedy"][..], &["--json"], &["--temperature", "1"]] {
         let refused = openelm(&[&["generate", "Once", "--model", model], options].concat()).output().unwrap();
         let message = String::from_utf8(refused.stderr).unwrap();

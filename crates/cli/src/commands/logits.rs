@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use openelm_formats::StoredModel;
-use openelm_model::{CacheType, Engine, Session};
+use openelm_model::{CacheType, Engine, Session, check_finite};
 
 use super::{AdapterOptions, ArithmeticOptions, MemoryOptions, ThreadOptions, parse_ids};
 use crate::input::read_file;
@@ -82,17 +82,24 @@ fn print(mut session: Session, ids: &[u32]) -> Result<()> {
     let vocabulary = session.engine().model().config().vocab_size;
     let mut out = BufWriter::new(stdout().lock());
     write!(out, "{{\"shape\":[{},{vocabulary}],\"logits\":[", ids.len())?;
-    let mut first = true;
+    let mut position = 0;
+    let mut row = |out: &mut BufWriter<_>, row: &[f32]| -> Result<()> {
+        check_finite(row).with_context(|| format!("token {} of the text", position + 1))?;
+        write!(out, "{}", if position == 0 { "" } else { "," })?;
+        position += 1;
+        Ok(serde_json::to_writer(out, row)?)
+    };
     let mut written = Ok(());
     session.append_all(ids, |logits| {
-        for row in logits.chunks(vocabulary) {
-            let separator = if std::mem::take(&mut first) { "" } else { "," };
-            if written.is_ok() {
-                written = write!(out, "{separator}").and_then(|()| Ok(serde_json::to_writer(&mut out, row)?));
-            }
+        if written.is_ok() {
+            written = logits.chunks(vocabulary).try_for_each(|logits| row(&mut out, logits));
         }
     })?;
-    written?;
+    if let Err(e) = written {
+        // What is still held back is not printed: half an object is worse than none.
+        let _ = out.into_parts();
+        return Err(e);
+    }
     writeln!(out, "]}}")?;
     Ok(out.flush()?)
 }
