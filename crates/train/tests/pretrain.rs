@@ -360,7 +360,8 @@ fn a_file_that_cannot_be_read_ends_the_run_with_its_state_saved() {
         let recipe = recipe(&format!("out{book}"));
         let message = run(&recipe).unwrap_err().to_string();
         assert!(message.contains(&format!("book{book}.txt")) && message.contains("not UTF-8"), "{message}");
-        saved += usize::from(fs::read_dir(recipe.output.join("checkpoints")).unwrap().count() > 0);
+        // A run that never began leaves no folder behind.
+        saved += usize::from(recipe.output.join("checkpoints").exists());
         write(path, &whole);
         assert_eq!(contents(&run(&recipe).unwrap().checkpoint), expected, "book {book}");
     }
