@@ -30,6 +30,8 @@ mod inner;
 mod input;
 mod integer;
 mod lanes;
+/// Measuring takes a clock, which WebAssembly has none of.
+#[cfg(not(target_family = "wasm"))]
 pub mod limits;
 pub mod linear;
 mod mapped;
@@ -44,6 +46,7 @@ pub mod row_norms;
 pub(crate) mod simd;
 pub mod swiglu;
 mod threads;
+mod zeroed;
 
 pub use heads::Heads;
 pub use input::Input;
@@ -51,3 +54,4 @@ pub use integer::Packed;
 pub use mapped::MappedFile;
 pub use matrix::Matrix;
 pub use threads::Threads;
+pub use zeroed::OutOfMemory;

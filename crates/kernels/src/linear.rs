@@ -243,7 +243,7 @@ mod tests {
             let mut bytes = vec![0; format.bytes_of(weights.len()).unwrap()];
             format.quantise(&weights, &mut bytes);
             let blocks = Matrix::Blocks(Blocks { format, bytes: &bytes });
-            let packed = Packed::new(&threads, blocks, inputs).unwrap();
+            let packed = Packed::new(&threads, blocks, inputs).unwrap().unwrap();
             check("blocks", blocks, false);
             check("blocks, added", blocks, true);
             check("packed", Matrix::Packed(&packed), false);

@@ -1,5 +1,4 @@
-//! Memory maps. Of files, read-only: weights are paged in as they are used and shared between processes. And of nothing, for
-//! weights that are kept in another order.
+//! Files mapped into memory, read-only: weights are paged in as they are used and shared between processes.
 
 use std::fs::File;
 use std::path::Path;
@@ -39,37 +38,5 @@ impl MappedFile {
 impl AsRef<[u8]> for MappedFile {
     fn as_ref(&self) -> &[u8] {
         self.0.as_ref().map(|map| &map[..]).unwrap_or_default()
-    }
-}
-
-/// Memory of our own for much data, in large pages where the system has them: reading it then misses fewer translations.
-pub(crate) struct Anonymous(Option<memmap2::MmapMut>);
-
-impl Anonymous {
-    /// `length` zeros.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub fn zeroed(length: usize) -> std::io::Result<Self> {
-        if length == 0 {
-            return Ok(Self(None));
-        }
-        let map = memmap2::MmapMut::map_anon(length)?;
-        // Advice only: without large pages all goes on.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Ok(Self(Some(map)))
-    }
-}
-
-impl AsRef<[u8]> for Anonymous {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
-    }
-}
-
-impl AsMut<[u8]> for Anonymous {
-    fn as_mut(&mut self) -> &mut [u8] {
-        self.0.as_deref_mut().unwrap_or_default()
     }
 }

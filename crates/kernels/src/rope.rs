@@ -1,7 +1,11 @@
 //! Rotary position embedding (Su et al. 2021): the angles. Halves are rotated against each other (the layout of GPT-NeoX,
 //! MLX's `traditional=False`): element `j` pairs with `j + head_dim / 2`.
 
-/// Cosines and sines of `position * theta^(-2j / head_dim)` for `j < head_dim / 2`, computed in `f32` as PyTorch does.
+/// Cosines and sines of `position * theta^(-2j / head_dim)` for `j < head_dim / 2`; the frequencies and angles are `f32` as
+/// PyTorch's are.
+///
+/// The functions are taken in `f64` and rounded: mathematical libraries differ in the last bit of their results for `f32`, and
+/// what they differ by in `f64` is lost here, so that a model gives the same bits everywhere.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
     frequencies: Vec<f32>,
@@ -12,8 +16,8 @@ pub struct RopeTable {
 impl RopeTable {
     /// An empty table for heads of `head_dim` elements.
     pub fn new(head_dim: usize, theta: f64) -> Self {
-        let exponent = |j| (2 * j) as f32 / head_dim as f32;
-        let frequencies = (0..head_dim / 2).map(|j| 1.0 / (theta as f32).powf(exponent(j))).collect();
+        let exponent = |j| f64::from((2 * j) as f32 / head_dim as f32);
+        let frequencies = (0..head_dim / 2).map(|j| 1.0 / f64::from(theta as f32).powf(exponent(j)) as f32).collect();
         Self { frequencies, cosines: Vec::new(), sines: Vec::new() }
     }
 
@@ -21,9 +25,9 @@ impl RopeTable {
     pub fn grow_to(&mut self, positions: usize) {
         let width = self.frequencies.len();
         for position in self.cosines.len() / width.max(1)..positions {
-            let angles = self.frequencies.iter().map(|f| position as f32 * f);
-            self.cosines.extend(angles.clone().map(f32::cos));
-            self.sines.extend(angles.map(f32::sin));
+            let angles = self.frequencies.iter().map(|f| f64::from(position as f32 * f));
+            self.cosines.extend(angles.clone().map(|angle| angle.cos() as f32));
+            self.sines.extend(angles.map(|angle| angle.sin() as f32));
         }
     }
 
@@ -76,7 +80,7 @@ mod tests {
         table.grow_to(3);
         table.grow_to(30);
         let (cosines, sines) = table.at(29);
-        assert_eq!((cosines[0], sines[0]), (29f32.cos(), 29f32.sin()));
+        assert_eq!((cosines[0], sines[0]), (29f64.cos() as f32, 29f64.sin() as f32));
         let x = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
         let mut y = x;
         rotate(&mut y, cosines, sines);

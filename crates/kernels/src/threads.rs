@@ -28,20 +28,24 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// A pool of `count` threads, the caller's included; 0 means one per physical core.
+    /// A pool of `count` threads, the caller's included; 0 means one per physical core. Where the system gives fewer threads, or
+    /// none as in a browser, it has fewer: [`Threads::count`] says how many.
     pub fn new(count: usize) -> Self {
         let count = if count == 0 { num_cpus::get_physical() } else { count };
         if count <= 1 {
             return Self { pool: None };
         }
         let shared = Arc::new(Shared::default());
-        let workers = (1..count)
+        let workers: Vec<_> = (1..count)
             .filter_map(|index| {
                 let shared = shared.clone();
                 let name = format!("openelm-{index}");
                 std::thread::Builder::new().name(name).spawn(move || shared.work()).ok()
             })
             .collect();
+        if workers.is_empty() {
+            return Self::single();
+        }
         Self { pool: Some(Arc::new(Pool { shared, workers, turn: Mutex::new(()) })) }
     }
 

@@ -154,7 +154,11 @@ pub enum ConfigError {
 }
 
 /// More parameters than any file or memory here holds: sizes beyond are taken for mistakes.
-const MAX_PARAMETERS: usize = 1 << 40;
+const MAX_PARAMETERS: usize = match 1usize.checked_shl(40) {
+    Some(limit) => limit,
+    // Where addresses have 32 bits; the norms, which are not counted before the check, come on top.
+    None => usize::MAX / 4 * 3,
+};
 
 impl ModelConfig {
     /// OpenELM-270M with LLaMA's vocabulary of 32000 pieces.
@@ -261,14 +265,14 @@ impl ModelConfig {
         self.layers.iter().map(|layer| 2 * layer.kv_heads * self.head_dim).sum()
     }
 
-    /// Bytes of all weights at `precision`.
+    /// Bytes of all weights at `precision`; at most what an address can tell.
     pub fn weight_bytes(&self, precision: Precision) -> usize {
         let tensor = |spec: &TensorSpec| match (&spec.shape[..], precision.bits()) {
-            (_, 32) => 4 * spec.len(),
+            (_, 32) => spec.len().saturating_mul(4),
             ([rows, columns], bits @ (4 | 8)) => rows * (columns * bits / 8 + columns.div_ceil(GROUP) * 4),
-            _ => 2 * spec.len(),
+            _ => spec.len().saturating_mul(2),
         };
-        tensor_specs(self).iter().map(tensor).sum()
+        tensor_specs(self).iter().map(tensor).fold(0, usize::saturating_add)
     }
 }
 

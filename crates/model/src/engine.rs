@@ -27,7 +27,7 @@ use crate::sequence::Sequence;
 /// Rows of a pass, which bounds the memory for activations: more of them share the reading of weights in floats, fewer keep
 /// the buffers small beside quantised weights.
 pub(crate) fn pass_rows(config: &ModelConfig, weight_bytes: usize) -> usize {
-    let quantised = weight_bytes < 2 * config.parameters();
+    let quantised = weight_bytes / 2 < config.parameters();
     if quantised { 256 } else { 512 }
 }
 

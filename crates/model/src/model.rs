@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use openelm_kernels::{Matrix, Packed, Threads};
+use openelm_kernels::{Matrix, OutOfMemory, Packed, Threads};
 
 use crate::config::ModelConfig;
 use crate::forward::Layers;
@@ -30,6 +30,14 @@ pub enum ModelError {
         expected: Vec<usize>,
         /// Shape of the tensor given.
         found: Vec<usize>,
+    },
+    /// There is no memory for a tensor in the order of the integer kernels.
+    #[error("tensor {name}: {source}; free some memory or take weights of fewer bits")]
+    Memory {
+        /// CoreNet's name of the tensor.
+        name: String,
+        /// How much was asked for.
+        source: OutOfMemory,
     },
 }
 
@@ -80,7 +88,7 @@ impl Model {
     /// `tensor` is asked for one tensor at a time, and what is packed is let go of before the next: memory holds it once.
     ///
     /// # Errors
-    /// What `tensor` reports, or a tensor of the wrong shape.
+    /// What `tensor` reports, a tensor of the wrong shape, or no memory.
     pub fn packing<E: From<ModelError>>(
         config: ModelConfig,
         threads: &Threads,
@@ -89,7 +97,8 @@ impl Model {
         let weight = |spec: TensorSpec| {
             let tensor = checked(&spec, tensor(&spec)?)?;
             let packed = match spec.shape[..] {
-                [_, columns] => Packed::new(threads, tensor.matrix(), columns),
+                [_, columns] => Packed::new(threads, tensor.matrix(), columns)
+                    .map_err(|source| ModelError::Memory { name: spec.name, source })?,
                 _ => None,
             };
             Ok(packed.map_or(Weight::Stored(tensor), |packed| Weight::Packed(Arc::new(packed))))

@@ -4,10 +4,10 @@ use half::f16;
 
 use super::lanes::{IntegerLanes, LANES};
 use super::layout::{self, Float, Groups, Numbers, QUAD_BYTES, QUADS, STEP, Scales, SubBlocks16, SubBlocks32};
-use crate::Threads;
-use crate::mapped::Anonymous;
 use crate::matrix::Matrix;
 use crate::quant::{Affine, BlockFormat, Blocks, Scales as AffineScales};
+use crate::zeroed::Zeroed;
+use crate::{OutOfMemory, Threads};
 
 /// Bits of the packed numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +69,20 @@ pub struct Packed {
     pub(super) scaling: Scaling,
     /// The number that stands for zero.
     pub(super) zero: i32,
-    bytes: Anonymous,
+    bytes: Zeroed,
 }
 
 impl Packed {
-    /// Packs `matrix`, `[rows, columns]`; `None` if there are no kernels for it, or no memory.
-    pub fn new(threads: &Threads, matrix: Matrix<'_>, columns: usize) -> Option<Self> {
-        let (width, scaling, zero) = layout_of(matrix)?;
+    /// Packs `matrix`, `[rows, columns]`; `None` if there are no kernels for it.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn new(threads: &Threads, matrix: Matrix<'_>, columns: usize) -> Result<Option<Self>, OutOfMemory> {
+        let Some((width, scaling, zero)) = layout_of(matrix) else { return Ok(None) };
         let rows = matrix.len() / columns;
         let block = scaling.header() + scaling.steps() * width.bytes();
         let panel = columns.div_ceil(scaling.steps() * STEP) * block;
-        let mut bytes = Anonymous::zeroed(rows.div_ceil(LANES) * panel).ok()?;
+        let mut bytes = Zeroed::new(rows.div_ceil(LANES) * panel)?;
         threads.for_each_chunk(bytes.as_mut(), panel, |panel, bytes| {
             for lane in 0..LANES.min(rows - panel * LANES) {
                 let row = panel * LANES + lane;
@@ -91,7 +94,7 @@ impl Packed {
                 }
             }
         });
-        Some(Self { rows, columns, width, scaling, zero, bytes })
+        Ok(Some(Self { rows, columns, width, scaling, zero, bytes }))
     }
 
     /// Weight rows: outputs of the layer.

@@ -80,7 +80,7 @@ fn packing_keeps_every_weight_to_the_bit() {
     for (format, unit) in formats() {
         let (rows, columns) = (37, 3 * unit);
         let quantised = Quantised::new(format, &values(rows * columns, 0.3));
-        let packed = Packed::new(&Threads::new(2), quantised.matrix(), columns).unwrap();
+        let packed = Packed::new(&Threads::new(2), quantised.matrix(), columns).unwrap().unwrap();
         assert_eq!(Matrix::Packed(&packed).to_f32(), quantised.matrix().to_f32(), "{format:?}");
     }
 }
@@ -89,8 +89,8 @@ fn packing_keeps_every_weight_to_the_bit() {
 fn formats_without_kernels_are_left_as_they_are() {
     let format = Format::Affine(AffineFormat::new(3, 64).unwrap());
     let quantised = Quantised::new(format, &values(64, 0.1));
-    assert!(Packed::new(&Threads::single(), quantised.matrix(), 64).is_none());
-    assert!(Packed::new(&Threads::single(), Matrix::F32(&[0.0]), 1).is_none());
+    assert!(Packed::new(&Threads::single(), quantised.matrix(), 64).unwrap().is_none());
+    assert!(Packed::new(&Threads::single(), Matrix::F32(&[0.0]), 1).unwrap().is_none());
 }
 
 proptest! {
@@ -102,7 +102,7 @@ proptest! {
         for (format, unit) in formats() {
             let columns = units * unit;
             let quantised = Quantised::new(format, &values(outputs * columns, seed));
-            let packed = Packed::new(&Threads::single(), quantised.matrix(), columns).unwrap();
+            let packed = Packed::new(&Threads::single(), quantised.matrix(), columns).unwrap().unwrap();
             let x = values(rows * columns, seed + 0.5);
             let found = run(InstructionSet::Scalar, 1, &x, &packed, 0.0);
             let (weights, x_rounded) = (quantised.matrix().to_f32(), rounded(&x));
@@ -134,7 +134,7 @@ fn extremes_do_not_overflow() {
         let columns = 4 * unit;
         let values: Vec<f32> = (0..columns).map(|i| if i % 3 == 0 { -4.0 } else { 4.0 }).collect();
         let quantised = Quantised::new(format, &values);
-        let packed = Packed::new(&Threads::single(), quantised.matrix(), columns).unwrap();
+        let packed = Packed::new(&Threads::single(), quantised.matrix(), columns).unwrap().unwrap();
         let weights = quantised.matrix().to_f32();
         for x in [vec![1e30; columns], vec![-1e-3; columns], vec![0.0; columns]] {
             let expected: f64 = weights.iter().zip(&x).map(|(&w, &x)| f64::from(w) * f64::from(x)).sum();
@@ -155,7 +155,7 @@ fn inputs_computed_on_the_way_give_the_bits_of_those_computed_before() {
     let threads = Threads::new(2);
     let (inner, outputs) = (96, 20);
     let quantised = Quantised::new(Format::Blocks(BlockFormat::Q4_0), &values(outputs * inner, 0.2));
-    let packed = Packed::new(&threads, quantised.matrix(), inner).unwrap();
+    let packed = Packed::new(&threads, quantised.matrix(), inner).unwrap().unwrap();
     for rows in [1, 7] {
         let (x, weight, hidden) = (values(rows * inner, 0.3), values(inner, 0.4), values(rows * 2 * inner, 0.5));
         let network = FeedForward { activation: Activation::Swish, gated: true, inner };

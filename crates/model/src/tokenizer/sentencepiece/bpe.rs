@@ -32,8 +32,7 @@ impl Bpe {
     pub fn new(model: &ModelProto, user_defined: Option<Trie>) -> Result<Self, TokenizerError> {
         let mut control = model.pieces.iter().filter(|piece| piece.r#type() == Type::Control);
         if let Some(piece) = control.find(|piece| piece.piece().chars().nth(1).is_none()) {
-            let reason = format_args!("the control piece {:?} would be found in texts", piece.piece());
-            return Err(unusable(reason));
+            return Err(unusable(format_args!("the control piece {:?} would be found in texts", piece.piece())));
         }
         let joinable = |(piece, _): &(&SentencePiece, u32)| matches!(piece.r#type(), Type::Normal | Type::Unused);
         let pieces = || model.pieces.iter().zip(0..).filter(joinable);
@@ -101,8 +100,9 @@ impl Bpe {
             let left = Symbol { id: left_id, length: left.len() as u32 };
             // SentencePiece takes it apart as it was last put together, anywhere in the text.
             if piece.r#type() == Type::Unused && self.unused.insert(merge.id, (left, right_id)).is_some() {
-                let reason = format_args!("the unused piece {text:?} can be put together in more than one way");
-                return Err(unusable(reason));
+                return Err(unusable(format_args!(
+                    "the unused piece {text:?} can be put together in more than one way"
+                )));
             }
         }
         Ok(())
