@@ -189,7 +189,10 @@ fn a_tokenizer_is_learnt_and_used() {
     assert_ne!(std::fs::read(&model).unwrap(), learnt);
     let (empty, other) = (folder.path().join("empty.txt"), folder.path().join("other.model"));
     std::fs::write(&empty, "\n\n").unwrap();
-    refused(&["tokenizer", "train", path(&empty), "--output", path(&other)], &["empty.txt: these files hold no document"]);
+    refused(
+        &["tokenizer", "train", path(&empty), "--output", path(&other)],
+        &["empty.txt: these files hold no document"],
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 

@@ -118,7 +118,7 @@ fn ctrl_c_leaves_other_long_work_with_130() {
     // Takes longer to read than to press the key.
     let text = folder.path().join("long.txt");
     let mut file = std::io::BufWriter::new(File::create(&text).unwrap());
-    (0..2_000_000u64).for_each(|i| writeln!(file, "{}", i * i * 2_654_435_761 % 1_000_003).unwrap());
+    (0..6_000_000u64).for_each(|i| writeln!(file, "{:x}", i * i * 2_654_435_761 % 1_000_000_007).unwrap());
     drop(file);
     let model = folder.path().join("tokenizer.model");
     let mut child = openelm(&["tokenizer", "train", path(&text), "--output", path(&model)])
@@ -126,7 +126,7 @@ fn ctrl_c_leaves_other_long_work_with_130() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(200));
     signal(&child, "-INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(!model.exists());
