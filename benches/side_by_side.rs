@@ -1,12 +1,13 @@
 //! Training, prefill and decoding beside the same model in PyTorch, alternating in one run; each rate with its limit.
 //!
 //! ```text
-//! cargo bench -p openelm-train --bench side_by_side -- [--only small,270m,generate] [--rounds 3] \
+//! cargo bench -p openelm-train --bench side_by_side -- [--only small,270m,generate] [--rounds 3] [--bf16] \
 //!     [--peer "python /path/to/torch_openelm.py"]
 //! ```
 //!
 //! The peer is any command that takes `train|prefill|decode --size 270M|small …` and prints a JSON object with the key
-//! `tokens_per_s`; without one, our own rates alone are printed. Limits: arithmetic at 6 operations per parameter and token
+//! `tokens_per_s`; without one, our own rates alone are printed. With `--bf16` products are in bf16 where models are trained, and
+//! the peer is told `--dtype amp`. Limits: arithmetic at 6 operations per parameter and token
 //! (2 without a backward pass) against fused multiply-adds in registers; decoding against the bandwidth of reading.
 
 use std::convert::Infallible;
@@ -15,6 +16,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use openelm_bench::{Medians, RandomModel, alternate};
+use openelm_model::kernels::rounded::Products;
 use openelm_model::kernels::{Threads, limits};
 use openelm_model::{Engine, Geometry, Model, ModelConfig, Session, tensor_specs};
 use openelm_train::data::{Batch, Row};
@@ -28,9 +30,16 @@ fn main() {
     let peer = value("--peer");
     let threads = Threads::new(0);
 
-    let peak = limits::f32_peak(&threads);
+    let f32_peak = limits::f32_peak(&threads);
+    let in_bf16 = arguments.iter().any(|argument| argument == "--bf16");
+    let bf16_peak = limits::bf16_peak(&threads).filter(|_| in_bf16);
+    let (products, peak) = (if in_bf16 { Products::BF16 } else { Products::F32 }, bf16_peak.unwrap_or(f32_peak));
+    let dtype = if in_bf16 { "amp" } else { "f32" };
     let bandwidth = limits::read_bandwidth(&threads, 1 << 30);
-    println!("{} threads: {:.0} GFLOP/s f32, {:.1} GB/s", threads.count(), peak / 1e9, bandwidth / 1e9);
+    println!("{} threads: {:.0} GFLOP/s f32, {:.1} GB/s", threads.count(), f32_peak / 1e9, bandwidth / 1e9);
+    if let Some(peak) = bf16_peak {
+        println!("{:.0} GFLOP/s bf16", peak / 1e9);
+    }
     let small = Geometry { layers: 8, dim: 256, gqa_groups: 2, ..Geometry::default() }.build(4096);
     let small = small.expect("the small configuration is sound");
     let large = ModelConfig::openelm_270m();
@@ -40,8 +49,8 @@ fn main() {
         report.run(
             "train small, 16 x 256",
             limit,
-            "train --size small --batch 16 --seq 256",
-            training(&small, 16, &threads),
+            &format!("train --size small --batch 16 --seq 256 --dtype {dtype}"),
+            training(&small, 16, &threads, products),
         );
     }
     if only.contains("270m") {
@@ -49,13 +58,14 @@ fn main() {
         report.run(
             "train 270M, 4 x 256",
             limit,
-            "train --size 270M --batch 4 --seq 256 --steps 3",
-            training(&large, 4, &threads),
+            &format!("train --size 270M --batch 4 --seq 256 --steps 3 --dtype {dtype}"),
+            training(&large, 4, &threads, products),
         );
     }
     if only.contains("generate") {
         let model = random_model(&large, &threads);
         let flops = 2.0 * large.parameters() as f64;
+        let peak = f32_peak;
         let prefill = || {
             let mut session = Session::new(Engine::new(model.clone(), threads.clone()), 512);
             let ids: Vec<u32> = (0..512).map(|i| i * 37 % 32_000).collect();
@@ -117,12 +127,17 @@ impl Report<'_> {
 }
 
 /// A training step on random ids; gives tokens per second.
-fn training<'t>(config: &ModelConfig, batch: usize, threads: &'t Threads) -> impl FnMut() -> f64 + use<'t> {
+fn training<'t>(
+    config: &ModelConfig,
+    batch: usize,
+    threads: &'t Threads,
+    products: Products,
+) -> impl FnMut() -> f64 + use<'t> {
     const TIME: usize = 256;
     let objective = NextToken { ignore: None, z_weight: 1e-4 };
     let model = TrainableModel::new(config.clone(), initialise(config, 1));
     let model = model.expect("every tensor is there");
-    let mut trainer = Trainer::new(model, threads.clone(), TrainerOptions::default());
+    let mut trainer = Trainer::new(model, threads.clone(), TrainerOptions { products, ..TrainerOptions::default() });
     let vocabulary = config.vocab_size as u32;
     let row =
         move |row: usize| (0..=TIME).map(|i| (row * 7919 + i * 104_729) as u32 % vocabulary).collect::<Vec<u32>>();
