@@ -12,7 +12,7 @@ use half::bf16;
 
 use crate::Threads;
 use crate::inner::product_of_pairs;
-use crate::lanes::{Job, LANES, Lanes, dispatch};
+use crate::lanes::{Kernel, LANES, Lanes, dispatch};
 use crate::precision::{self, Stored};
 
 /// In which numbers factors are multiplied; sums are `f32` always.
@@ -115,7 +115,7 @@ struct Across<'a> {
     columns: usize,
 }
 
-impl Job for Across<'_> {
+impl Kernel for Across<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -38,7 +38,7 @@ pub use generation::{
 pub use geometry::{Geometry, Multipliers, make_divisible};
 pub use layout::{Role, Site, TensorSpec, initial_deviation, layer_roles, sites, tensor_specs};
 pub use linear::{Change, Delta, Deltas, Linear, LinearScratch};
-pub use memory::{Bytes, Footprint, MemoryError, available_memory};
+pub use memory::{ByteSize, Footprint, MemoryError, available_memory};
 pub use model::{Model, ModelError};
 /// The arithmetic below this crate: threads and matrices appear in its interface.
 pub use openelm_kernels as kernels;

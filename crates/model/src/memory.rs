@@ -34,8 +34,8 @@ pub struct Footprint {
 #[error(
     "{} of weights, {} of cache for {} tokens and {} of buffers take {}, but only {} are available; \
      take fewer tokens or weights of fewer bits, or free some memory",
-    Bytes(.needed.weights), Bytes(.needed.cache), .needed.tokens, Bytes(.needed.buffers), Bytes(.needed.total()),
-    Bytes(*.available)
+    ByteSize(.needed.weights), ByteSize(.needed.cache), .needed.tokens, ByteSize(.needed.buffers), ByteSize(.needed.total()),
+    ByteSize(*.available)
 )]
 pub struct MemoryError {
     /// What is needed.
@@ -121,9 +121,9 @@ fn workspace() -> u64 {
 }
 
 /// Bytes as a person reads them: `1.5 GiB`.
-pub struct Bytes(pub u64);
+pub struct ByteSize(pub u64);
 
-impl std::fmt::Display for Bytes {
+impl std::fmt::Display for ByteSize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mebibytes = self.0 as f64 / (1u64 << 20) as f64;
         if mebibytes >= 1024.0 { write!(f, "{:.1} GiB", mebibytes / 1024.0) } else { write!(f, "{mebibytes:.1} MiB") }

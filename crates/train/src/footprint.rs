@@ -1,6 +1,6 @@
 //! What a training run takes in memory, reckoned from the recipe before its first step.
 
-use openelm_model::{Bytes, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
+use openelm_model::{ByteSize, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
 
 use openelm_kernels::Threads;
 use openelm_kernels::attention::{self, Shape};
@@ -42,7 +42,7 @@ pub struct TrainingFootprint {
     "this run takes {} of memory, but only {} are available; take a smaller train.batch_size (with more \
      train.accumulation) or train.sequence_length, train.recompute = \"block\", \
      checkpoint.background = false, or a smaller model",
-    Bytes(*.needed), Bytes(*.available)
+    ByteSize(*.needed), ByteSize(*.available)
 )]
 pub struct TrainingMemoryError {
     /// Bytes needed.

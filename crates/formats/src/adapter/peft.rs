@@ -11,6 +11,7 @@ use super::parts::{self, Announced};
 use super::peft_config::{Config, module_name, to_json};
 use crate::FormatError;
 use crate::shards::{self, Entry};
+use crate::text;
 
 /// The file that makes a folder an adapter of PEFT's.
 pub(super) const CONFIG: &str = "adapter_config.json";
@@ -46,7 +47,7 @@ fn parse(
 ) -> Result<Adapter, FormatError> {
     let targets = targets(model);
     let wrong = |reason: String| FormatError::Config { path: config_path.to_owned(), reason };
-    let config = Config::parse(text, &targets).map_err(wrong)?;
+    let config = Config::parse(text::plain(text, config_path)?, &targets).map_err(wrong)?;
     let mut raw = HashMap::new();
     shards::add(&mut raw, weights, path)?;
     let announced = raw.into_iter().map(|(name, tensor)| {

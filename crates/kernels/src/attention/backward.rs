@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::product::{Strided, multiply};
 use super::{Inputs, KEYS, Rows, Shape, padded, scale};
-use crate::lanes::{Job, Lanes, dispatch};
+use crate::lanes::{Kernel, Lanes, dispatch};
 use crate::simd::{dot, exp};
 use crate::threads::Chunks;
 use crate::{Heads, Threads};
@@ -79,7 +79,7 @@ pub fn backward(
     let (dq, dk, dv) = (Chunks::new(gradients.q, 1), Chunks::new(gradients.k, 1), Chunks::new(gradients.v, 1));
     threads.run(sequences * kv_heads, |task| {
         SCRATCH.with_borrow_mut(|scratch| {
-            let place = Place { shape, sequence: task / kv_heads, head: task % kv_heads };
+            let place = HeadGroup { shape, sequence: task / kv_heads, head: task % kv_heads };
             dispatch(Task { scratch, place, gradients: [&dq, &dk, &dv], dout, out, log_sums, inputs });
         });
     });
@@ -87,13 +87,13 @@ pub fn backward(
 
 /// The query heads that share a key/value head, in one sequence.
 #[derive(Clone, Copy)]
-struct Place {
+struct HeadGroup {
     shape: Shape,
     sequence: usize,
     head: usize,
 }
 
-impl Place {
+impl HeadGroup {
     /// Where `[.., query_dim]` holds the queries of a time step.
     fn query(&self, time: usize) -> usize {
         let width = self.shape.heads.group() * self.shape.heads.head_dim;
@@ -126,7 +126,7 @@ impl Place {
 
 struct Task<'a> {
     scratch: &'a mut Scratch,
-    place: Place,
+    place: HeadGroup,
     /// The derivatives by queries, keys and values.
     gradients: [&'a Chunks<f32>; 3],
     dout: &'a [f32],
@@ -135,14 +135,14 @@ struct Task<'a> {
     inputs: Inputs<'a>,
 }
 
-impl Job for Task<'_> {
+impl Kernel for Task<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, lanes: L) {
         let Self { scratch, place, gradients: [dq, dk, dv], dout, out, log_sums, inputs } = self;
         let Inputs { q, k, v, document_starts: starts, .. } = inputs;
-        let Place { shape: Shape { time, heads, .. }, sequence, head } = place;
+        let HeadGroup { shape: Shape { time, heads, .. }, sequence, head } = place;
         let Heads { query_heads, kv_heads, head_dim: d } = heads;
         let (group, width) = (heads.group(), padded(d));
         scratch.corrections.clear();
@@ -212,7 +212,7 @@ impl Scratch {
     fn key_block<L: Lanes>(
         &mut self,
         lanes: L,
-        place: Place,
+        place: HeadGroup,
         q: &[f32],
         dout: &[f32],
         first_row: usize,

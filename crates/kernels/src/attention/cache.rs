@@ -112,7 +112,7 @@ impl KvCache {
         }
     }
 
-    fn append_as<'v, T: Stored>(
+    fn append_as<'v, T: CacheElement>(
         &mut self,
         threads: &Threads,
         rows: usize,
@@ -158,7 +158,7 @@ impl KvCache {
 
     /// The tile of a page and a head, for a cache of `T`.
     #[inline(always)]
-    pub(super) fn tile<T: Stored>(&self, page: usize, head: usize) -> Tile<'_, T> {
+    pub(super) fn tile<T: CacheElement>(&self, page: usize, head: usize) -> Tile<'_, T> {
         let lines = Lines::of::<T>(self.head_dim);
         let (keys, rest) = self.pages[page][head * lines.count()..][..lines.count()].split_at(lines.keys);
         let (values, scales) = rest.split_at(lines.values);
@@ -181,7 +181,7 @@ struct Lines {
 
 impl Lines {
     #[inline(always)]
-    fn of<T: Stored>(head_dim: usize) -> Self {
+    fn of<T: CacheElement>(head_dim: usize) -> Self {
         let lines = |elements: usize, size: usize| elements * size / CacheLine::BYTES;
         Self {
             keys: lines(head_dim * KEYS, size_of::<T>()),
@@ -197,7 +197,7 @@ impl Lines {
 }
 
 /// An element of a cache.
-pub(super) trait Stored: Element {
+pub(super) trait CacheElement: Element {
     /// Whether each key and each value has a scale.
     const SCALED: bool;
 
@@ -208,7 +208,7 @@ pub(super) trait Stored: Element {
     fn widened<'a, L: Lanes>(lanes: L, tile: Tile<'a, Self>, buffer: &'a mut Vec<CacheLine>) -> Tile<'a, f32>;
 }
 
-impl Stored for f32 {
+impl CacheElement for f32 {
     const SCALED: bool = false;
 
     #[inline(always)]
@@ -223,7 +223,7 @@ impl Stored for f32 {
     }
 }
 
-impl Stored for f16 {
+impl CacheElement for f16 {
     const SCALED: bool = false;
 
     #[inline(always)]
@@ -238,7 +238,7 @@ impl Stored for f16 {
     }
 }
 
-impl Stored for i8 {
+impl CacheElement for i8 {
     const SCALED: bool = true;
 
     #[inline(always)]
@@ -268,7 +268,7 @@ impl KvCache {
         }
     }
 
-    fn stored_as<T: Stored>(&self, wide: impl Fn(T) -> f32) -> (Vec<f32>, Vec<f32>) {
+    fn stored_as<T: CacheElement>(&self, wide: impl Fn(T) -> f32) -> (Vec<f32>, Vec<f32>) {
         let elements = (0..self.tokens * self.kv_heads * self.head_dim).map(|index| {
             let (i, row) = (index % self.head_dim, index / self.head_dim);
             let (head, token) = (row % self.kv_heads, row / self.kv_heads);

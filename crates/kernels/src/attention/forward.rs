@@ -9,12 +9,12 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::cache::{CacheType, KvCache, Stored};
+use super::cache::{CacheElement, CacheType, KvCache};
 use super::running::Running;
-use super::source::{Cached, Projected, Source};
+use super::source::{Cached, Projected, Tiles};
 use super::{Inputs, KEYS, Shape, scale};
 use crate::cache_line::CacheLine;
-use crate::lanes::{Job, Lanes, dispatch};
+use crate::lanes::{Kernel, Lanes, dispatch};
 use crate::simd;
 use crate::threads::Chunks;
 use crate::{Heads, Threads};
@@ -94,7 +94,13 @@ pub fn cached(threads: &Threads, out: &mut [f32], q: &[f32], query_heads: usize,
     }
 }
 
-fn cached_as<T: Stored>(threads: &Threads, output: Output, q: &[f32], heads: Heads, sequences: &[(&KvCache, usize)]) {
+fn cached_as<T: CacheElement>(
+    threads: &Threads,
+    output: Output,
+    q: &[f32],
+    heads: Heads,
+    sequences: &[(&KvCache, usize)],
+) {
     let mut next = 0;
     let places = sequences.iter().map(|&(cache, queries)| {
         let first_row = next;
@@ -124,7 +130,7 @@ struct Pass<'a, S> {
 
 /// Some queries of the query heads that share a key/value head.
 #[derive(Clone)]
-struct Place {
+struct Queries {
     sequence: usize,
     of: Sequence,
     /// The key/value head.
@@ -132,7 +138,7 @@ struct Place {
     queries: Range<usize>,
 }
 
-impl Place {
+impl Queries {
     /// The position of a query among the keys.
     #[inline(always)]
     fn position(&self, query: usize) -> usize {
@@ -141,12 +147,12 @@ impl Place {
 }
 
 struct Task {
-    place: Place,
+    place: Queries,
     /// The one span to gather, and where; without one the task meets all keys and finishes its queries.
     span: Option<(Range<usize>, usize)>,
 }
 
-impl<S: Source> Pass<'_, S> {
+impl<S: Tiles> Pass<'_, S> {
     fn run(&self, threads: &Threads, sequences: impl Iterator<Item = Sequence>) {
         TASKS.with_borrow_mut(|(tasks, gathered)| {
             tasks.clear();
@@ -176,7 +182,7 @@ impl<S: Source> Pass<'_, S> {
         if rows <= FEW_ROWS && of.keys > SPAN && self.starts.is_none() {
             for head in 0..kv_heads {
                 for first in (0..of.keys).step_by(SPAN) {
-                    let place = Place { sequence, of, head, queries: 0..of.queries };
+                    let place = Queries { sequence, of, head, queries: 0..of.queries };
                     tasks.push(Task { place, span: Some((first..of.keys.min(first + SPAN), *length)) });
                     *length += Running::length(rows, head_dim);
                 }
@@ -188,7 +194,7 @@ impl<S: Source> Pass<'_, S> {
             // The last queries see the most keys: they go first, so that the threads end together.
             for first in (0..of.queries).step_by(task_queries).rev() {
                 let queries = first..of.queries.min(first + task_queries);
-                tasks.push(Task { place: Place { sequence, of, head, queries }, span: None });
+                tasks.push(Task { place: Queries { sequence, of, head, queries }, span: None });
             }
         }
     }
@@ -242,12 +248,12 @@ impl<S: Source> Pass<'_, S> {
 
     /// The first key that a query sees.
     #[inline(always)]
-    fn start(&self, place: &Place, query: usize) -> usize {
+    fn start(&self, place: &Queries, query: usize) -> usize {
         self.starts.map_or(0, |starts| starts[place.of.first_row + query] as usize)
     }
 
     /// Copies the queries of `place` as `[queries * group, head_dim]` (the heads of a query side by side), scaled.
-    fn gather(&self, target: &mut Vec<f32>, place: &Place) {
+    fn gather(&self, target: &mut Vec<f32>, place: &Queries) {
         let (width, factor) = (self.heads.group() * self.heads.head_dim, scale(self.heads));
         target.clear();
         for query in place.queries.clone() {
@@ -258,12 +264,12 @@ impl<S: Source> Pass<'_, S> {
     }
 
     /// Leads the gathered queries of `place` past the blocks of keys that `keys` touches.
-    fn attend(&self, buffers: &mut Buffers, running: &mut Running<'_>, place: &Place, keys: Range<usize>) {
+    fn attend(&self, buffers: &mut Buffers, running: &mut Running<'_>, place: &Queries, keys: Range<usize>) {
         dispatch(Passage { buffers, running, place, keys, pass: self });
     }
 
     /// Writes what the queries of `place` have gathered.
-    fn finish(&self, place: &Place, running: &Running<'_>) {
+    fn finish(&self, place: &Queries, running: &Running<'_>) {
         let Heads { query_heads, head_dim, .. } = self.heads;
         let group = self.heads.group();
         let width = group * head_dim;
@@ -296,12 +302,12 @@ fn merge(running: &mut Running<'_>, other: &Running<'_>) {
 struct Passage<'a, 'b, S> {
     buffers: &'a mut Buffers,
     running: &'a mut Running<'b>,
-    place: &'a Place,
+    place: &'a Queries,
     keys: Range<usize>,
     pass: &'a Pass<'a, S>,
 }
 
-impl<S: Source> Job for Passage<'_, '_, S> {
+impl<S: Tiles> Kernel for Passage<'_, '_, S> {
     type Output = ();
 
     #[inline(always)]

@@ -100,7 +100,7 @@ fn multiply_tile<L: Lanes, T: Element, const ADD: bool, const R: usize, const V:
 mod tests {
     use super::*;
     use crate::check::values;
-    use crate::lanes::{Job, with_each};
+    use crate::lanes::{Kernel, with_each};
 
     #[derive(Clone)]
     struct Both<'a> {
@@ -110,7 +110,7 @@ mod tests {
         width: usize,
     }
 
-    impl Job for Both<'_> {
+    impl Kernel for Both<'_> {
         type Output = Vec<f32>;
 
         /// `a b`, and added to that `a^T` seen as another matrix, times `b`.

@@ -2,14 +2,14 @@
 
 use std::marker::PhantomData;
 
-use super::cache::{KvCache, Stored};
+use super::cache::{CacheElement, KvCache};
 use super::tile::Tile;
 use super::{KEYS, Rows, padded};
 use crate::cache_line::{CacheLine, reserve};
 
 /// Keys and values by tiles.
-pub(super) trait Source: Sync {
-    type Element: Stored;
+pub(super) trait Tiles: Sync {
+    type Element: CacheElement;
 
     /// The tile of a block of keys, in `buffer` or from elsewhere.
     fn tile<'a>(
@@ -29,7 +29,7 @@ pub(super) struct Projected<'a> {
     pub(super) head_dim: usize,
 }
 
-impl Source for Projected<'_> {
+impl Tiles for Projected<'_> {
     type Element = f32;
 
     #[inline(always)]
@@ -61,7 +61,7 @@ impl<'a, T> Cached<'a, T> {
     }
 }
 
-impl<T: Stored> Source for Cached<'_, T> {
+impl<T: CacheElement> Tiles for Cached<'_, T> {
     type Element = T;
 
     #[inline(always)]

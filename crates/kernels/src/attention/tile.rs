@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::check::values;
-    use crate::lanes::{Job, with_each};
+    use crate::lanes::{Kernel, with_each};
 
     #[derive(Clone)]
     struct Attend<'a, T> {
@@ -119,7 +119,7 @@ mod tests {
         rows: usize,
     }
 
-    impl<T: Element> Job for Attend<'_, T> {
+    impl<T: Element> Kernel for Attend<'_, T> {
         type Output = Vec<u32>;
 
         /// With the tile as it is and with the widened one.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{DEPTH, View, slice};
 use crate::Threads;
 use crate::cache_line::{CacheLine, reserve};
-use crate::lanes::{self, Element, Job, LANES, Lanes};
+use crate::lanes::{self, Element, Kernel, LANES, Lanes};
 use crate::matrix::Matrix;
 use crate::simd::dispatch;
 use crate::threads::Chunks;
@@ -110,7 +110,7 @@ struct Transpose<'a, E> {
     depth: Range<usize>,
 }
 
-impl<E: Element> Job for Transpose<'_, E> {
+impl<E: Element> Kernel for Transpose<'_, E> {
     type Output = ();
 
     /// By squares, whose rows are lines of the cache, read and written once.

@@ -66,7 +66,7 @@ fn products(threads: usize, x: &[f32], weight: Matrix<'_>, inputs: usize, before
         inputs: usize,
         before: &'a [f32],
     }
-    impl Job for Run<'_> {
+    impl Kernel for Run<'_> {
         type Output = Vec<f32>;
 
         fn run<L: Lanes>(self, lanes: L) -> Vec<f32> {

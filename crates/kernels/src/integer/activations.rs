@@ -1,4 +1,4 @@
-//! Activations rounded to 8 bits, with a scale for each 32 columns.
+//! RoundedRows rounded to 8 bits, with a scale for each 32 columns.
 //!
 //! Rows go together in tiles, as many as a kernel takes at a time; a tile is a sequence of records, one per step of 32
 //! columns, so that a kernel walks along one pointer:
@@ -49,14 +49,14 @@ pub(super) struct Grouping {
 
 /// Rows of activations in tiles.
 #[derive(Default)]
-pub(super) struct Activations {
+pub(super) struct RoundedRows {
     words: Vec<i32>,
     /// Words of a tile.
     tile: usize,
     rows: usize,
 }
 
-impl Activations {
+impl RoundedRows {
     /// Rounds `input` for products with `weight`. `offset` is what a kernel takes from the weights' numbers.
     pub fn quantise(&mut self, threads: &Threads, input: Input<'_>, weight: &Packed, tile: Grouping, offset: i32) {
         let Grouping { rows: rows_of_tile, paired } = tile;

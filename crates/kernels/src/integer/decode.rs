@@ -1,10 +1,10 @@
 //! A few rows of activations: the weights are streamed once, in order, so that memory is the limit. A panel is read after the
 //! other, and fetched ahead: several side by side, without, came to less.
 
-use super::activations::{Activations, Record};
-use super::lanes::{InstructionSet, IntegerLanes, Job, LANES};
+use super::activations::{Record, RoundedRows};
+use super::lanes::{InstructionSet, IntegerKernel, IntegerLanes, LANES};
 use super::layout::{Numbers, QUADS, Scales};
-use super::packed::{Packed, Reader, read};
+use super::packed::{LayoutKernel, Packed, read};
 use crate::Threads;
 use crate::cache_line::CacheLine;
 use crate::threads::Chunks;
@@ -19,7 +19,7 @@ pub(super) fn run<const T: usize>(
     set: InstructionSet,
     threads: &Threads,
     out: &mut [f32],
-    x: &Activations,
+    x: &RoundedRows,
     weight: &Packed,
     accumulate: bool,
 ) {
@@ -36,12 +36,12 @@ pub(super) fn run<const T: usize>(
 struct Decode<'a, const T: usize> {
     out: &'a Chunks<f32>,
     panels: std::ops::Range<usize>,
-    x: &'a Activations,
+    x: &'a RoundedRows,
     weight: &'a Packed,
     accumulate: bool,
 }
 
-impl<const T: usize> Job for Decode<'_, T> {
+impl<const T: usize> IntegerKernel for Decode<'_, T> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes>(self) {
         // SAFETY: the instruction set is that of `L`.
@@ -49,7 +49,7 @@ impl<const T: usize> Job for Decode<'_, T> {
     }
 }
 
-impl<const T: usize> Reader for Decode<'_, T> {
+impl<const T: usize> LayoutKernel for Decode<'_, T> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes, N: Numbers, S: Scales>(self, scales: S) {
         // SAFETY: the instruction set is that of `L`, and `read` chose the types by the matrix.

@@ -20,14 +20,14 @@ mod prefill;
 
 use std::cell::RefCell;
 
-use self::activations::{Activations, Grouping};
+use self::activations::{Grouping, RoundedRows};
 use self::lanes::{InstructionSet, Tile};
 pub use self::packed::Packed;
 use crate::{Input, Threads};
 
 thread_local! {
     /// Quantised activations, kept between calls.
-    static ACTIVATIONS: RefCell<Activations> = RefCell::default();
+    static ACTIVATIONS: RefCell<RoundedRows> = RefCell::default();
 }
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]` of an input `x` that is rounded to 8 bits in groups of 32 columns.
@@ -49,7 +49,7 @@ fn product_with(
     let (offset, tile) = set.traits();
     let offset = if weight.is_small() { 0 } else { offset };
     ACTIVATIONS.with_borrow_mut(|activations| {
-        /// Activations in tiles of `T` rows, then `run` of decoding or prefill.
+        /// RoundedRows in tiles of `T` rows, then `run` of decoding or prefill.
         macro_rules! run {
             ($rows:literal, $paired:literal, $run:expr) => {{
                 activations.quantise(threads, input, weight, Grouping { rows: $rows, paired: $paired }, offset);

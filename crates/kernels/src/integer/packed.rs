@@ -176,7 +176,7 @@ impl std::fmt::Debug for Packed {
 }
 
 /// Code over the types of [`super::layout`].
-pub(super) trait Reader {
+pub(super) trait LayoutKernel {
     /// # Safety
     /// The processor has the instruction set of `L`. Implementations are `#[inline(always)]`.
     unsafe fn run<L: IntegerLanes, N: Numbers, S: Scales>(self, scales: S);
@@ -187,7 +187,7 @@ pub(super) trait Reader {
 /// # Safety
 /// The processor has the instruction set of `L`.
 #[inline(always)]
-pub(super) unsafe fn read<L: IntegerLanes, R: Reader>(packed: &Packed, reader: R) {
+pub(super) unsafe fn read<L: IntegerLanes, R: LayoutKernel>(packed: &Packed, reader: R) {
     /// The widths that occur with one kind of scales.
     macro_rules! widths {
         ($scales:expr, $($width:ident),+) => {

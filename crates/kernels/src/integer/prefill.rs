@@ -7,11 +7,11 @@ use std::cell::RefCell;
 
 use bytemuck::Zeroable;
 
-use super::activations::{Activations, Record};
+use super::activations::{Record, RoundedRows};
 use super::decode::write;
-use super::lanes::{InstructionSet, IntegerLanes, Job, LANES, Tile};
+use super::lanes::{InstructionSet, IntegerKernel, IntegerLanes, LANES, Tile};
 use super::layout::{Numbers, QUAD_BYTES, QUADS, Scales};
-use super::packed::{Packed, Reader, read};
+use super::packed::{LayoutKernel, Packed, read};
 use crate::Threads;
 use crate::cache_line::CacheLine;
 use crate::threads::Chunks;
@@ -41,7 +41,7 @@ pub(super) fn run<const T: usize>(
     set: InstructionSet,
     threads: &Threads,
     out: &mut [f32],
-    x: &Activations,
+    x: &RoundedRows,
     weight: &Packed,
     accumulate: bool,
 ) {
@@ -71,7 +71,7 @@ struct Unpack<'a> {
     unpacked: &'a mut Unpacked,
 }
 
-impl Job for Unpack<'_> {
+impl IntegerKernel for Unpack<'_> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes>(self) {
         // SAFETY: the instruction set is that of `L`.
@@ -79,7 +79,7 @@ impl Job for Unpack<'_> {
     }
 }
 
-impl Reader for Unpack<'_> {
+impl LayoutKernel for Unpack<'_> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes, N: Numbers, S: Scales>(self, scales: S) {
         let Self { weight, panels, unpacked } = self;
@@ -120,7 +120,7 @@ impl Reader for Unpack<'_> {
 
 struct Tiles<'a, const T: usize> {
     out: &'a Chunks<f32>,
-    x: &'a Activations,
+    x: &'a RoundedRows,
     weight: &'a Packed,
     unpacked: &'a Unpacked,
     first_panel: usize,
@@ -129,7 +129,7 @@ struct Tiles<'a, const T: usize> {
     accumulate: bool,
 }
 
-impl<const T: usize> Job for Tiles<'_, T> {
+impl<const T: usize> IntegerKernel for Tiles<'_, T> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes>(self) {
         let weight = self.weight;

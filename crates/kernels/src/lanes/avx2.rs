@@ -4,7 +4,7 @@ use std::arch::x86_64::{__m128i, __m256, _MM_HINT_T0, _mm_prefetch, _mm256_cvtph
 
 use half::{bf16, f16};
 
-use super::{Job, LANES, Lanes, add_pairs_plainly};
+use super::{Kernel, LANES, Lanes, add_pairs_plainly};
 
 pulp::simd_type! {
     /// The proof that the processor has these features.
@@ -32,7 +32,7 @@ impl Lanes for Avx2 {
     const WIDE_TILES: bool = false;
 
     #[inline]
-    fn run<J: Job>(self, job: J) -> J::Output {
+    fn run<J: Kernel>(self, job: J) -> J::Output {
         self.0.vectorize(
             #[inline(always)]
             || job.run(self),

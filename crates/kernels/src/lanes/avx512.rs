@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use pulp::f32x16;
 use pulp::x86::V4;
 
-use super::{Job, LANES, Lanes, add_pairs_plainly};
+use super::{Kernel, LANES, Lanes, add_pairs_plainly};
 
 /// `PAIRS`: with products of pairs of `bf16`.
 #[derive(Clone, Copy)]
@@ -24,7 +24,7 @@ impl<const PAIRS: bool> Avx512<PAIRS> {
 /// # Safety
 /// The processor has the features named.
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16,avx2,fma,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn run_pairs<J: Job, L: Lanes>(job: J, lanes: L) -> J::Output {
+unsafe fn run_pairs<J: Kernel, L: Lanes>(job: J, lanes: L) -> J::Output {
     job.run(lanes)
 }
 
@@ -34,7 +34,7 @@ impl<const PAIRS: bool> Lanes for Avx512<PAIRS> {
     const WIDE_TILES: bool = true;
 
     #[inline]
-    fn run<J: Job>(self, job: J) -> J::Output {
+    fn run<J: Kernel>(self, job: J) -> J::Output {
         if PAIRS {
             // SAFETY: the value in `self` is the proof of these features.
             return unsafe { run_pairs(job, self) };

@@ -1,7 +1,7 @@
 //! Sixteen lanes of `f32` in registers, loaded from `f32`, `f16`, `bf16` and `i8`: for loops in which the layout of the
 //! registers decides, such as products that stream weights and the tiles of attention.
 //!
-//! A kernel is a [`Job`], written once over [`Lanes`]; [`dispatch`] runs it with the implementation for this processor. All of
+//! A kernel is a [`Kernel`], written once over [`Lanes`]; [`dispatch`] runs it with the implementation for this processor. All of
 //! them give the same bits: multiply-adds are fused, and a sum over the lanes goes through [`reduce`].
 
 #[cfg(target_arch = "x86_64")]
@@ -25,7 +25,7 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     const WIDE_TILES: bool;
 
     /// Runs `job` as code of this instruction set: what is handed to other threads begins without.
-    fn run<J: Job>(self, job: J) -> J::Output;
+    fn run<J: Kernel>(self, job: J) -> J::Output;
 
     /// Has the cache line at `address` fetched, if there is memory.
     fn prefetch(self, address: *const u8);
@@ -81,7 +81,7 @@ element!(bf16, load_bf16);
 element!(i8, load_i8);
 
 /// Work that is compiled for each instruction set.
-pub(crate) trait Job {
+pub(crate) trait Kernel {
     type Output;
 
     /// Implementations are `#[inline(always)]`, so that the instruction set of the caller is theirs.
@@ -90,7 +90,7 @@ pub(crate) trait Job {
 
 /// Runs `job` with the best instruction set of this processor.
 #[inline]
-pub(crate) fn dispatch<J: Job>(job: J) -> J::Output {
+pub(crate) fn dispatch<J: Kernel>(job: J) -> J::Output {
     #[cfg(target_arch = "x86_64")]
     if let Some(lanes) = avx512::Avx512::<false>::try_new() {
         return lanes.run(job);
@@ -116,7 +116,7 @@ pub(crate) fn add_pair(x: [bf16; 2], y: [bf16; 2], sum: f32) -> f32 {
 
 /// Runs `job` where the processor multiplies pairs of `bf16`; `None` if it does not.
 #[inline]
-pub(crate) fn with_pairs<J: Job>(job: J) -> Option<J::Output> {
+pub(crate) fn with_pairs<J: Kernel>(job: J) -> Option<J::Output> {
     #[cfg(target_arch = "x86_64")]
     return avx512::Avx512::<true>::try_new().map(|lanes| lanes.run(job));
     #[cfg(not(target_arch = "x86_64"))]
@@ -136,7 +136,7 @@ pub(crate) fn has_pairs() -> bool {
 
 /// Runs `job` with every instruction set of this processor, beginning with the plain code.
 #[cfg(test)]
-pub(crate) fn with_each<J: Job + Clone>(job: &J) -> Vec<(&'static str, J::Output)> {
+pub(crate) fn with_each<J: Kernel + Clone>(job: &J) -> Vec<(&'static str, J::Output)> {
     let mut outputs = vec![("scalar", job.clone().run(scalar::Scalar))];
     #[cfg(target_arch = "x86_64")]
     {
@@ -156,7 +156,7 @@ mod tests {
     #[derive(Clone)]
     struct Everything([u16; LANES]);
 
-    impl Job for Everything {
+    impl Kernel for Everything {
         type Output = Vec<[u32; LANES]>;
 
         #[inline(always)]
@@ -190,7 +190,7 @@ mod tests {
     #[derive(Clone)]
     struct Transposition([[f32; LANES]; LANES]);
 
-    impl Job for Transposition {
+    impl Kernel for Transposition {
         type Output = [[f32; LANES]; LANES];
 
         #[inline(always)]

@@ -5,7 +5,7 @@ use std::arch::asm;
 
 use half::{bf16, f16};
 
-use super::{Job, LANES, Lanes, add_pairs_plainly};
+use super::{Kernel, LANES, Lanes, add_pairs_plainly};
 
 #[derive(Clone, Copy)]
 pub(super) struct Neon(pulp::aarch64::Neon);
@@ -23,7 +23,7 @@ impl Lanes for Neon {
     const WIDE_TILES: bool = false;
 
     #[inline]
-    fn run<J: Job>(self, job: J) -> J::Output {
+    fn run<J: Kernel>(self, job: J) -> J::Output {
         self.0.vectorize(
             #[inline(always)]
             || job.run(self),

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::{Job, LANES, Lanes, add_pairs_plainly, reduce};
+use super::{Kernel, LANES, Lanes, add_pairs_plainly, reduce};
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
@@ -13,7 +13,7 @@ impl Lanes for Scalar {
     const WIDE_TILES: bool = false;
 
     #[inline]
-    fn run<J: Job>(self, job: J) -> J::Output {
+    fn run<J: Kernel>(self, job: J) -> J::Output {
         crate::simd::dispatch(
             #[inline(always)]
             || job.run(self),

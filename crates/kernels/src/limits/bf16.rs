@@ -6,7 +6,7 @@ use half::bf16;
 
 use super::peak;
 use crate::Threads;
-use crate::lanes::{Job, LANES, Lanes, has_pairs, with_pairs};
+use crate::lanes::{Kernel, LANES, Lanes, has_pairs, with_pairs};
 
 /// Operations per second of products of `bf16` that are added up in `f32`; a product added to a sum counts as two. `None` where
 /// the processor has no instruction for it. On some it is slower than [`f32_peak`](super::f32_peak).
@@ -16,7 +16,7 @@ pub fn bf16_peak(threads: &Threads) -> Option<f64> {
 
 struct Probe;
 
-impl Job for Probe {
+impl Kernel for Probe {
     type Output = f64;
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use anyhow::{Result, anyhow};
 use comfy_table::{CellAlignment, Table, presets};
-use openelm_model::{Bytes, available_memory};
+use openelm_model::{ByteSize, available_memory};
 use openelm_train::{Recipe, TrainingFootprint};
 use serde_json::{Map, Value, json};
 
@@ -29,14 +29,14 @@ pub(super) fn plan(recipe: &Recipe, vocab_size: Option<usize>, ranks: NonZeroUsi
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(["item", "memory"]);
     for (name, bytes) in footprint.items() {
-        table.add_row([name, Bytes(bytes).to_string()]);
+        table.add_row([name, ByteSize(bytes).to_string()]);
     }
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     let total = footprint.total();
     let machine = match available {
-        Some(available) if total <= available => format!("{} are available: it fits", Bytes(available)),
-        Some(available) => format!("only {} are available: it does not fit", Bytes(available)),
+        Some(available) if total <= available => format!("{} are available: it fits", ByteSize(available)),
+        Some(available) => format!("only {} are available: it does not fit", ByteSize(available)),
         None => "the system does not say how much is available".to_owned(),
     };
-    Ok(format!("{table}\n\ntotal: {}; {machine}\n", Bytes(total)))
+    Ok(format!("{table}\n\ntotal: {}; {machine}\n", ByteSize(total)))
 }

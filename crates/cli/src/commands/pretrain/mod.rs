@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use openelm_model::kernels::{Threads, limits};
-use openelm_model::{Bytes, available_memory};
+use openelm_model::{ByteSize, available_memory};
 use openelm_train::collective::Collective;
 use openelm_train::data::Counts;
 use openelm_train::pretrain::pretrain_on;
@@ -142,12 +142,12 @@ fn read(counts: &Counts) -> String {
 /// Refuses a run that the machine cannot hold; otherwise says what it takes.
 fn check_memory(recipe: &Recipe, ranks: usize, options: &MemoryOptions) -> Result<String> {
     let footprint = TrainingFootprint::of(recipe, ranks)?;
-    let total = Bytes(footprint.total());
+    let total = ByteSize(footprint.total());
     let Some(available) = available_memory() else { return Ok(format!("memory: {total}")) };
     if !options.ignore_memory {
         footprint.check(available).map_err(|e| refusal(&e))?;
     }
-    Ok(format!("memory: {total} of {} available (openelm plan --train has the items)", Bytes(available)))
+    Ok(format!("memory: {total} of {} available (openelm plan --train has the items)", ByteSize(available)))
 }
 
 /// How a run is shown.

@@ -2,14 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{IntegerLanes, Job, Tile};
+use super::{IntegerKernel, IntegerLanes, Tile};
 
 pub(super) struct Avx2<const VNNI: bool>;
 
 /// # Safety
 /// The processor has the features named.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn run(job: impl Job) {
+pub(super) unsafe fn run(job: impl IntegerKernel) {
     // SAFETY: the features are those of `Avx2<false>`.
     unsafe { job.run::<Avx2<false>>() }
 }
@@ -17,7 +17,7 @@ pub(super) unsafe fn run(job: impl Job) {
 /// # Safety
 /// The processor has the features named.
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-pub(super) unsafe fn run_vnni(job: impl Job) {
+pub(super) unsafe fn run_vnni(job: impl IntegerKernel) {
     // SAFETY: the features are those of `Avx2<true>`.
     unsafe { job.run::<Avx2<true>>() }
 }

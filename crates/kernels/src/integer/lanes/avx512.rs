@@ -2,14 +2,14 @@
 
 use std::arch::x86_64::*;
 
-use super::{IntegerLanes, Job, Tile};
+use super::{IntegerKernel, IntegerLanes, Tile};
 
 pub(super) struct Avx512;
 
 /// # Safety
 /// The processor has the features named.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn run(job: impl Job) {
+pub(super) unsafe fn run(job: impl IntegerKernel) {
     // SAFETY: the features are those of `Avx512`.
     unsafe { job.run::<Avx512>() }
 }

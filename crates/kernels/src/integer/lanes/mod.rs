@@ -1,6 +1,6 @@
 //! The vectors of the integer kernels: sixteen lanes, one per weight row, on every instruction set.
 //!
-//! Kernels are written once over [`IntegerLanes`] and compiled for each implementation: a [`Job`] is run inside a function
+//! Kernels are written once over [`IntegerLanes`] and compiled for each implementation: a [`IntegerKernel`] is run inside a function
 //! that may use what the processor has. Every operation gives the same bits on all of them.
 
 #[cfg(target_arch = "x86_64")]
@@ -82,7 +82,7 @@ pub(super) trait IntegerLanes: Sized {
     unsafe fn left4(x: Self::Bytes) -> Self::Bytes;
 
     /// `sum + w0 a0 + w1 a1 + w2 a2 + w3 a3` in each lane, exactly. `SMALL`: all numbers `w` are below 64; otherwise they come
-    /// from [`IntegerLanes::load_numbers`]. Activations are above -128.
+    /// from [`IntegerLanes::load_numbers`]. RoundedRows are above -128.
     unsafe fn dot<const SMALL: bool>(sum: Self::Integers, w: Self::Bytes, a: Self::Bytes) -> Self::Integers;
     /// The products of `P` panels with `T` rows of activations over some quads of a step, row by row added to `sums`. Numbers and
     /// activations are those of a step; where tiles are [`Tile::Paired`], [`IntegerLanes::interleave`] has laid out the numbers.
@@ -146,7 +146,7 @@ unsafe fn products_by_quads<L: IntegerLanes, const SMALL: bool, const T: usize, 
 }
 
 /// Work to be compiled for each instruction set.
-pub(super) trait Job {
+pub(super) trait IntegerKernel {
     /// # Safety
     /// The processor has the instruction set of `L`. Implementations are `#[inline(always)]`.
     unsafe fn run<L: IntegerLanes>(self);
@@ -227,7 +227,7 @@ impl InstructionSet {
     /// Runs `job` with the vectors of this instruction set, which [`InstructionSet::available`] or
     /// [`InstructionSet::best`] gave.
     #[inline]
-    pub(super) fn run(self, job: impl Job) {
+    pub(super) fn run(self, job: impl IntegerKernel) {
         // SAFETY: a value other than `Scalar` is made only after the processor was asked.
         unsafe {
             match self {

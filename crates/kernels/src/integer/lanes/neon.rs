@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 use std::ops::Range;
 
-use super::{IntegerLanes, Job, Tile, products_by_quads};
+use super::{IntegerKernel, IntegerLanes, Tile, products_by_quads};
 use crate::integer::layout::{QUAD_BYTES, QUADS};
 
 /// `MATRIX`: with `smmla`.
@@ -14,7 +14,7 @@ pub(super) struct Neon<const MATRIX: bool>;
 /// # Safety
 /// The processor has the features named.
 #[target_feature(enable = "neon,dotprod,fp16")]
-pub(super) unsafe fn run(job: impl Job) {
+pub(super) unsafe fn run(job: impl IntegerKernel) {
     // SAFETY: the features are those of `Neon<false>`.
     unsafe { job.run::<Neon<false>>() }
 }
@@ -22,7 +22,7 @@ pub(super) unsafe fn run(job: impl Job) {
 /// # Safety
 /// The processor has the features named.
 #[target_feature(enable = "neon,dotprod,fp16,i8mm")]
-pub(super) unsafe fn run_matrix(job: impl Job) {
+pub(super) unsafe fn run_matrix(job: impl IntegerKernel) {
     // SAFETY: the features are those of `Neon<true>`.
     unsafe { job.run::<Neon<true>>() }
 }
