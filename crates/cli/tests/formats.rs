@@ -240,3 +240,27 @@ fn models_that_cannot_be_compared() {
     let same = parsed(&["compare", tiny, tiny, "--ids", "1,2,3"]);
     assert_eq!((&same["positions"], &same["mean_kl"]), (&json!(3), &json!(0.0)));
 }
+
+#[test]
+fn adapters_run_and_those_of_other_models_are_refused() {
+    let model = golden("tiny/hf");
+    for case in ["lora/basic", "lora/with_embeddings", "dora/basic", "dora/qkv_only"] {
+        let arrays = npz(&golden(&format!("{case}/logits.npz")));
+        let ids: Vec<String> = arrays["input_ids"].ids().iter().map(u32::to_string).collect();
+        let adapter = golden(case);
+        let printed = output(&["logits", path(&model), "--ids", &ids.join(","), "--adapter", path(&adapter)]);
+        let printed: Value = serde_json::from_str(&printed).unwrap();
+        let rows = printed["logits"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+        let found: Vec<f32> = rows.map(|x| x.as_f64().unwrap() as f32).collect();
+        assert!(max_difference(&found, &arrays["logits"].f32()) < 5e-5, "{case}");
+    }
+    let adapter = golden("lora/basic");
+    let refusals: [(&[&str], &[&str]); 3] = [
+        (&["generate", "Once", "--adapter", path(&adapter)], &["lora/basic", "expected"]),
+        (&["generate", "Once", "--adapter", "no/such/adapter"], &["no/such/adapter"]),
+        (&["logits", "builtin", "--ids", "1", "--adapter", path(&model)], &["tiny"]),
+    ];
+    for (arguments, parts) in refusals {
+        refused(arguments, parts);
+    }
+}
