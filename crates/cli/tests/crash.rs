@@ -15,7 +15,8 @@ use openelm_testing::run::SmallRun;
 use serde_json::Value;
 use support::{openelm, output, path, refused};
 
-const STEPS: u64 = 60;
+// Enough that a run is still at work when a signal reaches it.
+const STEPS: u64 = 500;
 
 /// A recipe and its corpus, for several runs.
 struct Corpus(SmallRun);
@@ -29,7 +30,7 @@ impl Corpus {
                 "train = {{ seed = 5, sequence_length = 24, batch_size = 4, steps = {STEPS} }}\n\
                  schedule = {{ max_lr = 1e-2, warmup_steps = 10 }}\n\
                  log = {{ every = 3, validate_every = 20, sample_every = 25, sample_tokens = 4 }}\n\
-                 checkpoint = {{ every = 5, keep = 2, keep_every = 30 }}\n"
+                 checkpoint = {{ every = 5, keep = 2, keep_every = 100 }}\n"
             ),
         ))
     }
@@ -125,12 +126,12 @@ fn killed_at_any_moment_a_run_ends_as_if_nothing_had_been() {
     let log_lines = || fs::read_to_string(run.join("log.jsonl")).map_or(0, |text| text.lines().count());
     // Between the first update and a while after: during updates, validation, samples and writing, as it falls.
     let mut kills = [0, 0];
-    for round in 0..10u64 {
+    for round in 0..25u64 {
         let mut child = corpus.start("killed");
         let (before, delay) = (log_lines(), Duration::from_millis(round * round * 7 % 31));
         let runs = match round {
             // In the middle of writing, and once more before the next checkpoint is there: CoreNet loses its place here.
-            2 | 3 | 6 => wait_until(&mut child, || writing(&run)),
+            2 | 3 | 6 | 11 | 17 | 23 => wait_until(&mut child, || writing(&run)),
             _ => {
                 let begin = Instant::now();
                 wait_until(&mut child, || log_lines() > before || (before > 0 && begin.elapsed() > delay))
@@ -142,7 +143,7 @@ fn killed_at_any_moment_a_run_ends_as_if_nothing_had_been() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert!(kills[0] + kills[1] >= 6, "the runs ended before they could be killed: {kills:?}");
+    assert!(kills[0] + kills[1] >= 20, "the runs ended before they could be killed: {kills:?}");
     assert!(kills[1] > 0, "no checkpoint was being written: {kills:?}");
     corpus.finish("killed");
     assert_same(&corpus.out("undisturbed"), &run);
