@@ -53,7 +53,7 @@ pub fn write(
 /// geometry, `generation_config.json`, the tokenizer.
 ///
 /// # Errors
-/// As [`write`], and if the tokenizer cannot be copied.
+/// As [`write()`], and if the tokenizer cannot be copied.
 pub fn write_like(
     folder: &Path,
     model: &StoredModel,
