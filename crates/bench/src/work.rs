@@ -5,7 +5,7 @@ use openelm_model::{CacheType, Encoding, ModelConfig, Sequence, TensorSpec, tens
 /// The least that a step asks of the machine.
 ///
 /// Counted are the products with the weight matrices, and the bytes of all weights and of the cached keys and values, each
-/// read once. Attention itself and the small operations are not counted: at long prompts the limit cannot be met in full.
+/// read once. Attention itself and the small operations are not counted: at long prompts they are a good part of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Work {
     /// Bytes to read.

@@ -174,4 +174,13 @@ fn chosen_rows_are_those_of_all() {
     }
     let feed = Feed { sequence: &mut sequence, tokens: &[], logits: Rows::Some(&[1]) };
     assert!(case.engine.step(&mut [feed], &mut logits).is_err());
+    // A feed of nothing gives nothing, alone and beside others.
+    let feed = Feed { sequence: &mut sequence, tokens: &[], logits: Rows::All };
+    case.engine.step(&mut [feed], &mut logits).unwrap();
+    assert!(logits.of(0).is_empty());
+    let mut other = case.engine.sequence(LENGTH);
+    let nothing = Feed { sequence: &mut sequence, tokens: &[], logits: Rows::None };
+    let feed = Feed { sequence: &mut other, tokens: &case.texts[0][..5], logits: Rows::Last };
+    case.engine.step(&mut [nothing, feed], &mut logits).unwrap();
+    assert!(logits.of(0).is_empty() && logits.of(1) == &case.expected[0][4 * vocabulary..5 * vocabulary]);
 }

@@ -274,7 +274,12 @@ impl Engine {
                 }
                 next += 1;
             }
-            self.pass(&mut workspace, feeds, &parts, logits);
+            if free == self.rows {
+                // Feeds without a token, that wait for none.
+                logits.ends.resize(next, logits.values.len() / logits.vocabulary);
+            } else {
+                self.pass(&mut workspace, feeds, &parts, logits);
+            }
         }
         Ok(())
     }
@@ -311,7 +316,7 @@ impl Engine {
         let mut adapters = Vec::new();
         for &Part { feed, position, rows } in parts {
             let sequence = &feeds[feed].sequence;
-            if let Some(adapter) = &sequence.adapter {
+            if let Some(adapter) = sequence.adapter.as_ref().filter(|_| rows > 0) {
                 adapters.push((ids.len(), ids.len() + rows, adapter.clone()));
             }
             ids.extend_from_slice(&sequence.tokens[position..position + rows]);
@@ -332,7 +337,9 @@ impl Engine {
             let (feed, behind) = std::mem::take(&mut rest)[part.feed - first..]
                 .split_first_mut()
                 .unwrap_or_else(|| unreachable!("a part is of a feed"));
-            sequences.push((&mut feed.sequence.layers[..], part.rows));
+            if part.rows > 0 {
+                sequences.push((&mut feed.sequence.layers[..], part.rows));
+            }
             (rest, first) = (behind, part.feed + 1);
         }
         let Ok(()) = forward(&pass, &*self.model, ids, &mut CachedBuffers { blocks, sequences });
