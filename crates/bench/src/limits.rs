@@ -18,6 +18,8 @@ pub struct Limits {
     pub bytes_per_second: f64,
     /// Fused multiply-adds of `f32`, two operations each.
     pub f32_operations_per_second: f64,
+    /// Products of `bf16` added up in `f32`, two operations each; `None` without an instruction for them.
+    pub bf16_operations_per_second: Option<f64>,
     /// Products of 8-bit integers added up, two operations each.
     pub int8_operations_per_second: f64,
     /// The instructions that the latter were measured with.
@@ -32,6 +34,8 @@ pub enum Bound {
     Memory,
     /// Arithmetic in floating point.
     F32,
+    /// Arithmetic in floating point, with factors of 16 bits.
+    BF16,
     /// Arithmetic in 8-bit integers.
     Int8,
 }
@@ -41,6 +45,7 @@ impl std::fmt::Display for Bound {
         f.write_str(match self {
             Bound::Memory => "memory",
             Bound::F32 => "f32",
+            Bound::BF16 => "bf16",
             Bound::Int8 => "int8",
         })
     }
@@ -56,6 +61,7 @@ impl Limits {
             threads: threads.count(),
             bytes_per_second: limits::read_bandwidth(threads, available.unwrap_or(PROBE_BYTES).min(PROBE_BYTES)),
             f32_operations_per_second: limits::f32_peak(threads),
+            bf16_operations_per_second: limits::bf16_peak(threads),
             int8_operations_per_second: int8.operations_per_second,
             int8_instructions: int8.instructions,
         }
@@ -66,6 +72,11 @@ impl Limits {
         Self {
             bytes_per_second: self.bytes_per_second.max(other.bytes_per_second),
             f32_operations_per_second: self.f32_operations_per_second.max(other.f32_operations_per_second),
+            bf16_operations_per_second: self
+                .bf16_operations_per_second
+                .into_iter()
+                .chain(other.bf16_operations_per_second)
+                .reduce(f64::max),
             int8_operations_per_second: self.int8_operations_per_second.max(other.int8_operations_per_second),
             ..self
         }
@@ -75,13 +86,19 @@ impl Limits {
     /// kinds cannot.
     pub fn least_time(&self, work: &Work) -> (f64, Bound) {
         let reading = work.bytes as f64 / self.bytes_per_second;
-        let f32 = work.f32_operations as f64 / self.f32_operations_per_second;
-        let int8 = work.int8_operations as f64 / self.int8_operations_per_second;
-        if reading >= f32 + int8 {
-            (reading, Bound::Memory)
-        } else {
-            (f32 + int8, if f32 >= int8 { Bound::F32 } else { Bound::Int8 })
+        // What the processor has no instruction for is done in `f32`.
+        let in_bf16 = self.bf16_operations_per_second.unwrap_or(self.f32_operations_per_second);
+        let times = [
+            (work.f32_operations as f64 / self.f32_operations_per_second, Bound::F32),
+            (work.bf16_operations as f64 / in_bf16, Bound::BF16),
+            (work.int8_operations as f64 / self.int8_operations_per_second, Bound::Int8),
+        ];
+        let arithmetic = times.iter().map(|(time, _)| time).sum();
+        if reading >= arithmetic {
+            return (reading, Bound::Memory);
         }
+        let longest = times.into_iter().max_by(|(a, _), (b, _)| a.total_cmp(b));
+        (arithmetic, longest.map_or(Bound::F32, |(_, bound)| bound))
     }
 }
 
@@ -93,18 +110,23 @@ mod tests {
         threads: 2,
         bytes_per_second: 10.0,
         f32_operations_per_second: 100.0,
+        bf16_operations_per_second: Some(200.0),
         int8_operations_per_second: 400.0,
         int8_instructions: "",
     };
 
     #[test]
     fn the_slower_of_reading_and_arithmetic_sets_the_limit() {
-        let least = |bytes, f32_operations, int8_operations| {
-            LIMITS.least_time(&Work { bytes, f32_operations, int8_operations })
+        let least = |bytes, f32_operations, bf16_operations, int8_operations| {
+            LIMITS.least_time(&Work { bytes, f32_operations, bf16_operations, int8_operations })
         };
-        assert_eq!(least(50, 400, 0), (5.0, Bound::Memory));
-        assert_eq!(least(50, 600, 0), (6.0, Bound::F32));
-        assert_eq!(least(50, 200, 1600), (6.0, Bound::Int8));
+        assert_eq!(least(50, 400, 0, 0), (5.0, Bound::Memory));
+        assert_eq!(least(50, 600, 0, 0), (6.0, Bound::F32));
+        assert_eq!(least(50, 200, 800, 0), (6.0, Bound::BF16));
+        assert_eq!(least(50, 200, 0, 1600), (6.0, Bound::Int8));
+        let without = Limits { bf16_operations_per_second: None, ..LIMITS };
+        let work = Work { bf16_operations: 600, ..Work::default() };
+        assert_eq!(without.least_time(&work), (6.0, Bound::BF16));
     }
 
     #[test]

@@ -151,7 +151,6 @@ fn measure(
 ) -> Result<(Run, Vec<Rate>), BenchError> {
     let layout = (subject.open)()?;
     let encoding = |spec: &TensorSpec| layout.encoding(&spec.name);
-    let work = |tokens, cached| Work::of_tokens(&layout.config, encoding, tokens, cached, options.cache);
     let peak_is_known = Resident::forget_peak();
 
     progress("loading");
@@ -159,6 +158,9 @@ fn measure(
     let model = (subject.open)()?.into_packed_model(threads)?;
     let engine = Arc::new(Engine::new(model, threads.clone()).with_cache(options.cache));
     let load_seconds = begin.elapsed().as_secs_f64();
+    let products = engine.model().products();
+    let work =
+        |tokens, cached| Work::of_tokens(&layout.config, encoding, tokens, cached, options.cache).in_products(products);
 
     let mut bench = Bench { engine: &engine, rounds: options.rounds, peer: None, private: 0 };
     bench.peer = peer.map(|(peer, (file, _))| (peer, file.as_path()));
@@ -204,7 +206,8 @@ fn measure(
             sequences,
             medians,
             first_token_seconds: None,
-            work: Work::of_sequences(&layout.config, encoding, sequences, BATCH_PROMPT, options.cache),
+            work: Work::of_sequences(&layout.config, encoding, sequences, BATCH_PROMPT, options.cache)
+                .in_products(products),
             work_tokens: sequences,
         });
     }
@@ -335,6 +338,7 @@ mod tests {
             threads: 1,
             bytes_per_second: 1e9,
             f32_operations_per_second: 1e9,
+            bf16_operations_per_second: None,
             int8_operations_per_second: 4e9,
             int8_instructions: "",
         };
@@ -345,7 +349,7 @@ mod tests {
             sequences: 1,
             medians: Medians { ours: 300.0, peer: Some(200.0) },
             first_token_seconds: None,
-            work: Work { bytes: 1_000, f32_operations: 0, int8_operations: 800_000_000 },
+            work: Work { bytes: 1_000, int8_operations: 800_000_000, ..Work::default() },
             work_tokens: 100,
         };
         // 100 tokens in 0.2 seconds at best.

@@ -1,5 +1,6 @@
 //! What a step has to do at least: bytes to read and operations to carry out.
 
+use openelm_model::kernels::rounded::Products;
 use openelm_model::{CacheType, Encoding, ModelConfig, Sequence, TensorSpec, tensor_specs};
 
 /// The least that a step asks of the machine.
@@ -12,6 +13,8 @@ pub struct Work {
     pub bytes: u64,
     /// Multiplications and additions with weights that are floats.
     pub f32_operations: u64,
+    /// Those of which both factors are `bf16`.
+    pub bf16_operations: u64,
     /// Multiplications and additions with quantised weights.
     pub int8_operations: u64,
 }
@@ -30,6 +33,7 @@ impl Work {
         Self {
             bytes: one.bytes + times * cached_bytes(config, cache_type, cached),
             f32_operations: times * one.f32_operations,
+            bf16_operations: times * one.bf16_operations,
             int8_operations: times * one.int8_operations,
         }
     }
@@ -62,6 +66,17 @@ impl Work {
             *operations += 2 * (products * spec.len()) as u64;
         }
         work
+    }
+
+    /// The same where floats are multiplied in `products`.
+    #[must_use]
+    pub fn in_products(self, products: Products) -> Self {
+        match products {
+            Products::F32 => self,
+            Products::BF16 => {
+                Self { f32_operations: 0, bf16_operations: self.bf16_operations + self.f32_operations, ..self }
+            }
+        }
     }
 }
 

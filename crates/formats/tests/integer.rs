@@ -1,4 +1,4 @@
-//! Quantised models computed in integers, beside the exact ones and beside llama.cpp and MLX, which round too.
+//! Models computed in integers or 16 bits, beside the exact ones and beside llama.cpp and MLX, which round too.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use openelm_formats::open;
 use openelm_model::kernels::Threads;
+use openelm_model::kernels::rounded::Products;
 use openelm_model::{Engine, Model, Session};
 use openelm_testing::{golden, npz};
 
@@ -23,19 +24,31 @@ fn distance(a: &[f32], b: &[f32]) -> f64 {
     (sum / a.len() as f64).sqrt()
 }
 
-/// Compares the integer path with the peer's own logits, both by their distance from the exact ones.
+/// Compares the model packed with the peer's own logits, both by their distance from the exact ones.
 #[track_caller]
 fn as_close_as_the_peer(name: &str, model: &Path, arrays: &Path) {
+    let packed = open(model).unwrap().into_packed_model(&Threads::new(2)).unwrap();
+    is_as_close_as_the_peer(name, &packed, arrays);
+}
+
+#[track_caller]
+fn is_as_close_as_the_peer(name: &str, packed: &Model, arrays: &Path) {
     let arrays = npz(arrays);
     let key = arrays.keys().find(|key| key.ends_with("ids")).unwrap();
     let ids = arrays[key].ids();
-    let packed = open(model).unwrap().into_packed_model(&Threads::new(2)).unwrap();
     let exact = arrays["logits_dequantised_f32"].f32();
-    let ours = distance(&logits(&packed, &ids), &exact);
+    let ours = distance(&logits(packed, &ids), &exact);
     let theirs = distance(&arrays["logits"].f32(), &exact);
     println!("{name}: ours {ours:.5}, the peer's {theirs:.5} from the exact logits");
-    assert!(ours > 0.0, "{name}: the integer path was not taken");
+    assert!(ours > 0.0, "{name}: nothing was rounded");
     assert!(ours <= theirs, "{name}: {ours} from the exact logits, the peer {theirs}");
+}
+
+#[test]
+fn products_in_bf16_are_as_close_to_the_exact_logits_as_llama_cpp() {
+    let folder = golden("gguf");
+    let model = open(&folder.join("a-BF16.gguf")).unwrap().into_model().unwrap().with_products(Products::BF16);
+    is_as_close_as_the_peer("a-BF16", &model, &folder.join("a-BF16.logits.npz"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use openelm_formats::{huggingface, open};
 use openelm_model::kernels::Threads;
+use openelm_model::kernels::rounded::Products;
 use openelm_model::{CacheType, Engine, Feed, Logits, Model, Rows, Sequence};
 use openelm_testing::golden;
 use proptest::prelude::*;
@@ -25,6 +26,7 @@ fn models() -> Vec<(&'static str, Model)> {
         ("f32", tiny().into_model().unwrap()),
         ("F16", float("a-F16")),
         ("BF16", float("a-BF16")),
+        ("BF16 in bf16", float("a-BF16").with_products(Products::BF16)),
         ("Q4_0 widened", float("a-Q4_0")),
         ("Q4_0", packed("gguf/a-Q4_0.gguf")),
         ("Q8_0", packed("gguf/a-Q8_0.gguf")),

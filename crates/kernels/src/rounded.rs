@@ -10,18 +10,19 @@
 
 use half::bf16;
 
-use crate::Threads;
 use crate::inner::product_of_pairs;
 use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::linear;
 use crate::precision::{self, Stored};
+use crate::{Matrix, Threads};
 
 /// In which numbers factors are multiplied; sums are `f32` always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Products {
-    /// As they are.
+    /// As they are, or widened to `f32`.
     #[default]
     F32,
-    /// Rounded to `bf16`, where both are `f32`.
+    /// Rounded to `bf16`, where weights are `f32` or `bf16`.
     BF16,
 }
 
@@ -34,21 +35,26 @@ pub struct Buffers {
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`.
 ///
-/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`.
+/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`. Weights of other types than `f32` and `bf16` are
+/// multiplied as [`linear::forward`] does.
 pub fn forward(
     threads: &Threads,
     out: &mut [f32],
     x: &[f32],
-    weight: &[f32],
+    weight: Matrix<'_>,
     inputs: usize,
     accumulate: bool,
     buffers: &mut Buffers,
 ) {
     let Buffers { a, b } = buffers;
-    round(threads, a, x);
-    round(threads, b, weight);
-    assert_eq!(out.len(), x.len() / inputs * (weight.len() / inputs), "out does not fit x and the weight");
-    product_of_pairs(threads, out, a, b, inputs, accumulate);
+    match weight {
+        Matrix::F32(weight) => {
+            round(threads, b, weight);
+            linear::forward_bf16(threads, out, x, a, b, inputs, accumulate);
+        }
+        Matrix::BF16(weight) => linear::forward_bf16(threads, out, x, a, weight, inputs, accumulate),
+        _ => linear::forward(threads, out, x, weight, inputs, accumulate),
+    }
 }
 
 /// The derivative by the input: `dx[n, i] (+)= sum over o of dout[n, o] weight[o, i]`; adds if `accumulate`.
@@ -172,7 +178,7 @@ mod tests {
             let run = |count| {
                 let (threads, mut buffers) = (Threads::new(count), Buffers::default());
                 let (mut out, mut dx, mut dw) = (vec![1.0; d.len()], vec![f32::NAN; x.len()], vec![2.0; w.len()]);
-                forward(&threads, &mut out, &x, &w, inputs, true, &mut buffers);
+                forward(&threads, &mut out, &x, Matrix::F32(&w), inputs, true, &mut buffers);
                 backward_input(&threads, &mut dx, &d, &w, inputs, false, &mut buffers);
                 backward_weight(&threads, &mut dw, &d, &x, inputs, true, &mut buffers);
                 (out, dx, dw)

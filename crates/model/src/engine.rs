@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use openelm_kernels::attention::{CacheType, KvCache};
 use openelm_kernels::rope::RopeTable;
-use openelm_kernels::rounded::Products;
 use openelm_kernels::{Input, Threads};
 
 use crate::adapter::AdapterWeights;
@@ -327,7 +326,7 @@ impl Engine {
         let change = |((start, end, _), deltas)| Change { start, end, deltas };
         let changes: Vec<Change<'_>> =
             adapters.iter().map(|&(start, end, _)| (start, end, ())).zip(&deltas).map(change).collect();
-        let products = Products::F32;
+        let products = self.model.products();
         let pass = Pass { threads: &self.threads, config, rope, positions, changes: &changes, products };
 
         let mut sequences = Vec::with_capacity(parts.len());
@@ -381,8 +380,8 @@ impl Engine {
         {
             let here = chunk * LOGITS_ROWS..chunk * LOGITS_ROWS + x.len() / config.model_dim;
             let changes: Vec<Change<'_>> = changes.iter().filter_map(|change| change.within(here.clone())).collect();
-            let linear =
-                Linear { matrix: head, site: Site::outside(Role::Head), changes: &changes, products: Products::F32 };
+            let products = self.model.products();
+            let linear = Linear { matrix: head, site: Site::outside(Role::Head), changes: &changes, products };
             linear.forward(&self.threads, out, Input::Normed { x, weight: norm, eps: NORM_EPS }, scratch, false);
         }
     }

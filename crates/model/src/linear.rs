@@ -63,7 +63,7 @@ pub struct Linear<'a> {
     pub site: Site,
     /// The adapters of the pass, each with rows of its own.
     pub changes: &'a [Change<'a>],
-    /// In which numbers a matrix of `f32` is multiplied.
+    /// In which numbers a matrix of `f32` or `bf16` is multiplied.
     pub products: Products,
 }
 
@@ -99,9 +99,9 @@ impl<'a> Linear<'a> {
         let (rows, inputs) = input.shape();
         if self.deltas().next().is_none() {
             match (self.products, self.matrix) {
-                (Products::BF16, Matrix::F32(weight)) => {
+                (Products::BF16, Matrix::F32(_) | Matrix::BF16(_)) => {
                     let x = input.rows(threads, computed);
-                    rounded::forward(threads, out, x, weight, inputs, accumulate, rounded);
+                    rounded::forward(threads, out, x, self.matrix, inputs, accumulate, rounded);
                 }
                 _ => linear::forward_fused(threads, out, input, computed, self.matrix, accumulate),
             }
@@ -117,9 +117,9 @@ impl<'a> Linear<'a> {
         } else {
             &mut *out
         };
-        match (self.products, self.matrix) {
-            (Products::BF16, Matrix::F32(weight)) => rounded::forward(threads, y, x, weight, inputs, false, rounded),
-            _ => linear::forward(threads, y, x, self.matrix, inputs, false),
+        match self.products {
+            Products::BF16 => rounded::forward(threads, y, x, self.matrix, inputs, false, rounded),
+            Products::F32 => linear::forward(threads, y, x, self.matrix, inputs, false),
         }
         for (rows, delta) in self.deltas() {
             let y = &mut y[rows.start * outputs..rows.end * outputs];

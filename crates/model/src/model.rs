@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use openelm_kernels::{Matrix, OutOfMemory, Packed, Threads};
+use openelm_kernels::rounded::Products;
+use openelm_kernels::{Matrix, OutOfMemory, Packed, Threads, limits};
 
 use crate::config::ModelConfig;
 use crate::forward::Layers;
@@ -47,6 +48,7 @@ pub struct Model {
     config: ModelConfig,
     /// In the order of [`tensor_specs`]; vectors are widened to `f32`.
     weights: Vec<Weight>,
+    products: Products,
 }
 
 /// One tensor of a model.
@@ -78,12 +80,13 @@ impl Model {
             None => Err(ModelError::Missing { name: spec.name }),
         };
         let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<_, _>>()?;
-        Ok(Self { config, weights })
+        Ok(Self { config, weights, products: Products::F32 })
     }
 
     /// Puts a model together for speed: quantised matrices are packed for the integer kernels, where there are kernels for
     /// them. Their products are then taken in integers, with activations rounded to 8 bits; without packing, quantised weights
-    /// are widened again and again. Takes about as long as reading the weights once.
+    /// are widened again and again. Takes about as long as reading the weights once. Where all weights are `bf16`, activations
+    /// are rounded to it too if this processor is faster at such products ([`limits::bf16_is_faster`]).
     ///
     /// `tensor` is asked for one tensor at a time, and what is packed is let go of before the next: memory holds it once.
     ///
@@ -103,8 +106,15 @@ impl Model {
             };
             Ok(packed.map_or(Weight::Stored(tensor), |packed| Weight::Packed(Arc::new(packed))))
         };
-        let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<_, E>>()?;
-        Ok(Self { config, weights })
+        let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<Vec<_>, E>>()?;
+        let matrices =
+            || weights.iter().filter(|weight| matches!(weight, Weight::Stored(tensor) if tensor.shape().len() > 1));
+        let in_bf16 = matrices().all(|weight| matches!(weight.matrix(), Matrix::BF16(_)));
+        let products = match matrices().count() > 0 && in_bf16 && limits::bf16_is_faster(threads) {
+            true => Products::BF16,
+            false => Products::F32,
+        };
+        Ok(Self { config, weights, products })
     }
 
     /// The model's geometry.
@@ -131,7 +141,18 @@ impl Model {
             })
         };
         let weights = tensor_specs(&self.config).into_iter().zip(&self.weights).map(widened).collect();
-        Self { config: self.config.clone(), weights }
+        Self { config: self.config.clone(), weights, products: Products::F32 }
+    }
+
+    /// The same model, whose products with matrices of `f32` and `bf16` are taken in `products`.
+    #[must_use]
+    pub fn with_products(self, products: Products) -> Self {
+        Self { products, ..self }
+    }
+
+    /// In which numbers matrices of `f32` and `bf16` are multiplied.
+    pub fn products(&self) -> Products {
+        self.products
     }
 
     /// RMSNorm before the output projection, `[dim]`, and the projection, `[vocabulary, dim]`.

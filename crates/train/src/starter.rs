@@ -331,6 +331,7 @@ sources = [
 sequence_length = {sequence_length}
 batch_size = {BATCH}                 # sequences of an update
 steps = {steps}
+precision = "auto"               # of products: bf16 where this processor is faster at it than at f32
 
 [schedule]
 max_lr = {max_lr:?}

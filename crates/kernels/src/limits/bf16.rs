@@ -1,10 +1,11 @@
 //! The peak of inner products of `bf16`, from registers.
 
 use std::hint::black_box;
+use std::sync::OnceLock;
 
 use half::bf16;
 
-use super::peak;
+use super::{f32_peak, peak};
 use crate::Threads;
 use crate::lanes::{Kernel, LANES, Lanes, has_pairs, with_pairs};
 
@@ -12,6 +13,16 @@ use crate::lanes::{Kernel, LANES, Lanes, has_pairs, with_pairs};
 /// the processor has no instruction for it. On some it is slower than [`f32_peak`](super::f32_peak).
 pub fn bf16_peak(threads: &Threads) -> Option<f64> {
     has_pairs().then(|| peak(threads, || with_pairs(Probe).unwrap_or(0.0)))
+}
+
+/// How much faster products of `bf16` must be to be worth their rounding.
+const WORTHWHILE: f64 = 1.2;
+
+/// Whether products of `bf16` are so much faster than those of `f32` on this processor that rounding to them pays. Measured
+/// once in a process, for some tenths of a second, where there is an instruction for them.
+pub fn bf16_is_faster(threads: &Threads) -> bool {
+    static MEASURED: OnceLock<bool> = OnceLock::new();
+    *MEASURED.get_or_init(|| bf16_peak(threads).is_some_and(|peak| peak > WORTHWHILE * f32_peak(threads)))
 }
 
 struct Probe;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use pulp::{Arch, Simd, WithSimd};
 
-pub use bf16::bf16_peak;
+pub use bf16::{bf16_is_faster, bf16_peak};
 pub use int8::{Int8Peak, int8_peak};
 
 use crate::Threads;

@@ -52,20 +52,16 @@ pub fn pretrain_on(
     run(&Pretraining::new(recipe)?, ranks, threads, stop, watch)
 }
 
-/// How much faster products in bf16 must be to be worth their rounding.
-const WORTHWHILE: f64 = 1.2;
-
 /// The recipe with the precision of products decided: as the run had it before, or else as rank 0 measures.
 fn with_precision(recipe: &Recipe, ranks: &dyn Collective, threads: &Threads) -> Result<Recipe, RunError> {
     let mut recipe = recipe.clone();
     if recipe.train.precision == ProductPrecision::Auto {
         let before = || Some(Recipe::load(&recipe.output.join("recipe.toml"), &[]).ok()?.train.precision);
-        let faster = || limits::bf16_peak(threads).is_some_and(|peak| peak > WORTHWHILE * limits::f32_peak(threads));
         let mut in_bf16 = Vec::new();
         if ranks.rank() == 0 {
             in_bf16.push(u8::from(match before() {
                 Some(precision) if precision != ProductPrecision::Auto => precision == ProductPrecision::BF16,
-                _ => recipe.data.parity.is_none() && faster(),
+                _ => recipe.data.parity.is_none() && limits::bf16_is_faster(threads),
             }));
         }
         ranks.broadcast(&mut in_bf16)?;

@@ -7,18 +7,20 @@ const LEGEND: &str = "\
 prefill: the logits of the last position alone. decode: token after token behind an empty or a filled cache.
 limit: what the machine allows, reading every weight and the cached keys and values once per step, or multiplying with every
 weight (2 operations each; the output projection for one position), whichever takes longer; \"set by\" says which. Attention is
-not counted. Quantised weights are held against the int8 peak, floats against the f32 peak.
+not counted. Quantised weights are held against the int8 peak, floats against the f32 peak, bf16 against its own where the
+processor is faster at it.
 first token: from a new session with the prompt to its logits. load: from files in the page cache to a session.
 ";
 
 /// The report as a person reads it.
 pub fn render(report: &Report) -> String {
-    let mut limits = table(&["threads", "reading", "f32", "int8", "int8 by"]);
+    let mut limits = table(&["threads", "reading", "f32", "bf16", "int8", "int8 by"]);
     for of in &report.limits {
         limits.add_row([
             of.threads.to_string(),
             format!("{:.1} GB/s", of.bytes_per_second / 1e9),
             format!("{:.0} GFLOP/s", of.f32_operations_per_second / 1e9),
+            of.bf16_operations_per_second.map_or_else(|| "-".to_owned(), |rate| format!("{:.0} GFLOP/s", rate / 1e9)),
             format!("{:.0} GOP/s", of.int8_operations_per_second / 1e9),
             of.int8_instructions.to_owned(),
         ]);
@@ -116,6 +118,7 @@ mod tests {
             threads: 2,
             bytes_per_second: 24.7e9,
             f32_operations_per_second: 327e9,
+            bf16_operations_per_second: Some(640e9),
             int8_operations_per_second: 1389e9,
             int8_instructions: "AVX-512 VNNI",
         };
