@@ -143,8 +143,12 @@ impl Kernel for Product<'_> {
     fn run<L: Lanes>(self, lanes: L) {
         // Tiles whose sums, with a vector of each row, fill the registers.
         let rows = self.rows();
-        match (L::WIDE_TILES, rows) {
-            (true, ..=FEW_ROWS) => match rows.div_ceil(rows.div_ceil(8).max(1)) {
+        // Of the tiles that an instruction set does not use nothing is compiled.
+        if const { L::WIDE_TILES } {
+            if rows > FEW_ROWS {
+                return self.many::<L, 6, 4>(lanes);
+            }
+            match rows.div_ceil(rows.div_ceil(8).max(1)) {
                 0 | 1 => self.few::<L, 4, 1>(lanes),
                 2 => self.few::<L, 6, 2>(lanes),
                 3 => self.few::<L, 6, 3>(lanes),
@@ -153,12 +157,14 @@ impl Kernel for Product<'_> {
                 6 => self.few::<L, 4, 6>(lanes),
                 7 => self.few::<L, 3, 7>(lanes),
                 _ => self.few::<L, 3, 8>(lanes),
-            },
-            (true, _) => self.many::<L, 6, 4>(lanes),
-            (false, ..=1) => self.few::<L, 4, 1>(lanes),
-            (false, 2) => self.few::<L, 3, 2>(lanes),
-            (false, ..=FEW_ROWS) => self.few::<L, 2, 3>(lanes),
-            (false, _) => self.many::<L, 3, 2>(lanes),
+            }
+        } else {
+            match rows {
+                ..=1 => self.few::<L, 4, 1>(lanes),
+                2 => self.few::<L, 3, 2>(lanes),
+                ..=FEW_ROWS => self.few::<L, 2, 3>(lanes),
+                _ => self.many::<L, 3, 2>(lanes),
+            }
         }
     }
 }

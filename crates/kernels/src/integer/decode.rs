@@ -2,7 +2,7 @@
 //! other, and fetched ahead: several side by side, without, came to less.
 
 use super::activations::{Record, RoundedRows};
-use super::lanes::{InstructionSet, IntegerKernel, IntegerLanes, LANES};
+use super::lanes::{InstructionSet, IntegerKernel, IntegerLanes, LANES, Tile};
 use super::layout::{Numbers, QUADS, Scales};
 use super::packed::{LayoutKernel, Packed, read};
 use crate::Threads;
@@ -13,6 +13,8 @@ use crate::threads::Chunks;
 const TASK_BYTES: usize = 64 << 10;
 /// Bytes that weights are fetched ahead.
 const AHEAD: usize = 2048;
+/// Most rows of activations that are decoded where tiles are not [`Tile::Wide`].
+const MOST_ROWS: usize = 4;
 
 /// `out[n, o] (+)= x[n] . weight[o]` with activations in tiles of `T` rows.
 pub(super) fn run<const T: usize>(
@@ -44,6 +46,9 @@ struct Decode<'a, const T: usize> {
 impl<const T: usize> IntegerKernel for Decode<'_, T> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes>(self) {
+        if const { T > MOST_ROWS && !matches!(L::TILE, Tile::Wide) } {
+            unreachable!("{T} rows take a prefill with this instruction set");
+        }
         // SAFETY: the instruction set is that of `L`.
         unsafe { read::<L, _>(self.weight, self) }
     }

@@ -132,6 +132,9 @@ struct Tiles<'a, const T: usize> {
 impl<const T: usize> IntegerKernel for Tiles<'_, T> {
     #[inline(always)]
     unsafe fn run<L: IntegerLanes>(self) {
+        if const { T != L::TILE.rows() } {
+            unreachable!("tiles of {T} rows are those of other instruction sets");
+        }
         let weight = self.weight;
         // SAFETY: the instruction set is that of `L`, the constants are the matrix's.
         unsafe {

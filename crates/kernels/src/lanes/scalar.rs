@@ -1,4 +1,4 @@
-//! Plain code, compiled for what `pulp` finds: the reference of the others, and the way on processors without them.
+//! Plain code: the reference of the others, and the way on processors without them.
 
 use half::{bf16, f16};
 
@@ -14,10 +14,7 @@ impl Lanes for Scalar {
 
     #[inline]
     fn run<J: Kernel>(self, job: J) -> J::Output {
-        crate::simd::dispatch(
-            #[inline(always)]
-            || job.run(self),
-        )
+        job.run(self)
     }
 
     #[inline(always)]

@@ -32,6 +32,17 @@ pub(super) enum Tile {
     Paired,
 }
 
+impl Tile {
+    /// Rows of activations.
+    pub(super) const fn rows(self) -> usize {
+        match self {
+            Self::Wide => 6,
+            Self::Narrow => 3,
+            Self::Paired => 4,
+        }
+    }
+}
+
 /// Sixteen lanes of floats, of 32-bit integers, or of four bytes each.
 ///
 /// # Safety
