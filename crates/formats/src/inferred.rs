@@ -2,18 +2,23 @@
 
 use std::collections::HashMap;
 
-use openelm_model::{Activation, ConfigError, LayerConfig, ModelConfig, Multipliers};
+use openelm_model::{
+    Activation, ConfigError, Family, LayerConfig, ModelConfig, Multipliers, Norms, QkNorm, RopeScaling,
+};
 
 /// What a file knows of a model: sizes, but none of the multipliers they came from.
 pub(crate) struct Sizes {
+    pub family: Family,
     pub vocab_size: usize,
     pub context_length: usize,
     pub model_dim: usize,
     pub head_dim: usize,
     pub ffn_glu: bool,
-    pub qk_norm: bool,
+    pub norms: Norms,
+    pub qk_norm: QkNorm,
     pub tied_embeddings: bool,
     pub rope_theta: f64,
+    pub rope_scaling: RopeScaling,
     /// Query heads, key/value heads and feed-forward size of each layer.
     pub layers: Vec<(usize, usize, usize)>,
 }
@@ -37,14 +42,17 @@ impl Sizes {
             layers.push((query_dim / head, qkv_dim.checked_sub(query_dim)? / 2 / head, ffn_dim));
         }
         Some(Self {
+            family: Family::OpenElm,
             vocab_size,
             context_length,
             model_dim,
             head_dim,
             ffn_glu: true,
-            qk_norm: true,
+            norms: Norms::default(),
+            qk_norm: QkNorm::Heads,
             tied_embeddings: !shapes.contains_key("classifier.weight"),
             rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::None,
             layers,
         })
     }
@@ -77,6 +85,7 @@ impl Sizes {
         };
         let qkv = self.layers.iter().map(|&(query_heads, ..)| query_heads as f64 * self.head_dim as f64 / dim);
         let config = ModelConfig {
+            family: self.family,
             vocab_size: self.vocab_size,
             context_length: self.context_length,
             model_dim: self.model_dim,
@@ -86,9 +95,12 @@ impl Sizes {
             ffn_divisor: divisor.max(1),
             ffn_glu: self.ffn_glu,
             activation: Activation::Swish,
+            norms: self.norms,
             qk_norm: self.qk_norm,
+            qkv_bias: self.family == Family::Qwen2,
             tied_embeddings: self.tied_embeddings,
             rope_theta: self.rope_theta,
+            rope_scaling: self.rope_scaling,
             rope_max_length: self.context_length.saturating_mul(2),
             layers: self.layers.iter().map(layer).collect(),
         };
@@ -98,8 +110,8 @@ impl Sizes {
 
     fn is(&self, known: &ModelConfig) -> bool {
         let layers = known.layers.iter().map(|layer| (layer.query_heads, layer.kv_heads, layer.ffn_dim));
-        (self.model_dim, self.head_dim) == (known.model_dim, known.head_dim)
-            && (self.ffn_glu, self.qk_norm, self.tied_embeddings) == (true, true, true)
+        (self.family, self.model_dim, self.head_dim) == (known.family, known.model_dim, known.head_dim)
+            && (self.ffn_glu, self.qk_norm, self.tied_embeddings) == (true, QkNorm::Heads, true)
             && self.rope_theta == known.rope_theta
             && self.layers.iter().copied().eq(layers)
     }

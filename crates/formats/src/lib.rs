@@ -19,6 +19,7 @@ mod lfs;
 pub mod mlx;
 mod open;
 mod parts;
+mod places;
 mod shards;
 mod stored;
 mod streamed;

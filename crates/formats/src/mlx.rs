@@ -4,19 +4,21 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Mutex;
 
 use bytes::Bytes;
 use openelm_model::kernels::Threads;
 use openelm_model::kernels::quant::AffineFormat;
-use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, sites, tensor_specs};
 use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::corenet::GeneralGpt;
 use crate::encode::encode;
-use crate::huggingface::{assemble, corenet_name, file_name_of, prepare, updated_config};
+use crate::huggingface::{assemble, corenet_name, places, prepare, updated_config};
 use crate::inferred::Sizes;
+use crate::places::Cutter;
 use crate::shards::{self, Entry, ShardOptions, Shards};
 use crate::stored::{Format, StoredModel};
 use crate::tokenizer::StoredTokenizer;
@@ -80,7 +82,7 @@ pub fn write(
     prepare(folder)?;
     let specs = tensor_specs(config);
     let parameters: usize = specs.iter().map(TensorSpec::len).sum();
-    let groups = Groups::default();
+    let (groups, cutter) = (Groups::default(), Cutter::new(tensor));
     let mut entries = Vec::new();
     let mut total = 0;
     if let Some(AffineFormat { group, .. }) = quantised
@@ -89,21 +91,26 @@ pub fn write(
         let reason = format!("no matrix has rows of whole groups of {group}; choose smaller groups or floats");
         return Err(FormatError::Inexpressible { reason });
     }
-    for spec in &specs {
+    let placed = sites(config).into_iter().flat_map(|site| {
+        let spec = site.spec(config);
+        places(config, site).into_iter().map(move |place| (spec.clone(), place))
+    });
+    for (spec, place) in placed {
+        let shape = place.shape(&spec);
         let encoding = match quantised {
-            Some(format) if is_quantised(spec, format.group) => Encoding::Affine(format, dtype),
+            Some(format) if is_quantised(&spec, format.group) => Encoding::Affine(format, dtype),
             _ => Encoding::Float(dtype),
         };
-        total += encoding.bytes_of(&spec.shape).unwrap_or_default();
-        let make = move || encode(&tensor(spec)?, encoding, &spec.name, threads);
-        let name = file_name_of(&spec.name);
-        let (Encoding::Affine(format, _), &[rows, columns]) = (encoding, &spec.shape[..]) else {
-            let (shape, dtype) = (spec.shape.clone(), shards::dtype_of(dtype));
+        total += encoding.bytes_of(&shape).unwrap_or_default();
+        let (name, cutter) = (place.name.clone(), &cutter);
+        let make = move || encode(&cutter.take(&spec, &place)?, encoding, &spec.name, threads);
+        let (Encoding::Affine(format, _), &[rows, columns]) = (encoding, &shape[..]) else {
+            let dtype = shards::dtype_of(dtype);
             entries.push(Entry { name, dtype, shape, bytes: Box::new(move || Ok(make()?.bytes().clone())) });
             continue;
         };
         let base = name.trim_end_matches("weight").to_owned();
-        let groups = &groups;
+        let (groups, make, name) = (&groups, Rc::new(make), Rc::new(name));
         let entry = |suffix: &str, dtype, width, bytes| Entry {
             name: format!("{base}{suffix}"),
             dtype,
@@ -111,11 +118,15 @@ pub fn write(
             bytes,
         };
         let float = shards::dtype_of(dtype);
-        let numbers = move || Ok(groups.keep(&spec.name, make()?));
+        let of = || (name.clone(), make.clone());
+        let (key, made) = of();
+        let numbers = move || Ok(groups.keep(&key, made()?));
         entries.push(entry("weight", Dtype::U32, columns * format.bits / 32, Box::new(numbers)));
-        let scales = move || groups.get(&spec.name, &make).map(|(scales, _)| scales);
+        let (key, made) = of();
+        let scales = move || groups.get(&key, &*made).map(|(scales, _)| scales);
         entries.push(entry("scales", float, columns / format.group, Box::new(scales)));
-        let biases = move || groups.get(&spec.name, &make).map(|(_, biases)| biases);
+        let (key, made) = of();
+        let biases = move || groups.get(&key, &*made).map(|(_, biases)| biases);
         entries.push(entry("biases", float, columns / format.group, Box::new(biases)));
     }
     let index = json!({ "total_size": total, "total_parameters": parameters });

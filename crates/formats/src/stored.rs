@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
-use openelm_kernels::{MappedFile, Threads};
-use openelm_model::{DType, Encoding, Model, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use openelm_kernels::{Heads, MappedFile, Threads};
+use openelm_model::{DType, Encoding, Model, ModelConfig, Stack, Tensor, TensorSpec, tensor_specs};
 
 use serde_json::Value;
 
 use crate::tokenizer::StoredTokenizer;
-use crate::{FormatError, corenet, huggingface, shards};
+use crate::{FormatError, corenet, gguf, huggingface, shards};
 
 /// The formats that models come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +42,10 @@ pub(crate) enum Source {
     Tensor(Tensor),
     /// In a `.pt` file, read when asked for.
     Pytorch(Box<pytorch_reader::Tensor>, DType),
-    /// In two tensors, the rows of one above those of the other.
-    Stacked(Tensor, Tensor),
+    /// In several tensors, the rows of one above those of the next.
+    Stacked(Stack),
+    /// The same, where queries and keys lie in the order of llama.cpp's rotation, pairs side by side.
+    Interleaved(Stack, Heads),
 }
 
 /// A model on disk: every tensor that the geometry asks for is there, in the right shape. Tensors are loaded one by one.
@@ -77,6 +78,11 @@ impl StoredModel {
     /// # Errors
     /// If there is no such tensor, or the file cannot be read.
     pub fn tensor(&self, name: &str) -> Result<Tensor, FormatError> {
+        Ok(self.stack(name)?.joined())
+    }
+
+    /// The same in the parts that it is stored in.
+    fn stack(&self, name: &str) -> Result<Stack, FormatError> {
         let wrong = |reason: String| FormatError::Tensor { name: name.to_owned(), path: self.path.clone(), reason };
         let tensor = match self.sources.get(name).ok_or_else(|| wrong("there is none".to_owned()))? {
             Source::Tensor(tensor) => tensor.clone(),
@@ -84,18 +90,20 @@ impl StoredModel {
                 let bytes = tensor.read().map_err(FormatError::io(&self.path))?;
                 Tensor::new(*dtype, tensor.shape().to_vec(), bytes.into()).map_err(|e| wrong(e.to_string()))?
             }
-            Source::Stacked(above, below) => stack(above, below).map_err(|e| wrong(e.to_string()))?,
+            Source::Stacked(parts) => return Ok(parts.clone()),
+            Source::Interleaved(parts, heads) => return Ok(gguf::untangled(parts, *heads)),
         };
         // The embedding table may have been cut.
         let rows = self.config.vocab_size;
         let of_vocabulary = matches!(name, "token_embeddings.weight" | "classifier.weight");
-        Ok(if of_vocabulary && tensor.shape()[0] > rows { tensor.first_rows(rows) } else { tensor })
+        Ok(if of_vocabulary && tensor.shape()[0] > rows { tensor.first_rows(rows) } else { tensor }.into())
     }
 
-    /// How the tensor of CoreNet's `name` is stored, if there is one; of two stacked ones the upper.
+    /// How the tensor of CoreNet's `name` is stored, if there is one; of several stacked ones the uppermost.
     pub fn encoding(&self, name: &str) -> Option<Encoding> {
         Some(match self.sources.get(name)? {
-            Source::Tensor(tensor) | Source::Stacked(tensor, _) => tensor.encoding(),
+            Source::Tensor(tensor) => tensor.encoding(),
+            Source::Stacked(parts) | Source::Interleaved(parts, _) => parts.parts()[0].encoding(),
             Source::Pytorch(_, dtype) => Encoding::Float(*dtype),
         })
     }
@@ -138,11 +146,19 @@ impl StoredModel {
     /// Every encoding with the number of tensors and of elements that are in it, in the order of the tensors.
     pub fn encodings(&self) -> Vec<(Encoding, usize, usize)> {
         let mut found: Vec<(Encoding, usize, usize)> = Vec::new();
-        for spec in self.specs() {
-            let Some(encoding) = self.encoding(&spec.name) else { continue };
+        let mut count = |encoding: Encoding, size: usize| {
             match found.iter_mut().find(|(known, ..)| *known == encoding) {
-                Some((_, tensors, elements)) => (*tensors, *elements) = (*tensors + 1, *elements + spec.len()),
-                None => found.push((encoding, 1, spec.len())),
+                Some((_, tensors, elements)) => (*tensors, *elements) = (*tensors + 1, *elements + size),
+                None => found.push((encoding, 1, size)),
+            }
+        };
+        for spec in self.specs() {
+            match (self.sources.get(&spec.name), self.encoding(&spec.name)) {
+                (Some(Source::Stacked(parts) | Source::Interleaved(parts, _)), _) => {
+                    parts.parts().iter().for_each(|part| count(part.encoding(), part.shape().iter().product()));
+                }
+                (_, Some(encoding)) => count(encoding, spec.len()),
+                (_, None) => (),
             }
         }
         found
@@ -161,8 +177,11 @@ impl StoredModel {
 
     /// Bytes of all weights.
     pub fn size(&self) -> usize {
-        let size = |spec: &TensorSpec| self.encoding(&spec.name).and_then(|encoding| encoding.bytes_of(&spec.shape));
-        self.specs().iter().filter_map(size).sum()
+        let size = |spec: &TensorSpec| match self.sources.get(&spec.name)? {
+            Source::Stacked(parts) | Source::Interleaved(parts, _) => Some(parts.parts().iter().map(Tensor::size).sum()),
+            _ => self.encoding(&spec.name).and_then(|encoding| encoding.bytes_of(&spec.shape)),
+        };
+        self.specs().iter().filter_map(size).sum::<usize>()
     }
 
     /// Keeps the first `rows` rows of the vocabulary: CoreNet pads LLaMA's 32000 pieces to 32128.
@@ -190,7 +209,7 @@ impl StoredModel {
     pub fn into_packed_model(self, threads: &Threads) -> Result<Model, FormatError> {
         let model = Model::packing(self.config.clone(), threads, |spec| {
             self.release();
-            self.tensor(&spec.name)
+            self.stack(&spec.name)
         });
         self.release();
         model
@@ -201,22 +220,9 @@ impl StoredModel {
     /// # Errors
     /// If a tensor cannot be read.
     pub fn into_model(self) -> Result<Model, FormatError> {
-        let load = |spec: TensorSpec| Ok((self.tensor(&spec.name)?, spec.name));
-        let tensors: Result<HashMap<String, Tensor>, FormatError> =
+        let load = |spec: TensorSpec| Ok((self.stack(&spec.name)?, spec.name));
+        let tensors: Result<HashMap<String, Stack>, FormatError> =
             self.specs().into_iter().map(load).map(|loaded| loaded.map(|(tensor, name)| (name, tensor))).collect();
         Ok(Model::new(self.config.clone(), tensors?)?)
-    }
-}
-
-/// The rows of `above` over those of `below`: their bytes one after the other where they are stored alike, `f32` otherwise.
-fn stack(above: &Tensor, below: &Tensor) -> Result<Tensor, openelm_model::TensorError> {
-    let shape = vec![above.shape()[0] + below.shape()[0], above.shape()[1]];
-    let joined = || -> Bytes { [&above.bytes()[..], &below.bytes()[..]].concat().into() };
-    match (above.encoding(), below.encoding()) {
-        (Encoding::Float(dtype), other) if other == Encoding::Float(dtype) => Tensor::new(dtype, shape, joined()),
-        (Encoding::Blocks(format), other) if other == Encoding::Blocks(format) => {
-            Tensor::blocks(format, shape, joined())
-        }
-        _ => Tensor::from_f32(shape, [above.to_f32(), below.to_f32()].concat()),
     }
 }

@@ -1,11 +1,10 @@
 //! A forward pass with one layer in memory at a time: for looking at a model of any size once, not for generating.
 
 use openelm_model::block::{BlockBuffers, KeysAndValues, Pass, Sequences};
-use openelm_model::kernels::rope::RopeTable;
 use openelm_model::kernels::rounded::Products;
-use openelm_model::kernels::{Matrix, Threads, rms_norm};
+use openelm_model::kernels::{Matrix, Threads};
 use openelm_model::{
-    BlockWorkspace, Buffers, LayerWeights, Layers, NORM_EPS, Role, Site, Tensor, forward, layer_roles, vector,
+    BlockWorkspace, Buffers, LayerWeights, Layers, NormKind, Role, Site, Tensor, forward, layer_roles, vector,
 };
 
 use crate::{FormatError, StoredModel};
@@ -14,15 +13,17 @@ use crate::{FormatError, StoredModel};
 /// vocabulary.
 pub(crate) fn rows(model: &StoredModel, ids: &[u32], threads: &Threads) -> Result<Vec<f32>, FormatError> {
     let config = &model.config;
-    let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
+    let mut rope = config.rope_table();
     rope.grow_to(ids.len());
     let positions: Vec<u32> = (0..ids.len() as u32).collect();
     let pass = Pass { threads, config, rope: &rope, positions: &positions, changes: &[], products: Products::F32 };
     let mut buffers = Whole { blocks: BlockWorkspace::default(), time: ids.len() };
     forward(&pass, &Streamed(model), ids, &mut buffers)?;
     let mut out = vec![0.0; ids.len() * config.model_dim];
-    let norm = tensor(model, Site::outside(Role::Norm))?;
-    rms_norm::forward(threads, &mut out, buffers.blocks.stream(config.layers.len()), vector(norm.matrix()), NORM_EPS);
+    let has_weight = config.norms.kind == NormKind::Rms;
+    let weight = has_weight.then(|| tensor(model, Site::outside(Role::Norm))).transpose()?;
+    let norm = config.norm(weight.as_ref().map_or(&[], |weight| vector(weight.matrix())));
+    norm.forward(threads, &mut out, buffers.blocks.stream(config.layers.len()));
     Ok(out)
 }
 
@@ -51,8 +52,8 @@ impl Layers for Streamed<'_> {
 
     fn layer(&self, index: usize, user: impl FnOnce(&LayerWeights<'_>)) -> Result<(), FormatError> {
         self.0.release();
-        let roles = layer_roles(&self.0.config).iter();
-        let tensors = roles.map(|&role| tensor(self.0, Site::of_layer(index, role))).collect::<Result<Vec<_>, _>>()?;
+        let roles = layer_roles(&self.0.config);
+        let tensors = roles.map(|role| tensor(self.0, Site::of_layer(index, role))).collect::<Result<Vec<_>, _>>()?;
         user(&LayerWeights::in_order(&self.0.config, tensors.iter().map(Tensor::matrix)));
         Ok(())
     }

@@ -7,10 +7,9 @@ use std::collections::BTreeMap;
 
 use openelm_formats::huggingface;
 use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences};
-use openelm_model::kernels::rope::RopeTable;
 use openelm_model::kernels::rounded::Products;
-use openelm_model::kernels::{Threads, embedding, rms_norm};
-use openelm_model::{Engine, EngineError, LinearScratch, Model, NORM_EPS, Session};
+use openelm_model::kernels::{Threads, embedding};
+use openelm_model::{Engine, EngineError, LinearScratch, Model, Session};
 use openelm_testing::{Array, golden, max_difference, npz};
 
 const TOLERANCE: f32 = 5e-5;
@@ -134,7 +133,7 @@ fn all_hidden_states() {
     let expected = |name: &str| golden[name].f32();
     let (config, weights, threads) = (model.config(), model.weights(), Threads::new(2));
     let ids = golden["input_ids"].ids();
-    let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
+    let mut rope = config.rope_table();
     rope.grow_to(ids.len());
     let positions: Vec<u32> = (0..ids.len() as u32).collect();
     let products = Products::F32;
@@ -158,7 +157,7 @@ fn all_hidden_states() {
         let attention: Vec<f32> = kept.mid.iter().zip(&x).map(|(mid, x)| mid - x).collect();
         assert_near(&name("attn"), &attention, &expected(&name("attn")));
         let mut normed = vec![0.0; x.len()];
-        rms_norm::forward(&threads, &mut normed, &kept.mid, weights.ffn_norm, NORM_EPS);
+        weights.ffn_norm.forward(&threads, &mut normed, &kept.mid);
         assert_near(&name("ffn_norm"), &normed, &expected(&name("ffn_norm")));
         let ffn: Vec<f32> = out.iter().zip(&kept.mid).map(|(out, mid)| out - mid).collect();
         assert_near(&name("ffn"), &ffn, &expected(&name("ffn")));

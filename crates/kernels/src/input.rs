@@ -1,7 +1,6 @@
 //! What a linear layer is given: rows, or what is computed on the way from rows that are read once.
 
-use crate::Threads;
-use crate::rms_norm;
+use crate::{Norm, Threads};
 use crate::swiglu::{self, FeedForward};
 
 /// The input of a linear layer, `[N, inputs]`.
@@ -14,14 +13,12 @@ pub enum Input<'a> {
         /// Length of a row.
         inputs: usize,
     },
-    /// What [`rms_norm::forward`] gives.
+    /// What [`Norm::forward`] gives.
     Normed {
         /// `[N, inputs]`.
         x: &'a [f32],
-        /// `[inputs]`.
-        weight: &'a [f32],
-        /// Added to the mean square.
-        eps: f32,
+        /// Of rows of `inputs` elements.
+        norm: Norm<'a>,
     },
     /// What [`swiglu::forward`] gives.
     Gated {
@@ -37,7 +34,7 @@ impl<'a> Input<'a> {
     pub fn shape(&self) -> (usize, usize) {
         match *self {
             Input::Rows { x, inputs } => (x.len() / inputs, inputs),
-            Input::Normed { x, weight, .. } => (x.len() / weight.len(), weight.len()),
+            Input::Normed { x, norm } => (x.len() / norm.dim(), norm.dim()),
             Input::Gated { hidden, network } => (hidden.len() / network.hidden_dim(), network.inner),
         }
     }
@@ -50,7 +47,7 @@ impl<'a> Input<'a> {
         }
         match self {
             Input::Rows { x, .. } => return x,
-            Input::Normed { x, weight, eps } => rms_norm::forward(threads, buffer, x, weight, eps),
+            Input::Normed { x, norm } => norm.forward(threads, buffer, x),
             Input::Gated { hidden, network } => swiglu::forward(threads, buffer, hidden, network),
         }
         buffer
@@ -63,9 +60,7 @@ impl<'a> Input<'a> {
         buffer.resize(inputs, 0.0);
         match self {
             Input::Rows { x, .. } => return &x[index * inputs..][..inputs],
-            Input::Normed { x, weight, eps } => {
-                rms_norm::normalise(buffer, &x[index * inputs..][..inputs], weight, eps);
-            }
+            Input::Normed { x, norm } => norm.row(buffer, &x[index * inputs..][..inputs]),
             Input::Gated { hidden, network } => {
                 let width = network.hidden_dim();
                 swiglu::gate(buffer, &hidden[index * width..][..width], network.activation, network.gated);

@@ -18,6 +18,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bias;
 mod cache_line;
 #[cfg(test)]
 mod check;
@@ -30,12 +31,14 @@ mod inner;
 mod input;
 mod integer;
 mod lanes;
+pub mod layer_norm;
 /// Measuring takes a clock, which WebAssembly has none of.
 #[cfg(not(target_family = "wasm"))]
 pub mod limits;
 pub mod linear;
 mod mapped;
 mod matrix;
+mod norm;
 pub mod precision;
 pub mod qk_norm_rope;
 pub mod quant;
@@ -52,6 +55,7 @@ pub use heads::Heads;
 pub use input::Input;
 pub use integer::Packed;
 pub use mapped::MappedFile;
-pub use matrix::Matrix;
+pub use matrix::{Matrix, RowParts};
+pub use norm::Norm;
 pub use threads::Threads;
 pub use zeroed::OutOfMemory;

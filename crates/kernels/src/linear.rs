@@ -4,8 +4,6 @@ use std::cell::RefCell;
 
 use half::bf16;
 
-use crate::Matrix;
-use crate::Threads;
 use crate::cache_line::{CacheLine, reserve};
 use crate::gemm::{Product, View, gemm};
 use crate::inner;
@@ -13,6 +11,7 @@ use crate::input::Input;
 use crate::integer;
 use crate::lanes;
 use crate::precision;
+use crate::{Matrix, RowParts, Threads};
 
 /// Most elements of quantised weights that are widened at a time.
 const SLAB_LENGTH: usize = 1 << 20;
@@ -22,6 +21,8 @@ const SLAB_ROWS: usize = 256;
 thread_local! {
     /// Rows of quantised weights, widened.
     static SLAB: RefCell<Vec<CacheLine>> = const { RefCell::new(Vec::new()) };
+    /// What one part of a joined matrix gives.
+    static PART: RefCell<Vec<CacheLine>> = const { RefCell::new(Vec::new()) };
 }
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`, as a residual connection does.
@@ -32,10 +33,46 @@ pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: Matrix<'_>
     let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
     assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
     assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
-    if let Matrix::Packed(weight) = weight {
-        return integer::product(threads, out, Input::Rows { x, inputs }, weight, accumulate);
+    match weight {
+        Matrix::Packed(weight) => integer::product(threads, out, Input::Rows { x, inputs }, weight, accumulate),
+        Matrix::Joined(parts) => {
+            by_parts(out, x.len() / inputs, parts, inputs, accumulate, |out, part, accumulate| {
+                forward(threads, out, x, part, inputs, accumulate);
+            });
+        }
+        _ => inner::product(threads, out, x, weight, inputs, accumulate),
     }
-    inner::product(threads, out, x, weight, inputs, accumulate);
+}
+
+/// The product of `rows` rows with a joined matrix, of which `product` gives (or adds) those with one part at a time: a row's
+/// results are those that each part gives alone.
+pub(crate) fn by_parts(
+    out: &mut [f32],
+    rows: usize,
+    parts: &dyn RowParts,
+    inputs: usize,
+    accumulate: bool,
+    mut product: impl FnMut(&mut [f32], Matrix<'_>, bool),
+) {
+    let outputs = out.len() / rows.max(1);
+    for (before, part) in parts.placed() {
+        let (first, width) = (before / inputs, part.len() / inputs);
+        if rows == 1 {
+            product(&mut out[first..first + width], part, accumulate);
+            continue;
+        }
+        PART.with_borrow_mut(|buffer| {
+            let results: &mut [f32] = reserve(buffer, rows * width);
+            product(results, part, false);
+            for (out, result) in out.chunks_exact_mut(outputs).zip(results.chunks_exact(width)) {
+                let out = &mut out[first..first + width];
+                match accumulate {
+                    true => out.iter_mut().zip(result).for_each(|(out, result)| *out += result),
+                    false => out.copy_from_slice(result),
+                }
+            }
+        });
+    }
 }
 
 /// [`forward`] in `bf16`: `x` is rounded to it, in `buffer`, and the products are added up in `f32` by pairs of columns, as the

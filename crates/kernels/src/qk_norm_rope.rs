@@ -1,7 +1,8 @@
-//! From the output of the query/key/value projection to what attention takes: norm of each query and key head, then RoPE.
+//! From the output of the query/key/value projection to what attention takes: norm of the queries and keys, of each head or of all
+//! of a token's together, then RoPE.
 
 use crate::attention::KvCache;
-use crate::rms_norm::{normalise, row_backward, sum_rows};
+use crate::rms_norm::{inverse_root, row_backward, scale, sum_rows};
 use crate::rope::{RopeTable, rotate, rotate_back};
 use crate::simd::dispatch;
 use crate::{Heads, Threads};
@@ -9,7 +10,8 @@ use crate::{Heads, Threads};
 /// Rows in a task.
 const TASK_ROWS: usize = 32;
 
-/// RMSNorm weights of query and key heads, `[head_dim]` each, shared by all heads of the layer.
+/// RMSNorm weights of queries and keys: `[head_dim]` each, shared by all heads of the layer, which are normalised one by one; or
+/// `[heads * head_dim]`, and all heads are normalised together.
 #[derive(Debug, Clone, Copy)]
 pub struct QkNorms<'a> {
     /// Of the queries.
@@ -21,9 +23,9 @@ pub struct QkNorms<'a> {
 /// Where the derivatives by the weights of [`QkNorms`] are added.
 #[derive(Debug)]
 pub struct QkNormGradients<'a> {
-    /// Of the queries, `[head_dim]`.
+    /// Of the queries, as long as their weight.
     pub q: &'a mut [f32],
-    /// Of the keys, `[head_dim]`.
+    /// Of the keys, as long as their weight.
     pub k: &'a mut [f32],
 }
 
@@ -67,7 +69,7 @@ impl QkNormRope<'_> {
                 || {
                     for (i, k) in k.chunks_exact_mut(kv_dim).enumerate() {
                         let x = &qkv[(first + i) * qkv_dim + query_dim..][..kv_dim];
-                        self.rotate_heads(k, x, self.norms.map(|n| n.k), first + i);
+                        self.heads(k, x, self.norms.map(|n| n.k), first + i);
                     }
                 },
             );
@@ -96,9 +98,9 @@ impl QkNormRope<'_> {
                 rows,
                 #[inline(always)]
                 |row, head, key| {
-                    let kv = &qkv[(first + row) * qkv_dim + query_dim + head * d..];
-                    self.rotate_heads(key, &kv[..d], self.norms.map(|n| n.k), first + row);
-                    &kv[kv_dim..][..d]
+                    let kv = &qkv[(first + row) * qkv_dim + query_dim..][..2 * kv_dim];
+                    self.head(key, &kv[..kv_dim], head, self.norms.map(|n| n.k), first + row);
+                    &kv[kv_dim + head * d..][..d]
                 },
             );
             first += rows;
@@ -117,25 +119,37 @@ impl QkNormRope<'_> {
                 || {
                     for (i, q) in q.chunks_exact_mut(query_dim).enumerate() {
                         let x = &qkv[(first + i) * qkv_dim..][..query_dim];
-                        self.rotate_heads(q, x, self.norms.map(|n| n.q), first + i);
+                        self.heads(q, x, self.norms.map(|n| n.q), first + i);
                     }
                 },
             );
         });
     }
 
-    /// Normalises some heads of the row `row`, if there is a weight, and rotates them.
+    /// Normalises all heads `x` of the row `row`, if there is a weight, and rotates them.
     #[inline(always)]
-    fn rotate_heads(&self, out: &mut [f32], x: &[f32], weight: Option<&[f32]>, row: usize) {
+    fn heads(&self, out: &mut [f32], x: &[f32], weight: Option<&[f32]>, row: usize) {
+        for (head, out) in out.chunks_exact_mut(self.heads.head_dim).enumerate() {
+            self.head(out, x, head, weight, row);
+        }
+    }
+
+    /// Normalises head `head` among all heads `x` of the row `row`, if there is a weight, and rotates it.
+    #[inline(always)]
+    fn head(&self, out: &mut [f32], x: &[f32], head: usize, weight: Option<&[f32]>, row: usize) {
         let (cosines, sines) = self.rope.at(self.positions[row] as usize);
         let d = 2 * cosines.len();
-        for (out, x) in out.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
-            match weight {
-                Some(weight) => normalise(out, x, weight, self.eps),
-                None => out.copy_from_slice(x),
+        let start = head * d;
+        match weight {
+            Some(weight) => {
+                // Where it is that of all heads, the root is taken anew for each of them: it costs little.
+                let together = start / weight.len() * weight.len();
+                let factor = inverse_root(&x[together..][..weight.len()], self.eps);
+                scale(out, &x[start..][..d], &weight[start - together..][..d], factor);
             }
-            rotate(out, cosines, sines);
+            None => out.copy_from_slice(&x[start..][..d]),
         }
+        rotate(out, cosines, sines);
     }
 
     /// Writes `dqkv`, `[N, (query_heads + 2 kv_heads) * head_dim]`, from the derivatives `by` what attention takes; adds the
@@ -148,52 +162,75 @@ impl QkNormRope<'_> {
         by: QkvDerivatives<'_>,
         qkv: &[f32],
     ) {
-        let Self { heads, norms, eps, rope, positions } = *self;
+        let Self { heads, norms, .. } = *self;
         let (query_dim, kv_dim, qkv_dim) = (heads.query_dim(), heads.kv_dim(), heads.qkv_dim());
-        let d = heads.head_dim;
         let rows = qkv.len() / qkv_dim;
         assert!(dqkv.len() == qkv.len() && by.q.len() == rows * query_dim, "derivatives do not fit qkv");
         assert!(by.k.len() == rows * kv_dim && by.v.len() == by.k.len(), "derivatives do not fit qkv");
         // The sums of each task, first of the queries' weight, then of the keys'.
-        let mut partial = vec![0.0; rows.div_ceil(TASK_ROWS) * 2 * d];
-        threads.for_each_chunk2((dqkv, qkv_dim * TASK_ROWS), (&mut partial, 2 * d), |task, dqkv, partial| {
-            let (dnorm_q, dnorm_k) = partial.split_at_mut(d);
-            let mut unrotated = vec![0.0; d];
+        let lengths = norms.map_or([0, 0], |norms| [norms.q.len(), norms.k.len()]);
+        let sums = (lengths[0] + lengths[1]).max(1);
+        let mut partial = vec![0.0; rows.div_ceil(TASK_ROWS) * sums];
+        threads.for_each_chunk2((dqkv, qkv_dim * TASK_ROWS), (&mut partial, sums), |task, dqkv, partial| {
+            let (dnorm_q, dnorm_k) = partial.split_at_mut(lengths[0]);
+            let mut unrotated = vec![0.0; lengths[0].max(lengths[1])];
             dispatch(
                 #[inline(always)]
                 || {
                     for (i, dqkv) in dqkv.chunks_exact_mut(qkv_dim).enumerate() {
                         let row = task * TASK_ROWS + i;
-                        let (cosines, sines) = rope.at(positions[row] as usize);
                         let qkv = &qkv[row * qkv_dim..][..qkv_dim];
-                        let (dq, dk) = (&by.q[row * query_dim..][..query_dim], &by.k[row * kv_dim..][..kv_dim]);
-                        let (dx, dvalues) = dqkv.split_at_mut(query_dim + kv_dim);
+                        let (dx_q, rest) = dqkv.split_at_mut(query_dim);
+                        let (dx_k, dvalues) = rest.split_at_mut(kv_dim);
                         dvalues.copy_from_slice(&by.v[row * kv_dim..][..kv_dim]);
-                        for (head, dx) in dx.chunks_exact_mut(d).enumerate() {
-                            let x = &qkv[head * d..][..d];
-                            let is_query = head < heads.query_heads;
-                            let dout = if is_query { &dq[head * d..] } else { &dk[head * d - query_dim..] };
-                            unrotated.copy_from_slice(&dout[..d]);
-                            rotate_back(&mut unrotated, cosines, sines);
-                            match norms {
-                                Some(norms) => {
-                                    let weight = if is_query { norms.q } else { norms.k };
-                                    let dnorm = if is_query { &mut *dnorm_q } else { &mut *dnorm_k };
-                                    dx.fill(0.0);
-                                    row_backward(dx, dnorm, &unrotated, x, weight, eps);
-                                }
-                                None => dx.copy_from_slice(&unrotated),
-                            }
-                        }
+                        let (q, k) = (&qkv[..query_dim], &qkv[query_dim..][..kv_dim]);
+                        let (dq, dk) = (&by.q[row * query_dim..][..query_dim], &by.k[row * kv_dim..][..kv_dim]);
+                        let (weight_q, weight_k) = (norms.map(|n| n.q), norms.map(|n| n.k));
+                        self.heads_backward((dx_q, dq, q), weight_q, dnorm_q, &mut unrotated, row);
+                        self.heads_backward((dx_k, dk, k), weight_k, dnorm_k, &mut unrotated, row);
                     }
                 },
             );
         });
-        if let Some(dnorms) = dnorms {
-            let mut total = vec![0.0; 2 * d];
+        if let (Some(dnorms), true) = (dnorms, norms.is_some()) {
+            let mut total = vec![0.0; sums];
             sum_rows(threads, &mut total, &partial);
-            dnorms.q.iter_mut().zip(&total[..d]).for_each(|(sum, x)| *sum += x);
-            dnorms.k.iter_mut().zip(&total[d..]).for_each(|(sum, x)| *sum += x);
+            let (q, k) = total.split_at(lengths[0]);
+            dnorms.q.iter_mut().zip(q).for_each(|(sum, x)| *sum += x);
+            dnorms.k.iter_mut().zip(k).for_each(|(sum, x)| *sum += x);
+        }
+    }
+
+    /// The derivatives `dx` by all heads `x` of the row `row`, from those by what [`QkNormRope::heads`] gives, `dout`; adds those
+    /// by the weight to `dnorm`. `unrotated` has room for what is normalised together.
+    #[inline(always)]
+    fn heads_backward(
+        &self,
+        (dx, dout, x): (&mut [f32], &[f32], &[f32]),
+        weight: Option<&[f32]>,
+        dnorm: &mut [f32],
+        unrotated: &mut [f32],
+        row: usize,
+    ) {
+        let (cosines, sines) = self.rope.at(self.positions[row] as usize);
+        let d = 2 * cosines.len();
+        let Some(weight) = weight else {
+            dx.copy_from_slice(dout);
+            for head in dx.chunks_exact_mut(d) {
+                rotate_back(head, cosines, sines);
+            }
+            return;
+        };
+        let together = weight.len();
+        let groups = dx.chunks_exact_mut(together).zip(dout.chunks_exact(together)).zip(x.chunks_exact(together));
+        for ((dx, dout), x) in groups {
+            let unrotated = &mut unrotated[..together];
+            unrotated.copy_from_slice(dout);
+            for head in unrotated.chunks_exact_mut(d) {
+                rotate_back(head, cosines, sines);
+            }
+            dx.fill(0.0);
+            row_backward(dx, dnorm, unrotated, x, weight, self.eps);
         }
     }
 }
@@ -210,13 +247,17 @@ mod tests {
         let d = heads.head_dim;
         let mut out = Vec::new();
         for (n, row) in qkv.chunks(heads.qkv_dim()).enumerate() {
-            for (head, x) in row.chunks(d).take(heads.query_heads + heads.kv_heads).enumerate() {
-                let mut x = x.to_vec();
-                if let Some(norms) = norms {
-                    let r = (x.iter().map(|x| x * x).sum::<f64>() / d as f64 + 1e-6).sqrt();
-                    let weight = norms[usize::from(head >= heads.query_heads)];
-                    x.iter_mut().zip(weight).for_each(|(x, w)| *x *= w / r);
+            let mut row = row[..heads.query_dim() + heads.kv_dim()].to_vec();
+            if let Some(norms) = norms {
+                let (q, k) = row.split_at_mut(heads.query_dim());
+                for (x, weight) in [q, k].into_iter().zip(norms) {
+                    for x in x.chunks_mut(weight.len()) {
+                        let r = (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + 1e-6).sqrt();
+                        x.iter_mut().zip(weight).for_each(|(x, w)| *x *= w / r);
+                    }
                 }
+            }
+            for x in row.chunks(d) {
                 for i in 0..d {
                     let j = i % (d / 2);
                     let angle = f64::from(positions[n]) * 1e4f64.powf(-2.0 * j as f64 / d as f64);
@@ -233,7 +274,7 @@ mod tests {
         #[test]
         fn heads_and_derivatives_equal_the_plain_ones(
             sequences in 1usize..3, time in 1usize..40, start in 0usize..5, kv_heads in 1usize..3, group in 1usize..4,
-            half in 1usize..12, normed in any::<bool>(),
+            half in 1usize..12, normed in any::<bool>(), together in any::<bool>(),
         ) {
             let heads = Heads { query_heads: kv_heads * group, kv_heads, head_dim: 2 * half };
             let (d, rows) = (heads.head_dim, sequences * time);
@@ -241,7 +282,8 @@ mod tests {
             let mut rope = RopeTable::new(d, 1e4);
             rope.grow_to(start + time);
             let qkv = values(rows * heads.qkv_dim(), 0.1);
-            let (wq, wk) = (values(d, 0.2), values(d, 0.3));
+            let lengths = if together { [heads.query_dim(), heads.kv_dim()] } else { [d, d] };
+            let (wq, wk) = (values(lengths[0], 0.2), values(lengths[1], 0.3));
             let norms = normed.then_some(QkNorms { q: &wq, k: &wk });
             let (dq, dk) = (values(rows * heads.query_dim(), 0.4), values(rows * heads.kv_dim(), 0.5));
             let dv = values(rows * heads.kv_dim(), 0.6);
@@ -250,7 +292,8 @@ mod tests {
                 let (mut q, mut k) = (vec![f32::NAN; dq.len()], vec![f32::NAN; dk.len()]);
                 let op = QkNormRope { heads, norms, eps: 1e-6, rope: &rope, positions: &positions };
                 op.forward(&threads, &mut q, &mut k, &qkv);
-                let (mut dqkv, mut dwq, mut dwk) = (vec![f32::NAN; qkv.len()], vec![0.0; d], vec![0.0; d]);
+                let (mut dqkv, mut dwq, mut dwk) =
+                    (vec![f32::NAN; qkv.len()], vec![0.0; lengths[0]], vec![0.0; lengths[1]]);
                 let mut dnorms = QkNormGradients { q: &mut dwq, k: &mut dwk };
                 let dnorms = normed.then_some(&mut dnorms);
                 op.backward(&threads, &mut dqkv, dnorms, QkvDerivatives { q: &dq, k: &dk, v: &dv }, &qkv);

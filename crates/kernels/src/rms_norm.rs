@@ -27,14 +27,20 @@ pub fn forward(threads: &Threads, out: &mut [f32], x: &[f32], weight: &[f32], ep
 /// One row of [`forward`].
 #[inline(always)]
 pub(crate) fn normalise(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
-    let factor = inverse_root(x, eps);
+    scale(out, x, weight, inverse_root(x, eps));
+}
+
+/// `out[i] = x[i] factor weight[i]`.
+#[inline(always)]
+pub(crate) fn scale(out: &mut [f32], x: &[f32], weight: &[f32], factor: f32) {
     for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
         *out = x * factor * w;
     }
 }
 
+/// What [`forward`] multiplies a row by.
 #[inline(always)]
-fn inverse_root(x: &[f32], eps: f32) -> f32 {
+pub(crate) fn inverse_root(x: &[f32], eps: f32) -> f32 {
     (dot(x, x) / x.len() as f32 + eps).sqrt().recip()
 }
 

@@ -1,6 +1,52 @@
 //! Rotary position embedding (Su et al. 2021): the angles. Halves are rotated against each other (the layout of GPT-NeoX,
 //! MLX's `traditional=False`): element `j` pairs with `j + head_dim / 2`.
 
+/// How the frequencies of a model that was trained on short texts are changed for longer ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum RopeScaling {
+    /// They are not.
+    #[default]
+    None,
+    /// All are divided by a factor: positions are squeezed (Chen et al. 2023).
+    Linear {
+        /// What frequencies are divided by.
+        factor: f64,
+    },
+    /// Those that turn seldom within the original context are divided by the factor, those that turn often stay, and between the
+    /// two the divisor changes gradually (Grattafiori et al., "The Llama 3 herd of models", 2024; transformers' `llama3`).
+    Llama3 {
+        /// What low frequencies are divided by.
+        factor: f64,
+        /// Turns within the original context below which a frequency is low.
+        low_turns: f64,
+        /// Turns above which it is high.
+        high_turns: f64,
+        /// The context before it was made longer, in tokens.
+        original_length: usize,
+    },
+}
+
+impl RopeScaling {
+    /// What the frequency of `frequency` radians per token is divided by.
+    pub fn divisor(self, frequency: f64) -> f64 {
+        match self {
+            RopeScaling::None => 1.0,
+            RopeScaling::Linear { factor } => factor,
+            RopeScaling::Llama3 { factor, low_turns, high_turns, original_length } => {
+                let turns = original_length as f64 * frequency / std::f64::consts::TAU;
+                let share_kept = ((turns - low_turns) / (high_turns - low_turns)).clamp(0.0, 1.0);
+                1.0 / ((1.0 - share_kept) / factor + share_kept)
+            }
+        }
+    }
+}
+
+/// The frequency of each pair of a head, in radians per token, `[head_dim / 2]`, before any scaling; `f32` as PyTorch's are.
+pub fn frequencies(head_dim: usize, theta: f64) -> Vec<f32> {
+    let exponent = |j| f64::from((2 * j) as f32 / head_dim as f32);
+    (0..head_dim / 2).map(|j| 1.0 / f64::from(theta as f32).powf(exponent(j)) as f32).collect()
+}
+
 /// Cosines and sines of `position * theta^(-2j / head_dim)` for `j < head_dim / 2`; the frequencies and angles are `f32` as
 /// PyTorch's are.
 ///
@@ -16,9 +62,14 @@ pub struct RopeTable {
 impl RopeTable {
     /// An empty table for heads of `head_dim` elements.
     pub fn new(head_dim: usize, theta: f64) -> Self {
-        let exponent = |j| f64::from((2 * j) as f32 / head_dim as f32);
-        let frequencies = (0..head_dim / 2).map(|j| 1.0 / f64::from(theta as f32).powf(exponent(j)) as f32).collect();
-        Self { frequencies, cosines: Vec::new(), sines: Vec::new() }
+        Self { frequencies: frequencies(head_dim, theta), cosines: Vec::new(), sines: Vec::new() }
+    }
+
+    /// The same with scaled frequencies; what is in the table already is not kept.
+    #[must_use]
+    pub fn scaled(self, scaling: RopeScaling) -> Self {
+        let scaled = |&f: &f32| (f64::from(f) / scaling.divisor(f64::from(f))) as f32;
+        Self { frequencies: self.frequencies.iter().map(scaled).collect(), cosines: Vec::new(), sines: Vec::new() }
     }
 
     /// Makes the table serve positions below `positions`.
@@ -72,6 +123,22 @@ mod tests {
         };
         check(64, [1.0, 0.749_894_2, 0.562_341_3], 0.000_133_352);
         check(128, [1.0, 0.865_964_3, 0.749_894_2], 0.000_115_478);
+    }
+
+    #[test]
+    fn low_frequencies_are_scaled_and_high_ones_are_not() {
+        // Llama 3.1 8B: transformers 5's `ROPE_INIT_FUNCTIONS["llama3"]`.
+        let (factor, low_turns, high_turns) = (8.0, 1.0, 4.0);
+        let scaling = RopeScaling::Llama3 { factor, low_turns, high_turns, original_length: 8192 };
+        let table = RopeTable::new(128, 500_000.0).scaled(scaling);
+        let expected = [(0, 1.0), (1, 8.146_172e-1), (30, 1.371_893_7e-3), (35, 9.556_212e-5), (63, 3.068_925_9e-7)];
+        for (j, expected) in expected {
+            let found = table.frequencies[j];
+            assert!((found / expected - 1.0).abs() < 1e-5, "{j}: {found:e} instead of {expected:e}");
+        }
+        let halved = RopeTable::new(8, 10_000.0).scaled(RopeScaling::Linear { factor: 2.0 });
+        assert_eq!(halved.frequencies[0], 0.5);
+        assert_eq!(RopeScaling::None.divisor(0.3), 1.0);
     }
 
     #[test]

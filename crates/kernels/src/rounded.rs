@@ -46,13 +46,18 @@ pub fn forward(
     accumulate: bool,
     buffers: &mut Buffers,
 ) {
-    let Buffers { a, b } = buffers;
     match weight {
         Matrix::F32(weight) => {
+            let Buffers { a, b } = buffers;
             round(threads, b, weight);
             linear::forward_bf16(threads, out, x, a, b, inputs, accumulate);
         }
-        Matrix::BF16(weight) => linear::forward_bf16(threads, out, x, a, weight, inputs, accumulate),
+        Matrix::BF16(weight) => linear::forward_bf16(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
+        Matrix::Joined(parts) => {
+            linear::by_parts(out, x.len() / inputs, parts, inputs, accumulate, |out, part, accumulate| {
+                forward(threads, out, x, part, inputs, accumulate, buffers);
+            });
+        }
         _ => linear::forward(threads, out, x, weight, inputs, accumulate),
     }
 }

@@ -6,14 +6,16 @@
 //! mid ─┬─ ffn_norm ─ proj_1 ─ SwiGLU ─ proj_2 ─┐
 //!      └────────────────────────────────────── + ─ out
 //! ```
+//!
+//! In some families biases follow `qkv_proj`; in some the norms stand behind `out_proj` and `proj_2` instead.
 
 use openelm_kernels::attention::{self, Inputs, KvCache, Rows, Shape};
 use openelm_kernels::qk_norm_rope::{QkNormRope, QkNorms};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::rounded::Products;
-use openelm_kernels::{Input, Matrix, Threads};
+use openelm_kernels::{Input, Matrix, Norm, Threads, bias};
 
-use crate::config::{LayerConfig, ModelConfig, NORM_EPS};
+use crate::config::{LayerConfig, ModelConfig, NormPlacement};
 use crate::layout::{Role, Site};
 use crate::linear::{Change, Linear, LinearScratch};
 use crate::weights::LayerWeights;
@@ -23,7 +25,7 @@ use crate::weights::LayerWeights;
 /// Training keeps one for each layer, inference uses one for all.
 #[derive(Default)]
 pub struct Activations {
-    /// Output of `qkv_proj`, `[N, (query_heads + 2 kv_heads) * head_dim]`.
+    /// Output of `qkv_proj`, with biases if there are any, `[N, (query_heads + 2 kv_heads) * head_dim]`.
     pub qkv: Vec<f32>,
     /// Normalised and rotated queries, `[N, query_heads * head_dim]`.
     pub q: Vec<f32>,
@@ -33,10 +35,14 @@ pub struct Activations {
     pub attended: Vec<f32>,
     /// Logarithms of the softmax denominators, `[N, query_heads]`; empty where nothing is kept for a backward pass.
     pub log_sums: Vec<f32>,
+    /// Output of `out_proj` where it is normalised, `[N, dim]`; empty otherwise.
+    pub attn_out: Vec<f32>,
     /// The residual stream after attention, `[N, dim]`.
     pub mid: Vec<f32>,
     /// Output of `proj_1`, `[N, 2 * ffn_dim]` (`[N, ffn_dim]` without a gate).
     pub hidden: Vec<f32>,
+    /// Output of `proj_2` where it is normalised, `[N, dim]`; empty otherwise.
+    pub ffn_out: Vec<f32>,
 }
 
 /// Where a row finds the keys and values of its sequence.
@@ -110,7 +116,35 @@ impl<'a> Pass<'a> {
     /// The norms and rotations of queries and keys in `layer`.
     pub fn qk_norm_rope(&self, layer: &LayerConfig, norms: Option<QkNorms<'a>>) -> QkNormRope<'a> {
         let Pass { config, rope, positions, .. } = *self;
-        QkNormRope { heads: config.heads(layer), norms, eps: NORM_EPS, rope, positions }
+        QkNormRope { heads: config.heads(layer), norms, eps: config.norms.eps, rope, positions }
+    }
+
+    /// What attention or the feed-forward network is given of the residual stream `x`, with the norm that is its own.
+    pub fn layer_input(&self, x: &'a [f32], norm: Norm<'a>) -> Input<'a> {
+        match self.config.norms.placement {
+            NormPlacement::Before => Input::Normed { x, norm },
+            NormPlacement::Behind => Input::Rows { x, inputs: norm.dim() },
+        }
+    }
+
+    /// Adds what its last projection gives to the residual stream `out`; where it is normalised on the way, `given` keeps what
+    /// was given.
+    fn add_layer_output(
+        &self,
+        out: &mut [f32],
+        last: Linear<'_>,
+        input: Input<'_>,
+        norm: Norm<'_>,
+        (given, scratch): (&mut Vec<f32>, &mut LinearScratch),
+    ) {
+        match self.config.norms.placement {
+            NormPlacement::Before => last.forward(self.threads, out, input, scratch, true),
+            NormPlacement::Behind => {
+                fit(given, out.len());
+                last.forward(self.threads, given, input, scratch, false);
+                norm.forward_added(self.threads, out, given);
+            }
+        }
     }
 }
 
@@ -143,8 +177,11 @@ pub fn forward(pass: &Pass<'_>, index: usize, weights: &LayerWeights<'_>, buffer
     let site = |role| Site::of_layer(index, role);
 
     fit(&mut kept.qkv, rows * heads.qkv_dim());
-    let normed = Input::Normed { x, weight: weights.attn_norm, eps: NORM_EPS };
-    pass.linear(site(Role::QkvProj), weights.qkv_proj).forward(threads, &mut kept.qkv, normed, scratch, false);
+    let input = pass.layer_input(x, weights.attn_norm);
+    pass.linear(site(Role::QkvProj), weights.qkv_proj).forward(threads, &mut kept.qkv, input, scratch, false);
+    if let Some(biases) = weights.qkv_bias {
+        bias::forward(threads, &mut kept.qkv, biases);
+    }
     fit(&mut kept.q, rows * heads.query_dim());
     fit(&mut kept.attended, rows * heads.query_dim());
     let qk = pass.qk_norm_rope(layer, weights.qk_norms);
@@ -167,12 +204,15 @@ pub fn forward(pass: &Pass<'_>, index: usize, weights: &LayerWeights<'_>, buffer
     kept.mid.clear();
     kept.mid.extend_from_slice(x);
     let attended = Input::Rows { x: &kept.attended, inputs: heads.query_dim() };
-    pass.linear(site(Role::OutProj), weights.out_proj).forward(threads, &mut kept.mid, attended, scratch, true);
+    let out_proj = pass.linear(site(Role::OutProj), weights.out_proj);
+    let given = (&mut kept.attn_out, &mut *scratch);
+    pass.add_layer_output(&mut kept.mid, out_proj, attended, weights.attn_norm, given);
 
     fit(&mut kept.hidden, rows * config.ffn_hidden_dim(layer));
-    let normed = Input::Normed { x: &kept.mid, weight: weights.ffn_norm, eps: NORM_EPS };
-    pass.linear(site(Role::Proj1), weights.proj_1).forward(threads, &mut kept.hidden, normed, scratch, false);
+    let input = pass.layer_input(&kept.mid, weights.ffn_norm);
+    pass.linear(site(Role::Proj1), weights.proj_1).forward(threads, &mut kept.hidden, input, scratch, false);
     out.copy_from_slice(&kept.mid);
     let gated = Input::Gated { hidden: &kept.hidden, network: config.feed_forward(layer) };
-    pass.linear(site(Role::Proj2), weights.proj_2).forward(threads, out, gated, scratch, true);
+    let proj_2 = pass.linear(site(Role::Proj2), weights.proj_2);
+    pass.add_layer_output(out, proj_2, gated, weights.ffn_norm, (&mut kept.ffn_out, scratch));
 }

@@ -2,10 +2,13 @@
 
 use std::fmt;
 
-use openelm_kernels::Heads;
+pub use openelm_kernels::rope::RopeScaling;
+use openelm_kernels::rope::RopeTable;
 pub use openelm_kernels::swiglu::Activation;
 use openelm_kernels::swiglu::FeedForward;
+use openelm_kernels::{Heads, Norm};
 
+use crate::family::Family;
 use crate::geometry::{Geometry, Multipliers};
 use crate::layout::{TensorSpec, tensor_specs};
 
@@ -22,9 +25,60 @@ pub struct LayerConfig {
     pub ffn_dim: usize,
 }
 
+/// What a norm of the residual stream computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NormKind {
+    /// RMSNorm with weights.
+    #[default]
+    Rms,
+    /// LayerNorm without weights: the mean is subtracted.
+    Layer,
+}
+
+/// Where the norms of a block stand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// Before attention and the feed-forward network.
+    #[default]
+    Before,
+    /// Behind them, before their results are added to the residual stream.
+    Behind,
+}
+
+/// The norms of the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norms {
+    /// What they compute.
+    pub kind: NormKind,
+    /// Where those of a block stand.
+    pub placement: NormPlacement,
+    /// Added to the mean square, in the norms of queries and keys too.
+    pub eps: f32,
+}
+
+impl Default for Norms {
+    /// OpenELM's.
+    fn default() -> Self {
+        Self { kind: NormKind::default(), placement: NormPlacement::default(), eps: 1e-6 }
+    }
+}
+
+/// How queries and keys are normalised before RoPE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// They are not.
+    None,
+    /// Head by head, with weights that a layer's heads share.
+    Heads,
+    /// All query heads of a token together, and all key heads.
+    Together,
+}
+
 /// Everything that fixes a model's shapes and arithmetic.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
+    /// Whose configuration files and names of tensors it has.
+    pub family: Family,
     /// Rows of the embedding table.
     pub vocab_size: usize,
     /// Longest sequence seen in training (CoreNet's `max_context_length`).
@@ -43,20 +97,23 @@ pub struct ModelConfig {
     pub ffn_glu: bool,
     /// Non-linearity of the feed-forward network.
     pub activation: Activation,
-    /// Whether queries and keys are normalised per head before RoPE.
-    pub qk_norm: bool,
+    /// The norms of the residual stream.
+    pub norms: Norms,
+    /// How queries and keys are normalised before RoPE.
+    pub qk_norm: QkNorm,
+    /// Whether queries, keys and values have biases.
+    pub qkv_bias: bool,
     /// Whether the output projection is the embedding table.
     pub tied_embeddings: bool,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How they are changed for longer texts.
+    pub rope_scaling: RopeScaling,
     /// Length that CoreNet builds its rotary table for (kept for the config files; longer contexts work).
     pub rope_max_length: usize,
     /// The layers, from the text to the output.
     pub layers: Vec<LayerConfig>,
 }
-
-/// Added to the mean square in every RMSNorm.
-pub const NORM_EPS: f32 = 1e-6;
 
 impl ModelConfig {
     /// The heads of `layer`.
@@ -67,6 +124,19 @@ impl ModelConfig {
     /// Rows of `qkv_proj` of `layer`: queries, keys and values of all its heads.
     pub fn qkv_dim(&self, layer: &LayerConfig) -> usize {
         self.heads(layer).qkv_dim()
+    }
+
+    /// The norm of the residual stream with `weight`, `[dim]`; empty where norms have none.
+    pub fn norm<'a>(&self, weight: &'a [f32]) -> Norm<'a> {
+        match self.norms.kind {
+            NormKind::Rms => Norm::Rms { weight, eps: self.norms.eps },
+            NormKind::Layer => Norm::Layer { dim: self.model_dim, eps: self.norms.eps },
+        }
+    }
+
+    /// An empty table of the rotations of queries and keys.
+    pub fn rope_table(&self) -> RopeTable {
+        RopeTable::new(self.head_dim, self.rope_theta).scaled(self.rope_scaling)
     }
 
     /// What stands between `proj_1` and `proj_2` of `layer`.
@@ -145,6 +215,30 @@ pub enum ConfigError {
         /// The number found.
         value: f64,
     },
+    /// A number added in norms that is not a positive one.
+    #[error("the norms add {value} to mean squares; it must be a positive number")]
+    Eps {
+        /// The number found.
+        value: f32,
+    },
+    /// Scaling of the rotary frequencies that makes no sense.
+    #[error("{what} of the rotary scaling is {value}; it must be a positive number{rule}")]
+    Scaling {
+        /// Name of the number.
+        what: &'static str,
+        /// The number found.
+        value: f64,
+        /// What else must hold.
+        rule: &'static str,
+    },
+    /// Something that no model of the family has, and its files cannot say.
+    #[error("no model of the family {family} has {what}")]
+    Family {
+        /// The family.
+        family: Family,
+        /// What the geometry has.
+        what: &'static str,
+    },
     /// A name that is no OpenELM model's.
     #[error("no model is called {name}; known are openelm-270m, openelm-450m, openelm-1.1b and openelm-3b")]
     Name {
@@ -222,6 +316,10 @@ impl ModelConfig {
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
             return Err(ConfigError::Theta { value: self.rope_theta });
         }
+        if !(self.norms.eps.is_finite() && self.norms.eps > 0.0) {
+            return Err(ConfigError::Eps { value: self.norms.eps });
+        }
+        self.validate_scaling()?;
         let mut total = self.vocab_size as f64 * self.model_dim as f64;
         for (index, layer) in self.layers.iter().enumerate() {
             let &LayerConfig { query_heads, kv_heads, ffn_dim, .. } = layer;
@@ -241,7 +339,34 @@ impl ModelConfig {
         if total > MAX_PARAMETERS as f64 {
             return Err(ConfigError::TooLarge { limit: MAX_PARAMETERS });
         }
-        Ok(())
+        match self.family.misfit(self) {
+            Some(what) => Err(ConfigError::Family { family: self.family, what }),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_scaling(&self) -> Result<(), ConfigError> {
+        let numbers = match self.rope_scaling {
+            RopeScaling::None => vec![],
+            RopeScaling::Linear { factor } => vec![("the factor", factor)],
+            RopeScaling::Llama3 { factor, low_turns, high_turns, original_length } => vec![
+                ("the factor", factor),
+                ("low_freq_factor", low_turns),
+                ("high_freq_factor", high_turns),
+                ("the original length", original_length as f64),
+            ],
+        };
+        if let Some(&(what, value)) = numbers.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
+            return Err(ConfigError::Scaling { what, value, rule: "" });
+        }
+        match self.rope_scaling {
+            RopeScaling::Llama3 { low_turns, high_turns, .. } if high_turns <= low_turns => Err(ConfigError::Scaling {
+                what: "high_freq_factor",
+                value: high_turns,
+                rule: " above low_freq_factor",
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Parameters in all; a tied output projection counts once.

@@ -16,7 +16,7 @@ use openelm_kernels::{Input, Threads};
 
 use crate::adapter::AdapterWeights;
 use crate::block::{Activations, BlockBuffers, KeysAndValues, Pass};
-use crate::config::{LayerConfig, ModelConfig, NORM_EPS};
+use crate::config::{LayerConfig, ModelConfig};
 use crate::forward::{Buffers, forward};
 use crate::layout::{Role, Site};
 use crate::linear::{Change, Deltas, Linear, LinearScratch};
@@ -196,7 +196,7 @@ impl Engine {
         let model = model.into();
         let config = model.config();
         let workspace = Workspace {
-            rope: RopeTable::new(config.head_dim, config.rope_theta),
+            rope: config.rope_table(),
             ids: Vec::new(),
             positions: Vec::new(),
             blocks: BlockWorkspace::default(),
@@ -382,7 +382,7 @@ impl Engine {
             let changes: Vec<Change<'_>> = changes.iter().filter_map(|change| change.within(here.clone())).collect();
             let products = self.model.products();
             let linear = Linear { matrix: head, site: Site::outside(Role::Head), changes: &changes, products };
-            linear.forward(&self.threads, out, Input::Normed { x, weight: norm, eps: NORM_EPS }, scratch, false);
+            linear.forward(&self.threads, out, Input::Normed { x, norm }, scratch, false);
         }
     }
 }

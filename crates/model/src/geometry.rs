@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Activation, ConfigError, LayerConfig, ModelConfig};
+use crate::config::{Activation, ConfigError, LayerConfig, ModelConfig, Norms, QkNorm, RopeScaling};
+use crate::family::Family;
 
 /// A multiplier for every layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -105,7 +106,7 @@ pub struct Geometry {
     /// Non-linearity of the feed-forward network.
     #[serde(with = "activation_name")]
     pub activation: Activation,
-    /// Whether queries and keys are normalised per head.
+    /// Whether queries and keys are normalised, as the family does it.
     pub qk_norm: bool,
     /// Whether the output projection is the embedding table.
     pub tied_embeddings: bool,
@@ -113,6 +114,11 @@ pub struct Geometry {
     pub rope_theta: f64,
     /// Longest sequence that the model is trained for.
     pub context_length: usize,
+    /// Whose files the model is written as.
+    pub family: Family,
+    /// Added to the mean square in norms; that of the family if it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm_eps: Option<f32>,
 }
 
 impl Default for Geometry {
@@ -132,6 +138,8 @@ impl Default for Geometry {
             tied_embeddings: true,
             rope_theta: 10_000.0,
             context_length: 2048,
+            family: Family::OpenElm,
+            norm_eps: None,
         }
     }
 }
@@ -164,7 +172,9 @@ impl Geometry {
                 ffn_dim: make_divisible(ffn_multiplier * self.dim as f64, self.ffn_divisor),
             }
         });
+        let norms = self.family.norms();
         let config = ModelConfig {
+            family: self.family,
             vocab_size,
             context_length: self.context_length,
             model_dim: self.dim,
@@ -174,9 +184,16 @@ impl Geometry {
             ffn_divisor: self.ffn_divisor,
             ffn_glu: self.ffn_glu,
             activation: self.activation,
-            qk_norm: self.qk_norm,
+            norms: Norms { eps: self.norm_eps.unwrap_or(norms.eps), ..norms },
+            qk_norm: match (self.qk_norm, self.family) {
+                (false, _) => QkNorm::None,
+                (true, Family::Olmo2) => QkNorm::Together,
+                (true, _) => QkNorm::Heads,
+            },
+            qkv_bias: self.family == Family::Qwen2,
             tied_embeddings: self.tied_embeddings,
             rope_theta: self.rope_theta,
+            rope_scaling: RopeScaling::None,
             rope_max_length: self.context_length.saturating_mul(2),
             layers: layers.collect(),
         };

@@ -1,23 +1,25 @@
 //! The tensors of a model: what they are for, their names, shapes and order.
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, NormKind, QkNorm};
 
 /// What a tensor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// The embedding table, `[vocabulary, dim]`.
     Embedding,
-    /// RMSNorm before attention, `[dim]`.
+    /// RMSNorm before or behind attention, `[dim]`.
     AttnNorm,
     /// Queries, keys and values, `[(query_heads + 2 kv_heads) * head_dim, dim]`.
     QkvProj,
-    /// RMSNorm of the queries' heads, `[head_dim]`.
+    /// What is added to queries, keys and values, `[(query_heads + 2 kv_heads) * head_dim]`.
+    QkvBias,
+    /// RMSNorm of the queries' heads, `[head_dim]`, or of all of them together, `[query_heads * head_dim]`.
     QNorm,
-    /// RMSNorm of the keys' heads, `[head_dim]`.
+    /// RMSNorm of the keys' heads, `[head_dim]`, or of all of them together, `[kv_heads * head_dim]`.
     KNorm,
     /// The output of attention, `[dim, query_heads * head_dim]`.
     OutProj,
-    /// RMSNorm before the feed-forward network, `[dim]`.
+    /// RMSNorm before or behind the feed-forward network, `[dim]`.
     FfnNorm,
     /// `[2 * ffn_dim, dim]`, gate then up, or `[ffn_dim, dim]` without a gate.
     Proj1,
@@ -54,7 +56,7 @@ impl Site {
         let name = match self.role {
             Role::Embedding => "token_embeddings",
             Role::AttnNorm => "attn_norm",
-            Role::QkvProj => "attn.qkv_proj",
+            Role::QkvProj | Role::QkvBias => "attn.qkv_proj",
             Role::QNorm => "attn.q_norm",
             Role::KNorm => "attn.k_norm",
             Role::OutProj => "attn.out_proj",
@@ -78,33 +80,48 @@ impl Site {
         let shape = match self.role {
             Role::Embedding | Role::Head => vec![config.vocab_size, dim],
             Role::AttnNorm | Role::FfnNorm | Role::Norm => vec![dim],
-            Role::QNorm | Role::KNorm => vec![config.head_dim],
+            Role::QNorm | Role::KNorm if config.qk_norm != QkNorm::Together => vec![config.head_dim],
+            Role::QNorm => vec![sized(&|layer| config.heads(layer).query_dim())],
+            Role::KNorm => vec![sized(&|layer| config.heads(layer).kv_dim())],
+            Role::QkvBias => vec![sized(&|layer| config.qkv_dim(layer))],
             Role::QkvProj => vec![sized(&|layer| config.qkv_dim(layer)), dim],
             Role::OutProj => vec![dim, sized(&|layer| config.heads(layer).query_dim())],
             Role::Proj1 => vec![sized(&|layer| config.ffn_hidden_dim(layer)), dim],
             Role::Proj2 => vec![dim, sized(&|layer| layer.ffn_dim)],
         };
-        TensorSpec { name: self.module() + ".weight", shape }
+        let part = if self.role == Role::QkvBias { ".bias" } else { ".weight" };
+        TensorSpec { name: self.module() + part, shape }
     }
 }
 
 /// The roles of a layer's tensors, in the order the data meets them.
-pub fn layer_roles(config: &ModelConfig) -> &'static [Role] {
+pub fn layer_roles(config: &ModelConfig) -> impl Iterator<Item = Role> + Clone + use<> {
     use Role::*;
-    match config.qk_norm {
-        true => &[AttnNorm, QkvProj, QNorm, KNorm, OutProj, FfnNorm, Proj1, Proj2],
-        false => &[AttnNorm, QkvProj, OutProj, FfnNorm, Proj1, Proj2],
-    }
+    let (has_norms, has_qk_norms) = (norms_have_weights(config), config.qk_norm != QkNorm::None);
+    let has_bias = config.qkv_bias;
+    let all = [AttnNorm, QkvProj, QkvBias, QNorm, KNorm, OutProj, FfnNorm, Proj1, Proj2];
+    all.into_iter().filter(move |role| match role {
+        AttnNorm | FfnNorm => has_norms,
+        QkvBias => has_bias,
+        QNorm | KNorm => has_qk_norms,
+        _ => true,
+    })
+}
+
+/// Whether the norms of the residual stream have weights.
+pub(crate) fn norms_have_weights(config: &ModelConfig) -> bool {
+    config.norms.kind == NormKind::Rms
 }
 
 /// All places of a model's tensors, in the order the data meets them; the output projection, where it is not the embedding
 /// table, comes last.
 pub fn sites(config: &ModelConfig) -> Vec<Site> {
     let layers = (0..config.layers.len())
-        .flat_map(|layer| layer_roles(config).iter().map(move |&role| Site::of_layer(layer, role)));
+        .flat_map(|layer| layer_roles(config).map(move |role| Site::of_layer(layer, role)));
     let first = Some(Site::outside(Role::Embedding));
+    let norm = norms_have_weights(config).then_some(Site::outside(Role::Norm));
     let head = (!config.tied_embeddings).then_some(Site::outside(Role::Head));
-    first.into_iter().chain(layers).chain([Site::outside(Role::Norm)]).chain(head).collect()
+    first.into_iter().chain(layers).chain(norm).chain(head).collect()
 }
 
 /// Name and shape of one tensor.
@@ -129,12 +146,17 @@ impl TensorSpec {
 }
 
 /// The standard deviation that CoreNet draws a matrix with: `inputs^-1/2` (the embedding: `dim^-1/2`), and
-/// `dim^-1/2 (2 layers)^-1/2` for `out_proj` and `proj_2`, whatever their inputs. `None` for vectors: norms are 1.
+/// `dim^-1/2 (2 layers)^-1/2` for `out_proj` and `proj_2`, whatever their inputs. `None` for vectors: see [`initial_value`].
 pub fn initial_deviation(config: &ModelConfig, spec: &TensorSpec) -> Option<f32> {
     let &[_, inputs] = &spec.shape[..] else { return None };
     let closes_residual = spec.name.ends_with("out_proj.weight") || spec.name.ends_with("proj_2.weight");
     let inverse_variance = if closes_residual { config.model_dim * 2 * config.layers.len() } else { inputs };
     Some((inverse_variance as f32).sqrt().recip())
+}
+
+/// What the elements of a vector begin with: norms with 1, biases with 0.
+pub fn initial_value(spec: &TensorSpec) -> f32 {
+    if spec.name.ends_with(".bias") { 0.0 } else { 1.0 }
 }
 
 /// All tensors of a model in CoreNet's names, in the order of [`sites`].

@@ -13,6 +13,7 @@ mod adapter;
 pub mod block;
 mod config;
 mod engine;
+mod family;
 mod forward;
 mod generation;
 mod geometry;
@@ -23,20 +24,24 @@ mod model;
 pub mod sentencepiece;
 mod sequence;
 mod session;
+mod stack;
 mod tensor;
 mod tokenizer;
 mod weights;
 
 pub use adapter::{Adapter, AdapterError, AdapterModule, AdapterOptions, AdapterWeights, Part, Target, targets};
-pub use config::{Activation, ConfigError, LayerConfig, ModelConfig, NORM_EPS, Precision};
+pub use config::{
+    Activation, ConfigError, LayerConfig, ModelConfig, NormKind, NormPlacement, Norms, Precision, QkNorm, RopeScaling,
+};
 pub use engine::{BlockWorkspace, Engine, EngineError, Feed, Logits, Rows};
+pub use family::Family;
 pub use forward::{Buffers, Layers, forward};
 pub use generation::{
     Finish, Generation, GenerationError, GenerationOptions, NotFinite, Piece, Sampler, SamplingError, SamplingOptions,
     StopStrings, Token, check_finite, generate, log_probability,
 };
 pub use geometry::{Geometry, Multipliers, make_divisible};
-pub use layout::{Role, Site, TensorSpec, initial_deviation, layer_roles, sites, tensor_specs};
+pub use layout::{Role, Site, TensorSpec, initial_deviation, initial_value, layer_roles, sites, tensor_specs};
 pub use linear::{Change, Delta, Deltas, Linear, LinearScratch};
 pub use memory::{ByteSize, Footprint, MemoryError, available_memory};
 pub use model::{Model, ModelError};
@@ -45,6 +50,7 @@ pub use openelm_kernels as kernels;
 pub use openelm_kernels::attention::CacheType;
 pub use sequence::Sequence;
 pub use session::Session;
+pub use stack::Stack;
 pub use tensor::{DType, Encoding, Tensor, TensorError};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
 pub use weights::{LayerWeights, Weights, vector};

@@ -99,7 +99,7 @@ impl<'a> Linear<'a> {
         let (rows, inputs) = input.shape();
         if self.deltas().next().is_none() {
             match (self.products, self.matrix) {
-                (Products::BF16, Matrix::F32(_) | Matrix::BF16(_)) => {
+                (Products::BF16, Matrix::F32(_) | Matrix::BF16(_) | Matrix::Joined(_)) => {
                     let x = input.rows(threads, computed);
                     rounded::forward(threads, out, x, self.matrix, inputs, accumulate, rounded);
                 }

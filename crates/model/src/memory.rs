@@ -12,7 +12,8 @@
 use openelm_kernels::Threads;
 use openelm_kernels::attention::CacheType;
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, NormPlacement};
+use crate::family::Family;
 use crate::engine::{LOGITS_ROWS, pass_rows};
 use crate::sequence::Sequence;
 
@@ -55,7 +56,7 @@ impl Footprint {
             config.qkv_dim(layer) + 2 * query_dim + kv_dim + config.ffn_hidden_dim(layer) + layer.ffn_dim
         });
         // Besides: the stream before and after a block and after attention, and its norm.
-        let row = activations.max().unwrap_or(0) + 4 * config.model_dim;
+        let row = activations.max().unwrap_or(0) + 4 * config.model_dim + extras(config);
         let rows = tokens.min(pass_rows(config, weights));
         let floats = wide(rows * row + rows.min(LOGITS_ROWS) * config.vocab_size);
         let rotations = size(wide(tokens), config.head_dim);
@@ -79,6 +80,17 @@ impl Footprint {
     pub fn check(&self, available: u64) -> Result<(), MemoryError> {
         if self.total() > available { Err(MemoryError { needed: *self, available }) } else { Ok(()) }
     }
+}
+
+/// Floats of a row beside those that OpenELM's layers need: what is normalised behind them, and what one part of a projection
+/// gives where files store its parts apart.
+fn extras(config: &ModelConfig) -> usize {
+    let behind = match config.norms.placement {
+        NormPlacement::Before => 0,
+        NormPlacement::Behind => 2 * config.model_dim,
+    };
+    let parts = config.layers.iter().map(|layer| layer.ffn_dim.max(config.heads(layer).query_dim()));
+    behind + if config.family == Family::OpenElm { 0 } else { parts.max().unwrap_or(0) }
 }
 
 /// Bytes that this process can still have: what the system can give without swapping, and no more than the control group it

@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use openelm_kernels::rounded::Products;
-use openelm_kernels::{Matrix, OutOfMemory, Packed, Threads, limits};
+use openelm_kernels::{Matrix, Norm, OutOfMemory, Packed, RowParts, Threads, limits};
 
 use crate::config::ModelConfig;
 use crate::forward::Layers;
-use crate::layout::{Site, TensorSpec, layer_roles, sites, tensor_specs};
+use crate::layout::{Site, TensorSpec, layer_roles, norms_have_weights, sites, tensor_specs};
+use crate::stack::Stack;
 use crate::tensor::Tensor;
 use crate::weights::{LayerWeights, Weights, vector};
 
@@ -58,13 +59,54 @@ enum Weight {
     Stored(Tensor),
     /// In the order of the integer kernels.
     Packed(Arc<Packed>),
+    /// Parts whose rows stand one below the other.
+    Joined(Arc<Joined>),
+}
+
+/// The parts of a weight, none of which is joined itself.
+#[derive(Debug)]
+struct Joined(Vec<Weight>);
+
+impl RowParts for Joined {
+    fn part(&self, index: usize) -> Option<Matrix<'_>> {
+        self.0.get(index).map(Weight::matrix)
+    }
 }
 
 impl Weight {
+    /// The weight of `parts`.
+    fn of(mut parts: Vec<Weight>) -> Self {
+        match parts.len() {
+            1 => parts.remove(0),
+            _ => Weight::Joined(Arc::new(Joined(parts))),
+        }
+    }
+
+    /// Its parts, or itself.
+    fn parts(&self) -> &[Weight] {
+        match self {
+            Weight::Joined(joined) => &joined.0,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
+    fn is_vector(&self) -> bool {
+        matches!(self, Weight::Stored(tensor) if tensor.shape().len() == 1)
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Weight::Stored(tensor) => tensor.size(),
+            Weight::Packed(packed) => packed.size(),
+            Weight::Joined(joined) => joined.0.iter().map(Weight::size).sum(),
+        }
+    }
+
     fn matrix(&self) -> Matrix<'_> {
         match self {
             Weight::Stored(tensor) => tensor.matrix(),
             Weight::Packed(packed) => Matrix::Packed(packed),
+            Weight::Joined(joined) => Matrix::Joined(&**joined),
         }
     }
 }
@@ -74,9 +116,12 @@ impl Model {
     ///
     /// # Errors
     /// If a tensor is missing or has the wrong shape.
-    pub fn new(config: ModelConfig, mut tensors: HashMap<String, Tensor>) -> Result<Self, ModelError> {
+    pub fn new<T: Into<Stack>>(config: ModelConfig, mut tensors: HashMap<String, T>) -> Result<Self, ModelError> {
         let weight = |spec: TensorSpec| match tensors.remove(&spec.name) {
-            Some(tensor) => Ok(Weight::Stored(checked(&spec, tensor)?)),
+            Some(tensor) => {
+                let parts = checked(&spec, tensor.into())?;
+                Ok(Weight::of(parts.parts().iter().cloned().map(Weight::Stored).collect()))
+            }
             None => Err(ModelError::Missing { name: spec.name }),
         };
         let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<_, _>>()?;
@@ -92,24 +137,28 @@ impl Model {
     ///
     /// # Errors
     /// What `tensor` reports, a tensor of the wrong shape, or no memory.
-    pub fn packing<E: From<ModelError>>(
+    pub fn packing<T: Into<Stack>, E: From<ModelError>>(
         config: ModelConfig,
         threads: &Threads,
-        mut tensor: impl FnMut(&TensorSpec) -> Result<Tensor, E>,
+        mut tensor: impl FnMut(&TensorSpec) -> Result<T, E>,
     ) -> Result<Self, E> {
         let weight = |spec: TensorSpec| {
-            let tensor = checked(&spec, tensor(&spec)?)?;
-            let packed = match spec.shape[..] {
+            let parts = checked(&spec, tensor(&spec)?.into())?.quantised_joined();
+            let packed = |tensor: &Tensor| match spec.shape[..] {
                 [_, columns] => Packed::new(threads, tensor.matrix(), columns)
-                    .map_err(|source| ModelError::Memory { name: spec.name, source })?,
-                _ => None,
+                    .map_err(|source| ModelError::Memory { name: spec.name.clone(), source }),
+                _ => Ok(None),
             };
-            Ok(packed.map_or(Weight::Stored(tensor), |packed| Weight::Packed(Arc::new(packed))))
+            let weight = |tensor: &Tensor| {
+                let packed = packed(tensor)?.map(|packed| Weight::Packed(Arc::new(packed)));
+                Ok(packed.unwrap_or_else(|| Weight::Stored(tensor.clone())))
+            };
+            let parts: Result<Vec<Weight>, E> = parts.parts().iter().map(weight).collect();
+            Ok(Weight::of(parts?))
         };
         let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<Vec<_>, E>>()?;
-        let matrices =
-            || weights.iter().filter(|weight| matches!(weight, Weight::Stored(tensor) if tensor.shape().len() > 1));
-        let in_bf16 = matrices().all(|weight| matches!(weight.matrix(), Matrix::BF16(_)));
+        let matrices = || weights.iter().flat_map(Weight::parts).filter(|part| !part.is_vector());
+        let in_bf16 = matrices().all(|part| matches!(part.matrix(), Matrix::BF16(_)));
         let products = match matrices().count() > 0 && in_bf16 && limits::bf16_is_faster(threads) {
             true => Products::BF16,
             false => Products::F32,
@@ -124,11 +173,7 @@ impl Model {
 
     /// Bytes of all weights.
     pub fn weight_bytes(&self) -> usize {
-        let size = |weight: &Weight| match weight {
-            Weight::Stored(tensor) => tensor.size(),
-            Weight::Packed(packed) => packed.size(),
-        };
-        self.weights.iter().map(size).sum()
+        self.weights.iter().map(Weight::size).sum()
     }
 
     /// The same model with all weights in `f32`: what is quantised gets the values that its format defines.
@@ -136,8 +181,8 @@ impl Model {
         let widened = |(spec, weight): (TensorSpec, &Weight)| {
             Weight::Stored(match weight {
                 Weight::Stored(tensor) => tensor.widened(),
-                Weight::Packed(_) => Tensor::from_f32(spec.shape, weight.matrix().to_f32())
-                    .unwrap_or_else(|e| unreachable!("a packed matrix has the shape of its tensor: {e}")),
+                Weight::Packed(_) | Weight::Joined(_) => Tensor::from_f32(spec.shape, weight.matrix().to_f32())
+                    .unwrap_or_else(|e| unreachable!("a weight has the shape of its tensor: {e}")),
             })
         };
         let weights = tensor_specs(&self.config).into_iter().zip(&self.weights).map(widened).collect();
@@ -155,11 +200,13 @@ impl Model {
         self.products
     }
 
-    /// RMSNorm before the output projection, `[dim]`, and the projection, `[vocabulary, dim]`.
-    pub(crate) fn norm_and_head(&self) -> (&[f32], Matrix<'_>) {
-        let behind = 1 + self.config.layers.len() * layer_roles(&self.config).len();
-        let head = if self.config.tied_embeddings { 0 } else { behind + 1 };
-        (vector(self.weights[behind].matrix()), self.weights[head].matrix())
+    /// The norm before the output projection, and the projection, `[vocabulary, dim]`.
+    pub(crate) fn norm_and_head(&self) -> (Norm<'_>, Matrix<'_>) {
+        let behind = 1 + self.config.layers.len() * layer_roles(&self.config).count();
+        let has_norm = norms_have_weights(&self.config);
+        let norm = if has_norm { vector(self.weights[behind].matrix()) } else { &[] };
+        let head = if self.config.tied_embeddings { 0 } else { behind + usize::from(has_norm) };
+        (self.config.norm(norm), self.weights[head].matrix())
     }
 
     /// The tensor at `site`.
@@ -186,7 +233,7 @@ impl Layers for Model {
     }
 
     fn layer(&self, index: usize, user: impl FnOnce(&LayerWeights<'_>)) -> Result<(), Infallible> {
-        let count = layer_roles(&self.config).len();
+        let count = layer_roles(&self.config).count();
         let tensors = self.weights[1 + index * count..].iter().take(count).map(Weight::matrix);
         user(&LayerWeights::in_order(&self.config, tensors));
         Ok(())
@@ -194,10 +241,10 @@ impl Layers for Model {
 }
 
 /// `tensor` if it has the shape of `spec`; vectors widened.
-fn checked(spec: &TensorSpec, tensor: Tensor) -> Result<Tensor, ModelError> {
+fn checked(spec: &TensorSpec, tensor: Stack) -> Result<Stack, ModelError> {
     if tensor.shape() != spec.shape {
         let (name, expected) = (spec.name.clone(), spec.shape.clone());
-        return Err(ModelError::Shape { name, expected, found: tensor.shape().to_vec() });
+        return Err(ModelError::Shape { name, expected, found: tensor.shape() });
     }
-    Ok(if spec.shape.len() == 1 { tensor.widened() } else { tensor })
+    Ok(if spec.shape.len() == 1 { tensor.joined().widened().into() } else { tensor })
 }

@@ -1,5 +1,7 @@
 //! A tensor as it lies in a file: an encoding, a shape and bytes that are mapped, embedded or owned.
 
+use std::ops::Range;
+
 use bytemuck::cast_slice;
 use bytes::Bytes;
 use openelm_kernels::Matrix;
@@ -205,8 +207,41 @@ impl Tensor {
     /// # Panics
     /// If it has fewer rows.
     pub fn first_rows(&self, rows: usize) -> Self {
-        assert!(rows <= self.shape[0], "{rows} of {} rows", self.shape[0]);
-        let part = |bytes: &Bytes| bytes.slice(..bytes.len() / self.shape[0].max(1) * rows);
+        self.rows(0..rows)
+    }
+
+    /// Some rows of a matrix, or elements of a vector; the bytes are shared.
+    ///
+    /// # Panics
+    /// If it has not so many.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.shape[0], "rows {rows:?} of {}", self.shape[0]);
+        let part = |bytes: &Bytes| {
+            let row = bytes.len() / self.shape[0].max(1);
+            bytes.slice(row * rows.start..row * rows.end)
+        };
+        self.with_bytes(rows.len(), part)
+    }
+
+    /// The rows in another order: row `i` is row `source(i)` of this tensor. A copy.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn reordered(&self, source: impl Fn(usize) -> usize) -> Self {
+        let count = self.shape[0];
+        let dtype = match self.encoding {
+            Encoding::Float(dtype) | Encoding::Affine(_, dtype) => dtype,
+            Encoding::Blocks(_) => DType::F16,
+        };
+        self.with_bytes(count, |bytes| {
+            let row = bytes.len() / count.max(1);
+            let copied = (0..count).flat_map(|i| &bytes[source(i) * row..][..row]).copied();
+            aligned(copied.collect::<Vec<u8>>().into(), dtype)
+        })
+    }
+
+    /// A tensor of `rows` rows, of whose bytes `part` gives each kind.
+    fn with_bytes(&self, rows: usize, part: impl Fn(&Bytes) -> Bytes) -> Self {
         let mut shape = self.shape.clone();
         shape[0] = rows;
         let groups = self.groups.as_ref();
@@ -287,6 +322,17 @@ mod tests {
         }
         let tensor = Tensor::new(DType::F16, vec![3], Bytes::from(bytes).slice(1..)).unwrap();
         assert_eq!(tensor.to_f32(), [1.5, -0.25, 65504.0]);
+    }
+
+    #[test]
+    fn rows_are_cut_and_put_in_another_order() {
+        let values: Vec<f32> = (0..12).map(|x| x as f32).collect();
+        let tensor = Tensor::from_f32(vec![4, 3], values.clone()).unwrap();
+        assert_eq!(tensor.rows(1..3).to_f32(), values[3..9]);
+        assert_eq!(tensor.rows(1..3).shape(), [2, 3]);
+        let reordered = tensor.reordered(|row| 3 - row);
+        assert_eq!(reordered.to_f32()[..3], values[9..]);
+        assert_eq!(reordered.reordered(|row| 3 - row).to_f32(), values);
     }
 
     #[test]

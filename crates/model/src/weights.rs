@@ -1,23 +1,26 @@
 //! A model's weights as the forward pass sees them: borrowed matrices, whatever holds the bytes.
 
-use openelm_kernels::Matrix;
 use openelm_kernels::qk_norm_rope::QkNorms;
+use openelm_kernels::{Matrix, Norm};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, QkNorm};
+use crate::layout::norms_have_weights;
 
 /// One layer's weights.
 #[derive(Clone, Copy)]
 pub struct LayerWeights<'a> {
-    /// RMSNorm before attention, `[dim]`.
-    pub attn_norm: &'a [f32],
+    /// The norm before or behind attention, of rows of `dim`.
+    pub attn_norm: Norm<'a>,
     /// Queries, keys and values, `[(query_heads + 2 kv_heads) * head_dim, dim]`.
     pub qkv_proj: Matrix<'a>,
-    /// Norms of queries and keys, `[head_dim]` each, shared by the heads.
+    /// What is added to them, `[(query_heads + 2 kv_heads) * head_dim]`.
+    pub qkv_bias: Option<&'a [f32]>,
+    /// Norms of queries and keys.
     pub qk_norms: Option<QkNorms<'a>>,
     /// `[dim, query_heads * head_dim]`.
     pub out_proj: Matrix<'a>,
-    /// RMSNorm before the feed-forward network, `[dim]`.
-    pub ffn_norm: &'a [f32],
+    /// The norm before or behind the feed-forward network, of rows of `dim`.
+    pub ffn_norm: Norm<'a>,
     /// `[2 * ffn_dim, dim]`, gate then up, or `[ffn_dim, dim]` without a gate.
     pub proj_1: Matrix<'a>,
     /// `[dim, ffn_dim]`.
@@ -32,12 +35,14 @@ impl<'a> LayerWeights<'a> {
     pub fn in_order(config: &ModelConfig, tensors: impl IntoIterator<Item = Matrix<'a>>) -> Self {
         let mut tensors = tensors.into_iter();
         let mut next = || tensors.next().unwrap_or_else(|| panic!("too few tensors for a layer"));
+        let has_norms = norms_have_weights(config);
         Self {
-            attn_norm: vector(next()),
+            attn_norm: config.norm(if has_norms { vector(next()) } else { &[] }),
             qkv_proj: next(),
-            qk_norms: config.qk_norm.then(|| QkNorms { q: vector(next()), k: vector(next()) }),
+            qkv_bias: config.qkv_bias.then(|| vector(next())),
+            qk_norms: (config.qk_norm != QkNorm::None).then(|| QkNorms { q: vector(next()), k: vector(next()) }),
             out_proj: next(),
-            ffn_norm: vector(next()),
+            ffn_norm: config.norm(if has_norms { vector(next()) } else { &[] }),
             proj_1: next(),
             proj_2: next(),
         }
@@ -62,8 +67,8 @@ pub struct Weights<'a> {
     pub embedding: Matrix<'a>,
     /// From the text to the output.
     pub layers: Vec<LayerWeights<'a>>,
-    /// RMSNorm before the output projection, `[dim]`.
-    pub norm: &'a [f32],
+    /// The norm before the output projection, of rows of `dim`.
+    pub norm: Norm<'a>,
     /// Output projection, `[vocabulary, dim]`: the embedding table where the two are tied.
     pub head: Matrix<'a>,
 }
@@ -79,7 +84,7 @@ impl<'a> Weights<'a> {
         let embedding = next();
         let layers =
             config.layers.iter().map(|_| LayerWeights::in_order(config, std::iter::from_fn(|| Some(next())))).collect();
-        let norm = vector(next());
+        let norm = config.norm(if norms_have_weights(config) { vector(next()) } else { &[] });
         let head = if config.tied_embeddings { embedding } else { next() };
         Self { embedding, layers, norm, head }
     }

@@ -4,9 +4,9 @@
 //! trains gets no derivative.
 
 use openelm_kernels::qk_norm_rope::{QkNormGradients, QkvDerivatives};
-use openelm_kernels::{Matrix, Threads, attention, rms_norm, swiglu};
+use openelm_kernels::{Matrix, Norm, Threads, attention, bias, swiglu};
 use openelm_model::block::{Activations, Pass, Sequences, fit};
-use openelm_model::{LayerWeights, Linear, NORM_EPS, Role, Site};
+use openelm_model::{LayerWeights, Linear, NormPlacement, Role, Site};
 
 use crate::linear::{self, LinearBuffers, LinearGradients};
 use crate::parameters::Segment;
@@ -26,6 +26,8 @@ pub(crate) struct Derivatives {
     k: Vec<f32>,
     v: Vec<f32>,
     qkv: Vec<f32>,
+    /// By what is normalised behind attention or the feed-forward network.
+    given: Vec<f32>,
     scratch: LinearBuffers,
 }
 
@@ -42,6 +44,7 @@ impl Derivatives {
 pub(crate) struct LayerGradients<'a> {
     attn_norm: Option<&'a mut [f32]>,
     qkv_proj: LinearGradients<'a>,
+    qkv_bias: Option<&'a mut [f32]>,
     q_norm: Option<&'a mut [f32]>,
     k_norm: Option<&'a mut [f32]>,
     out_proj: LinearGradients<'a>,
@@ -61,6 +64,7 @@ impl<'a> LayerGradients<'a> {
             let (module, part) = name.rsplit_once('.').unwrap_or((name, ""));
             let gradient = match (module, part) {
                 ("attn_norm", "weight") => Some(&mut gradients.attn_norm),
+                ("attn.qkv_proj", "bias") => Some(&mut gradients.qkv_bias),
                 ("attn.qkv_proj", part) => gradients.qkv_proj.part(part),
                 ("attn.q_norm", "weight") => Some(&mut gradients.q_norm),
                 ("attn.k_norm", "weight") => Some(&mut gradients.k_norm),
@@ -116,6 +120,40 @@ impl BlockBackward<'_> {
         linear::backward_weights(self.pass.threads, linear, gradients, derivative, lengths, scratch);
     }
 
+    /// The derivative by what a last projection gave, from that by the stream behind it; `given` is what it gave where it is
+    /// normalised, `norm` the norm of the layer.
+    fn of_output<'d>(
+        &self,
+        stream: &'d [f32],
+        (norm, dweight): (Norm<'_>, Option<&mut [f32]>),
+        given: &[f32],
+        buffer: &'d mut Vec<f32>,
+    ) -> &'d [f32] {
+        match self.pass.config.norms.placement {
+            NormPlacement::Before => stream,
+            NormPlacement::Behind => {
+                buffer.clear();
+                buffer.resize(stream.len(), 0.0);
+                norm_backward(self.pass.threads, buffer, dweight, stream, given, norm);
+                buffer
+            }
+        }
+    }
+
+    /// Adds the derivative by the stream `x` to `stream`, from that by what a first projection is given of it.
+    fn add_of_input(
+        &self,
+        stream: &mut [f32],
+        (norm, dweight): (Norm<'_>, Option<&mut [f32]>),
+        dinput: &[f32],
+        x: &[f32],
+    ) {
+        match self.pass.config.norms.placement {
+            NormPlacement::Before => norm_backward(self.pass.threads, stream, dweight, dinput, x, norm),
+            NormPlacement::Behind => stream.iter_mut().zip(dinput).for_each(|(sum, d)| *sum += d),
+        }
+    }
+
     /// From the output to the stream in the middle.
     fn feed_forward(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
         let Self { pass, index, weights, kept, .. } = *self;
@@ -123,22 +161,24 @@ impl BlockBackward<'_> {
         let layer = &config.layers[index];
         let (rows, dim, inner) = (pass.rows(), config.model_dim, layer.ffn_dim);
         let proj_2 = self.linear(Role::Proj2, weights.proj_2);
+        let dweight = gradients.ffn_norm.as_deref_mut();
+        let dout = self.of_output(stream, (weights.ffn_norm, dweight), &kept.ffn_out, &mut d.given);
         fit(&mut d.gated, rows * inner);
-        linear::backward_input(threads, &proj_2, &mut d.gated, stream, inner, &mut d.scratch);
+        linear::backward_input(threads, &proj_2, &mut d.gated, dout, inner, &mut d.scratch);
         fit(&mut d.hidden, kept.hidden.len());
         fit(&mut d.gated_again, rows * inner);
         let network = config.feed_forward(layer);
         swiglu::backward(threads, &mut d.hidden, &mut d.gated_again, &d.gated, &kept.hidden, network);
-        self.weights(&proj_2, &mut gradients.proj_2, (stream, &d.gated_again, inner), &mut d.scratch);
+        self.weights(&proj_2, &mut gradients.proj_2, (dout, &d.gated_again, inner), &mut d.scratch);
         let proj_1 = self.linear(Role::Proj1, weights.proj_1);
         if gradients.proj_1.any() {
-            fit(&mut d.normed_again, rows * dim);
-            rms_norm::forward(threads, &mut d.normed_again, &kept.mid, weights.ffn_norm, NORM_EPS);
-            self.weights(&proj_1, &mut gradients.proj_1, (&d.hidden, &d.normed_again, dim), &mut d.scratch);
+            let input = pass.layer_input(&kept.mid, weights.ffn_norm).rows(threads, &mut d.normed_again);
+            self.weights(&proj_1, &mut gradients.proj_1, (&d.hidden, input, dim), &mut d.scratch);
         }
         fit(&mut d.normed, rows * dim);
         linear::backward_input(threads, &proj_1, &mut d.normed, &d.hidden, dim, &mut d.scratch);
-        norm(threads, stream, gradients.ffn_norm.as_deref_mut(), &d.normed, &kept.mid, weights.ffn_norm);
+        let dweight = gradients.ffn_norm.as_deref_mut();
+        self.add_of_input(stream, (weights.ffn_norm, dweight), &d.normed, &kept.mid);
     }
 
     /// From the stream in the middle to the input.
@@ -149,9 +189,11 @@ impl BlockBackward<'_> {
         let (rows, dim, heads) = (pass.rows(), config.model_dim, config.heads(layer));
         let (query_dim, kv_dim) = (heads.query_dim(), heads.kv_dim());
         let out_proj = self.linear(Role::OutProj, weights.out_proj);
-        self.weights(&out_proj, &mut gradients.out_proj, (stream, &kept.attended, query_dim), &mut d.scratch);
+        let dweight = gradients.attn_norm.as_deref_mut();
+        let dout = self.of_output(stream, (weights.attn_norm, dweight), &kept.attn_out, &mut d.given);
+        self.weights(&out_proj, &mut gradients.out_proj, (dout, &kept.attended, query_dim), &mut d.scratch);
         fit(&mut d.attended, rows * query_dim);
-        linear::backward_input(threads, &out_proj, &mut d.attended, stream, query_dim, &mut d.scratch);
+        linear::backward_input(threads, &out_proj, &mut d.attended, dout, query_dim, &mut d.scratch);
         fit(&mut d.q, rows * query_dim);
         fit(&mut d.k, rows * kv_dim);
         fit(&mut d.v, rows * kv_dim);
@@ -161,8 +203,8 @@ impl BlockBackward<'_> {
         fit(&mut d.qkv, kept.qkv.len());
         let by = QkvDerivatives { q: &d.q, k: &d.k, v: &d.v };
         // Both norms or none: what is not asked for costs little.
-        let mut unwanted = [vec![0.0; config.head_dim], vec![0.0; config.head_dim]];
-        let [unwanted_q, unwanted_k] = &mut unwanted;
+        let lengths = weights.qk_norms.map_or([0, 0], |norms| [norms.q.len(), norms.k.len()]);
+        let [unwanted_q, unwanted_k] = &mut lengths.map(|length| vec![0.0; length]);
         let mut norms = QkNormGradients {
             q: gradients.q_norm.as_deref_mut().unwrap_or(unwanted_q),
             k: gradients.k_norm.as_deref_mut().unwrap_or(unwanted_k),
@@ -170,30 +212,33 @@ impl BlockBackward<'_> {
         let norms = weights.qk_norms.is_some().then_some(&mut norms);
         let qk = pass.qk_norm_rope(layer, weights.qk_norms);
         qk.backward(threads, &mut d.qkv, norms, by, &kept.qkv);
+        if let Some(dbias) = &mut gradients.qkv_bias {
+            bias::backward(threads, dbias, &d.qkv);
+        }
         let qkv_proj = self.linear(Role::QkvProj, weights.qkv_proj);
         if gradients.qkv_proj.any() {
-            fit(&mut d.normed_again, rows * dim);
-            rms_norm::forward(threads, &mut d.normed_again, x, weights.attn_norm, NORM_EPS);
-            self.weights(&qkv_proj, &mut gradients.qkv_proj, (&d.qkv, &d.normed_again, dim), &mut d.scratch);
+            let input = pass.layer_input(x, weights.attn_norm).rows(threads, &mut d.normed_again);
+            self.weights(&qkv_proj, &mut gradients.qkv_proj, (&d.qkv, input, dim), &mut d.scratch);
         }
         linear::backward_input(threads, &qkv_proj, &mut d.normed, &d.qkv, dim, &mut d.scratch);
-        norm(threads, stream, gradients.attn_norm.as_deref_mut(), &d.normed, x, weights.attn_norm);
+        let dweight = gradients.attn_norm.as_deref_mut();
+        self.add_of_input(stream, (weights.attn_norm, dweight), &d.normed, x);
     }
 }
 
 /// The derivatives of a norm are added to `dx`, `[N, dim]`, and to `dweight`, `[dim]`, if that is trained.
-pub(crate) fn norm(
+pub(crate) fn norm_backward(
     threads: &Threads,
     dx: &mut [f32],
     dweight: Option<&mut [f32]>,
     dout: &[f32],
     x: &[f32],
-    weight: &[f32],
+    norm: Norm<'_>,
 ) {
     let mut unwanted = Vec::new();
     let dweight = dweight.unwrap_or_else(|| {
-        unwanted.resize(weight.len(), 0.0);
+        unwanted.resize(norm.dim(), 0.0);
         &mut unwanted
     });
-    rms_norm::backward(threads, dx, dweight, dout, x, weight, NORM_EPS);
+    norm.backward(threads, dx, dweight, dout, x);
 }

@@ -1,6 +1,6 @@
 //! What a training run takes in memory, reckoned from the recipe before its first step.
 
-use openelm_model::{ByteSize, LayerConfig, ModelConfig, Tokenizer, tensor_specs};
+use openelm_model::{ByteSize, LayerConfig, ModelConfig, NormPlacement, Tokenizer, tensor_specs};
 
 use openelm_kernels::Threads;
 use openelm_kernels::attention::{self, Shape};
@@ -103,7 +103,8 @@ impl TrainingFootprint {
             + 2 * widest(&query)
             + 2 * widest(&key)
             + widest(&|layer| config.qkv_dim(layer))
-            + 3 * config.model_dim;
+            + 3 * config.model_dim
+            + given_per_row(config);
         let loss_rows = rows.min(wide(LOSS_ROWS));
         let weights = 4 * parameters;
         let moments = if keeping.bf16_moments { weights } else { 2 * weights };
@@ -188,7 +189,15 @@ fn workspace(config: &ModelConfig, time: usize) -> u64 {
 fn kept_per_row(config: &ModelConfig, layer: &LayerConfig) -> usize {
     let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
     let hidden = config.ffn_hidden_dim(layer);
-    config.qkv_dim(layer) + 2 * query_dim + kv_dim + layer.query_heads + config.model_dim + hidden
+    config.qkv_dim(layer) + 2 * query_dim + kv_dim + layer.query_heads + config.model_dim + hidden + 2 * given_per_row(config)
+}
+
+/// Elements per row that are normalised behind a layer.
+fn given_per_row(config: &ModelConfig) -> usize {
+    match config.norms.placement {
+        NormPlacement::Before => 0,
+        NormPlacement::Behind => config.model_dim,
+    }
 }
 
 fn wide(number: usize) -> u64 {

@@ -1,20 +1,20 @@
 //! The weights that training starts from.
 
-use openelm_model::{ModelConfig, initial_deviation};
+use openelm_model::{ModelConfig, initial_deviation, initial_value};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
 use crate::parameters::Parameters;
 
-/// CoreNet's initialisation: matrices are drawn from a normal distribution with [`initial_deviation`]; norms are 1.
+/// CoreNet's initialisation: matrices are drawn from a normal distribution with [`initial_deviation`]; norms are 1, biases 0.
 ///
 /// Every tensor has a random stream of its own, so that one does not depend on the sizes of the others.
 pub fn initialise(config: &ModelConfig, seed: u64) -> Parameters {
     let mut parameters = Parameters::zeros(config);
     for (index, (spec, values)) in parameters.tensors_mut().enumerate() {
         let Some(deviation) = initial_deviation(config, spec) else {
-            values.fill(1.0);
+            values.fill(initial_value(spec));
             continue;
         };
         let mut random = ChaCha8Rng::seed_from_u64(seed);

@@ -5,11 +5,11 @@ use std::ops::Range;
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::rounded::Products;
-use openelm_kernels::{Input, Threads, embedding, rms_norm};
+use openelm_kernels::{Input, Threads, embedding};
 use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences, fit};
-use openelm_model::{Buffers, Change, Linear, LinearScratch, ModelConfig, NORM_EPS, Role, Site, Weights, forward};
+use openelm_model::{Buffers, Change, Linear, LinearScratch, ModelConfig, Role, Site, Weights, forward};
 
-use crate::backward::{BlockBackward, Derivatives, LayerGradients, norm};
+use crate::backward::{BlockBackward, Derivatives, LayerGradients, norm_backward};
 use crate::data::Batch;
 use crate::linear::{self, LinearGradients};
 use crate::objective::{Loss, Objective, TargetWeights, Weighed};
@@ -139,7 +139,7 @@ impl Network {
         let rounded = if keeping.bf16_activations { layers } else { 0 };
         Self {
             threads,
-            rope: RopeTable::new(config.head_dim, config.rope_theta),
+            rope: config.rope_table(),
             positions: Vec::new(),
             padding,
             products: Products::F32,
@@ -243,7 +243,7 @@ impl Network {
         let Ok(()) = forward(&pass, weights, &batch.inputs, &mut buffers);
         fit(normed, pass.rows() * config.model_dim);
         let last = &blocks.streams[blocks.slots(config.layers.len(), keep).from];
-        rms_norm::forward(threads, normed, last, weights.norm, NORM_EPS);
+        weights.norm.forward(threads, normed, last);
     }
 
     /// Logits of the rows in `range`, from the output of the last norm.
@@ -312,7 +312,7 @@ impl Network {
         self.stream.clear();
         self.stream.resize(batch.inputs.len() * dim, 0.0);
         let last = &self.blocks.streams[self.blocks.slots(config.layers.len(), true).from];
-        norm(&self.threads, &mut self.stream, norm_gradient, &self.normed, last, weights.norm);
+        norm_backward(&self.threads, &mut self.stream, norm_gradient, &self.normed, last, weights.norm);
         sums
     }
 

@@ -8,7 +8,7 @@ use openelm_model::block::{Activations, fit};
 #[derive(Default)]
 pub(crate) struct Rounded {
     x: Vec<bf16>,
-    kept: [Vec<bf16>; 6],
+    kept: [Vec<bf16>; 8],
     log_sums: Vec<f32>,
 }
 
@@ -40,9 +40,9 @@ impl Rounded {
     }
 }
 
-fn buffers(activations: &mut Activations) -> [&mut Vec<f32>; 6] {
-    let Activations { qkv, q, k, attended, log_sums: _, mid, hidden } = activations;
-    [qkv, q, k, attended, mid, hidden]
+fn buffers(activations: &mut Activations) -> [&mut Vec<f32>; 8] {
+    let Activations { qkv, q, k, attended, log_sums: _, attn_out, mid, hidden, ffn_out } = activations;
+    [qkv, q, k, attended, attn_out, mid, hidden, ffn_out]
 }
 
 fn round(threads: &Threads, kept: &mut Vec<bf16>, x: &[f32]) {

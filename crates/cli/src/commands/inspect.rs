@@ -8,7 +8,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use openelm_formats::{Inspection, StoredModel, TokenizerSummary, inspect};
 use openelm_model::kernels::Threads;
-use openelm_model::{LayerConfig, ModelConfig};
+use openelm_model::{Family, LayerConfig, ModelConfig, QkNorm};
 use serde_json::{Value, json};
 
 use super::{encodings, shown};
@@ -69,8 +69,9 @@ fn geometry(config: &ModelConfig) -> String {
         let ends = [config.layers.first(), config.layers.last()].map(|layer| layer.map_or(0, of));
         if ends[0] == ends[1] { ends[0].to_string() } else { format!("{} to {}", ends[0], ends[1]) }
     };
+    let family = if config.family == Family::OpenElm { String::new() } else { format!("{}, ", config.family) };
     let mut text = format!(
-        "{} layers, width {}, {} query and {} key/value heads of {}, feed-forward {}",
+        "{family}{} layers, width {}, {} query and {} key/value heads of {}, feed-forward {}",
         config.layers.len(),
         config.model_dim,
         range(|layer| layer.query_heads),
@@ -80,7 +81,7 @@ fn geometry(config: &ModelConfig) -> String {
     );
     for (found, what) in [
         (!config.ffn_glu, ", no gate"),
-        (!config.qk_norm, ", queries and keys not normalised"),
+        (config.family == Family::OpenElm && config.qk_norm == QkNorm::None, ", queries and keys not normalised"),
         (!config.tied_embeddings, ", an output projection of its own"),
     ] {
         text += if found { what } else { "" };
@@ -122,8 +123,10 @@ fn as_json(model: &StoredModel, inspection: &Inspection) -> Value {
             "vocab_size": config.vocab_size,
             "context_length": config.context_length,
             "ffn_glu": config.ffn_glu,
-            "qk_norm": config.qk_norm,
+            "qk_norm": config.qk_norm != QkNorm::None,
             "tied_embeddings": config.tied_embeddings,
+            "family": config.family.name(),
+            "norm_eps": config.norms.eps.to_string().parse::<f64>().ok(),
             "rope_theta": config.rope_theta,
         },
         "parameters": inspection.parameters,

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! "GGUF", version, number of tensors, number of keys
-//! keys and values                (parse)        openelm.* -> geometry (metadata), tokenizer.ggml.* -> tokenizer
-//! names, shapes, types, offsets  (parse)        blk.N.* -> CoreNet's names (names)
+//! keys and values                (parse)        openelm.*, llama.* ... -> geometry (metadata), tokenizer.ggml.* -> tokenizer
+//! names, shapes, types, offsets  (parse)        blk.N.* -> CoreNet's names (names), order of queries and keys (rotation)
 //! tensors, each aligned
 //! ```
 
@@ -11,12 +11,14 @@ mod metadata;
 mod names;
 mod parse;
 mod reader;
+mod rotation;
 mod tokenizer;
 mod types;
 mod writer;
 
 pub(crate) use reader::check_whole;
 pub use reader::{from_bytes, read};
+pub(crate) use rotation::untangled;
 pub use writer::{Quantisation, write};
 
 /// The first bytes of every file.

@@ -1,38 +1,33 @@
-//! Tensor names: llama.cpp's for CoreNet's. `proj_1` of CoreNet is two tensors here, gate above up.
+//! Tensor names: llama.cpp's for the places of a model. Gate and up are two tensors here; of other families than OpenELM
+//! queries, keys and values are three.
 
-/// Parts of a layer: CoreNet's, then llama.cpp's.
-const PARTS: [(&str, &str); 7] = [
-    ("attn_norm", "attn_norm"),
-    ("attn.qkv_proj", "attn_qkv"),
-    ("attn.q_norm", "attn_q_norm"),
-    ("attn.k_norm", "attn_k_norm"),
-    ("attn.out_proj", "attn_output"),
-    ("ffn_norm", "ffn_norm"),
-    ("ffn.proj_2", "ffn_down"),
-];
+use openelm_model::{Family, ModelConfig, NormPlacement, Role, Site};
 
-/// A tensor of CoreNet in llama.cpp's names.
-pub(super) enum Names {
-    /// It has one name.
-    One(String),
-    /// It is in two tensors, the rows of the first above those of the second.
-    Two(String, String),
-}
+use crate::places::{self, Place};
 
-/// llama.cpp's name of CoreNet's `name`.
-pub(super) fn names_of(name: &str) -> Option<Names> {
-    let one = |name: String| Some(Names::One(name));
-    match name {
-        "token_embeddings.weight" => return one("token_embd.weight".to_owned()),
-        "norm.weight" => return one("output_norm.weight".to_owned()),
-        "classifier.weight" => return one("output.weight".to_owned()),
-        _ => (),
-    }
-    let (layer, part) = name.strip_prefix("layers.")?.strip_suffix(".weight")?.split_once('.')?;
-    if part == "ffn.proj_1" {
-        let name = |part: &str| format!("blk.{layer}.{part}.weight");
-        return Some(Names::Two(name("ffn_gate"), name("ffn_up")));
-    }
-    let (_, theirs) = PARTS.iter().find(|(ours, _)| *ours == part)?;
-    one(format!("blk.{layer}.{theirs}.weight"))
+/// The places of the tensor at `site` of a model of `config`.
+pub(super) fn places(config: &ModelConfig, site: Site) -> Vec<Place> {
+    let is_openelm = config.family == Family::OpenElm;
+    let behind = config.norms.placement == NormPlacement::Behind;
+    let (names, part): (&[&str], _) = match site.role {
+        Role::Embedding => (&["token_embd"], "weight"),
+        Role::Norm => (&["output_norm"], "weight"),
+        Role::Head => (&["output"], "weight"),
+        Role::AttnNorm if behind => (&["post_attention_norm"], "weight"),
+        Role::AttnNorm => (&["attn_norm"], "weight"),
+        Role::QkvProj if is_openelm => (&["attn_qkv"], "weight"),
+        Role::QkvProj => (&["attn_q", "attn_k", "attn_v"], "weight"),
+        Role::QkvBias => (&["attn_q", "attn_k", "attn_v"], "bias"),
+        Role::QNorm => (&["attn_q_norm"], "weight"),
+        Role::KNorm => (&["attn_k_norm"], "weight"),
+        Role::OutProj => (&["attn_output"], "weight"),
+        Role::FfnNorm if behind => (&["post_ffw_norm"], "weight"),
+        Role::FfnNorm => (&["ffn_norm"], "weight"),
+        Role::Proj1 if config.ffn_glu => (&["ffn_gate", "ffn_up"], "weight"),
+        Role::Proj1 => (&["ffn_up"], "weight"),
+        Role::Proj2 => (&["ffn_down"], "weight"),
+    };
+    let within = site.layer.map_or(String::new(), |layer| format!("blk.{layer}."));
+    let names = names.iter().map(|name| format!("{within}{name}.{part}")).collect();
+    places::places(config, site, names)
 }

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use openelm_kernels::MappedFile;
-use openelm_model::{Encoding, Tensor, tensor_specs};
+use openelm_model::{Encoding, Stack, Tensor, sites};
 
-use super::names::{Names, names_of};
+use super::names::places;
 use super::parse::{Header, TensorInfo, Value, parse};
+use super::rotation::is_interleaved;
 use super::{metadata, tokenizer, types};
 use crate::stored::{Format, Source, StoredModel};
 use crate::tokenizer::StoredTokenizer;
 use crate::{FormatError, lfs, parts};
+
+/// What llama.cpp divides rotary frequencies by, `[head_dim / 2]`, where a model has Llama 3's scaling.
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// Reads the model in the file at `path`, or in the files of which it is a part, as `gguf-split` cuts models.
 ///
@@ -118,7 +122,15 @@ fn assemble(parts: Vec<Part>, path: &Path) -> Result<StoredModel, FormatError> {
         return Err(damaged(format!("its {} parts hold {found} tensors instead of {expected}", files.len())));
     }
     let header = Header { values, tensors };
-    let sizes = metadata::sizes(&header).map_err(&damaged)?;
+    let factors = match infos.remove(ROPE_FACTORS) {
+        Some((info, number)) => {
+            let (file, bytes) = &files[number];
+            let wrong = |reason| FormatError::Tensor { name: info.name.clone(), path: file.to_owned(), reason };
+            Some(tensor(bytes, &info).map_err(wrong)?.to_f32())
+        }
+        None => None,
+    };
+    let sizes = metadata::sizes(&header, factors.as_deref()).map_err(&damaged)?;
     let config = sizes.into_config().map_err(|source| FormatError::Geometry { path: path.to_owned(), source })?;
     let tokenizer = tokenizer::read(&header).map_err(&damaged)?;
     let mut take = |name: &str, shape: &[usize]| {
@@ -133,22 +145,22 @@ fn assemble(parts: Vec<Part>, path: &Path) -> Result<StoredModel, FormatError> {
         Ok((tensor(bytes, &info).map_err(|reason| wrong(file, reason))?, info, number))
     };
     let mut sources = HashMap::new();
-    for spec in tensor_specs(&config) {
-        let source = match names_of(&spec.name) {
-            Some(Names::One(name)) => Source::Tensor(take(&name, &spec.shape)?.0),
-            Some(Names::Two(upper, lower)) => {
-                let half = [spec.shape[0] / 2, spec.shape[1]];
-                let (upper, lower) = (take(&upper, &half)?, take(&lower, &half)?);
-                adjoining(&files, &spec.shape, &upper, &lower)
-                    .map_or_else(|| Source::Stacked(upper.0, lower.0), Source::Tensor)
+    for site in sites(&config) {
+        let spec = site.spec(&config);
+        let places = places(&config, site);
+        let parts = places.iter().map(|place| take(&place.name, &place.shape(&spec))).collect::<Result<Vec<_>, _>>()?;
+        let stack = |parts: Vec<Placed>| Stack::new(parts.into_iter().map(|(tensor, ..)| tensor).collect());
+        let source = match (adjoining(&files, &spec.shape, &parts), site.layer) {
+            (_, Some(layer)) if is_interleaved(config.family, site.role) => {
+                Source::Interleaved(stack(parts), config.heads(&config.layers[layer]))
             }
-            None => unreachable!("every tensor of a model has a name here"),
+            (Some(tensor), _) => Source::Tensor(tensor),
+            (None, _) => Source::Stacked(stack(parts)),
         };
         sources.insert(spec.name, source);
     }
-    infos.retain(|name, _| !name.starts_with("rope_freqs"));
     if let Some(name) = infos.into_keys().min() {
-        let reason = "the architecture openelm has no such tensor".to_owned();
+        let reason = format!("the architecture {} has no such tensor", config.family.name());
         return Err(FormatError::Tensor { name, path: path.to_owned(), reason });
     }
     Ok(StoredModel {
@@ -187,18 +199,17 @@ fn wrap(encoding: Encoding, shape: Vec<usize>, bytes: Bytes) -> Result<Tensor, S
 /// A tensor, where it lies, and in which part.
 type Placed = (Tensor, TensorInfo, usize);
 
-/// Two tensors as one, without a copy, if the second begins in the file where the first ends and they are stored alike.
-fn adjoining(
-    files: &[(PathBuf, Bytes)],
-    shape: &[usize],
-    (upper, above, number): &Placed,
-    (lower, below, other): &Placed,
-) -> Option<Tensor> {
-    if number != other || upper.encoding() != lower.encoding() || above.offset + upper.size() != below.offset {
-        return None;
+/// Tensors as one, without a copy, if each begins in the file where the one before it ends, and all are stored alike.
+fn adjoining(files: &[(PathBuf, Bytes)], shape: &[usize], parts: &[Placed]) -> Option<Tensor> {
+    let [(first, above, number), rest @ ..] = parts else { return None };
+    let mut end = above.offset + first.size();
+    for (tensor, info, other) in rest {
+        if other != number || tensor.encoding() != first.encoding() || info.offset != end {
+            return None;
+        }
+        end += tensor.size();
     }
-    let bytes = files[*number].1.slice(above.offset..below.offset + lower.size());
-    wrap(upper.encoding(), shape.to_vec(), bytes).ok()
+    wrap(first.encoding(), shape.to_vec(), files[*number].1.slice(above.offset..end)).ok()
 }
 
 #[cfg(test)]

@@ -3,15 +3,21 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use bytes::Bytes;
 use openelm_model::kernels::Threads;
 use openelm_model::kernels::quant::BlockFormat;
-use openelm_model::{Activation, DType, Encoding, ModelConfig, NORM_EPS, Tensor, TensorSpec, tensor_specs};
+use openelm_model::{
+    Activation, DType, Encoding, Family, LayerConfig, ModelConfig, QkNorm, RopeScaling, Site, Tensor, TensorSpec, sites,
+};
 
-use super::names::{Names, names_of};
+use super::names::places;
+use super::reader::ROPE_FACTORS;
+use super::rotation::{interleaved, is_interleaved};
 use super::tokenizer::{Pieces, pieces};
 use super::types::{file_type, kind_of};
 use super::{ALIGNMENT, MAGIC};
 use crate::encode::encode;
+use crate::places::{Cutter, Place};
 use crate::{EmbeddedTokenizer, FormatError, atomic};
 
 /// What the matrices become. Vectors stay in `f32`.
@@ -33,16 +39,37 @@ impl Quantisation {
         }
     }
 
-    /// The encoding of one tensor of CoreNet.
+    /// The encoding of one tensor of CoreNet in a model of `layers` layers.
     pub fn of(self, spec: &TensorSpec, layers: usize) -> Encoding {
-        let &[_, columns] = &spec.shape[..] else { return Encoding::Float(DType::F32) };
+        let part = spec.name.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+        let wants_more = match part {
+            Some((layer, "attn.qkv_proj.weight" | "ffn.proj_2.weight")) => wants_more_bits(layer, layers),
+            _ => false,
+        };
+        let at_an_end = matches!(&spec.name[..], "token_embeddings.weight" | "classifier.weight");
+        self.encoding(&spec.shape, at_an_end, wants_more)
+    }
+
+    /// The encoding of a part of a tensor under a name of its own.
+    fn of_place(self, spec: &TensorSpec, place: &Place, layers: usize) -> Encoding {
+        let part = place.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+        match part {
+            // Of queries, keys and values the last are worth most.
+            Some((layer, "attn_q.weight" | "attn_k.weight" | "attn_v.weight")) => {
+                let wants_more = part.is_some_and(|(_, part)| part == "attn_v.weight") && wants_more_bits(layer, layers);
+                self.encoding(&spec.shape, false, wants_more)
+            }
+            _ => self.of(spec, layers),
+        }
+    }
+
+    fn encoding(self, shape: &[usize], at_an_end: bool, wants_more: bool) -> Encoding {
+        let &[_, columns] = shape else { return Encoding::Float(DType::F32) };
         let format = match self {
             Quantisation::Float(dtype) => return Encoding::Float(dtype),
             Quantisation::Blocks(BlockFormat::Q8_0) => BlockFormat::Q8_0,
-            Quantisation::Blocks(_) if spec.name == "token_embeddings.weight" => BlockFormat::Q6_K,
-            Quantisation::Blocks(format @ (BlockFormat::Q4_K | BlockFormat::Q5_K)) => {
-                if wants_more_bits(&spec.name, layers) { BlockFormat::Q6_K } else { format }
-            }
+            Quantisation::Blocks(_) if at_an_end => BlockFormat::Q6_K,
+            Quantisation::Blocks(BlockFormat::Q4_K | BlockFormat::Q5_K) if wants_more => BlockFormat::Q6_K,
             Quantisation::Blocks(format) => format,
         };
         let format = match format {
@@ -55,20 +82,18 @@ impl Quantisation {
     }
 }
 
-/// Whether a matrix is one of those where errors hurt most: the attention's input and the feed-forward network's output in the
-/// first and last eighth of the layers and in every third between.
-fn wants_more_bits(name: &str, layers: usize) -> bool {
-    let Some((layer, part)) = name.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) else { return false };
+/// Whether errors hurt most in a layer: in the first and last eighth of the layers and in every third between. It holds for the
+/// attention's input, or its values, and for the feed-forward network's output.
+fn wants_more_bits(layer: &str, layers: usize) -> bool {
     let Ok(layer) = layer.parse::<usize>() else { return false };
     let eighth = layers / 8;
-    let place = layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2;
-    place && matches!(part, "attn.qkv_proj.weight" | "ffn.proj_2.weight")
+    layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
 }
 
 /// Writes the model as the file `target`; `name` is what llama.cpp shows. Tensors are asked for one at a time.
 ///
 /// # Errors
-/// If llama.cpp's architecture `openelm` cannot express the model, the tokenizer does not fit it, a file is there already, or
+/// If llama.cpp's architecture of that family cannot express the model, the tokenizer does not fit it, a file is there already, or
 /// the system cannot write.
 pub fn write(
     target: &Path,
@@ -87,21 +112,19 @@ pub fn write(
     let pieces = pieces(tokenizer, config.vocab_size).map_err(inexpressible)?;
     let plan = plan(config, quantisation);
     let header = header(name, config, &pieces, &plan, quantisation).map_err(inexpressible)?;
+    let cutter = Cutter::new(tensor);
     let mut failure = None;
     let written = atomic::write_file(target, |file| {
         file.write_all(&header)?;
         let mut at = header.len();
         for part in &plan {
-            let encoded = tensor(&part.spec).and_then(|whole| part.encode(&whole, threads));
-            let encoded = encoded.map_err(|e| {
+            let bytes = part.bytes(config, &cutter, threads).map_err(|e| {
                 failure = Some(e);
                 io::Error::other("a tensor could not be made")
             })?;
-            for (_, bytes) in part.names.iter().zip(encoded.bytes().chunks(part.size)) {
-                file.write_all(&vec![0; at.next_multiple_of(ALIGNMENT) - at])?;
-                file.write_all(bytes)?;
-                at = at.next_multiple_of(ALIGNMENT) + bytes.len();
-            }
+            file.write_all(&vec![0; at.next_multiple_of(ALIGNMENT) - at])?;
+            file.write_all(&bytes)?;
+            at = at.next_multiple_of(ALIGNMENT) + bytes.len();
         }
         Ok(())
     });
@@ -111,57 +134,90 @@ pub fn write(
     }
 }
 
-/// llama.cpp's `openelm` is the released family: gated with SiLU, normalised queries and keys, one table at both ends.
+/// llama.cpp's `openelm` is the released family: gated with SiLU, normalised queries and keys, one table at both ends. Its `olmo2`
+/// has an output projection of its own, and its `olmo` heads that together are as wide as the model, as `olmo2`'s.
 fn check_expressible(config: &ModelConfig) -> Result<(), FormatError> {
+    let is_openelm = config.family == Family::OpenElm;
+    let is_olmo = matches!(config.family, Family::Olmo | Family::Olmo2);
+    let as_wide = config.layers.iter().all(|layer| config.heads(layer).query_dim() == config.model_dim);
     let refused = [
         (!config.ffn_glu, "a feed-forward network without a gate"),
         (config.activation != Activation::Swish, "another activation than swish"),
-        (!config.qk_norm, "queries and keys that are not normalised"),
-        (!config.tied_embeddings, "an output projection of its own"),
+        (is_openelm && config.qk_norm == QkNorm::None, "queries and keys that are not normalised"),
+        (is_openelm && !config.tied_embeddings, "an output projection of its own"),
+        (config.family == Family::Olmo2 && config.tied_embeddings, "one table at both ends"),
+        (is_olmo && !as_wide, "heads that together are not as wide as the model"),
     ];
     match refused.iter().find(|(found, _)| *found) {
         Some((_, what)) => {
-            let reason = format!("GGUF's architecture openelm knows no {what}; write hf, corenet or mlx instead");
+            let (name, others) = (config.family.name(), if is_openelm { "hf, corenet or mlx" } else { "hf or mlx" });
+            let reason = format!("GGUF's architecture {name} knows no {what}; write {others} instead");
             Err(FormatError::Inexpressible { reason })
         }
         None => Ok(()),
     }
 }
 
-/// A tensor of CoreNet, under one name of llama.cpp or cut into two.
-struct Part {
-    spec: TensorSpec,
-    names: Vec<String>,
-    encoding: Encoding,
-    /// Bytes under each name.
-    size: usize,
+/// What stands under one name of llama.cpp.
+enum Part {
+    /// A tensor of CoreNet, or some of its rows.
+    Rows { site: Site, place: Place, encoding: Encoding },
+    /// What rotary frequencies are divided by.
+    RopeFactors(Vec<f32>),
 }
 
 impl Part {
-    fn encode(&self, tensor: &Tensor, threads: &Threads) -> Result<Tensor, FormatError> {
-        encode(tensor, self.encoding, &self.spec.name, threads)
+    fn name(&self) -> &str {
+        match self {
+            Part::Rows { place, .. } => &place.name,
+            Part::RopeFactors(_) => ROPE_FACTORS,
+        }
     }
 
-    /// As the file has it: innermost first.
-    fn dimensions(&self) -> Vec<usize> {
-        let mut shape = self.spec.shape.clone();
-        shape[0] /= self.names.len();
-        shape.reverse();
-        shape
+    fn encoding(&self) -> Encoding {
+        match self {
+            Part::Rows { encoding, .. } => *encoding,
+            Part::RopeFactors(_) => Encoding::Float(DType::F32),
+        }
+    }
+
+    /// Outermost first.
+    fn shape(&self, config: &ModelConfig) -> Vec<usize> {
+        match self {
+            Part::Rows { site, place, .. } => place.shape(&site.spec(config)),
+            Part::RopeFactors(factors) => vec![factors.len()],
+        }
+    }
+
+    fn bytes(&self, config: &ModelConfig, cutter: &Cutter<'_>, threads: &Threads) -> Result<Bytes, FormatError> {
+        match self {
+            Part::Rows { site, place, encoding } => {
+                let spec = site.spec(config);
+                let mut part = cutter.take(&spec, place)?;
+                // Values come last, and are not rotated.
+                if is_interleaved(config.family, site.role) && place.rows.end < spec.shape[0] {
+                    part = interleaved(&part, config.head_dim);
+                }
+                Ok(encode(&part, *encoding, &spec.name, threads)?.bytes().clone())
+            }
+            Part::RopeFactors(factors) => Ok(factors.iter().flat_map(|factor| factor.to_le_bytes()).collect()),
+        }
     }
 }
 
 fn plan(config: &ModelConfig, quantisation: Quantisation) -> Vec<Part> {
-    let part = |spec: TensorSpec| {
-        let names = match names_of(&spec.name)? {
-            Names::One(name) => vec![name],
-            Names::Two(upper, lower) => vec![upper, lower],
-        };
-        let encoding = quantisation.of(&spec, config.layers.len());
-        let size = encoding.bytes_of(&spec.shape)? / names.len();
-        Some(Part { spec, names, encoding, size })
-    };
-    tensor_specs(config).into_iter().filter_map(part).collect()
+    let rows = sites(config).into_iter().flat_map(|site| {
+        let spec = site.spec(config);
+        places(config, site).into_iter().map(move |place| {
+            let encoding = quantisation.of_place(&spec, &place, config.layers.len());
+            Part::Rows { site, place, encoding }
+        })
+    });
+    let factors = matches!(config.rope_scaling, RopeScaling::Llama3 { .. }).then(|| {
+        let frequencies = openelm_model::kernels::rope::frequencies(config.head_dim, config.rope_theta);
+        frequencies.iter().map(|&f| config.rope_scaling.divisor(f.into()) as f32).collect()
+    });
+    rows.chain(factors.map(Part::RopeFactors)).collect()
 }
 
 /// Everything before the first tensor, with its padding.
@@ -173,24 +229,74 @@ fn header(
     quantisation: Quantisation,
 ) -> Result<Vec<u8>, String> {
     let mut values = Values::default();
-    values.text("general.architecture", "openelm");
+    values.text("general.architecture", config.family.name());
     values.text("general.type", "model");
     values.text("general.name", name);
     values.text("general.size_label", &size_label(config.parameters()));
-    let per_layer = |size: fn(&openelm_model::LayerConfig) -> usize| config.layers.iter().map(size).collect::<Vec<_>>();
-    values.size("openelm.block_count", config.layers.len())?;
-    values.size("openelm.context_length", config.context_length)?;
-    values.size("openelm.embedding_length", config.model_dim)?;
-    values.sizes("openelm.feed_forward_length", &per_layer(|layer| layer.ffn_dim))?;
-    values.sizes("openelm.attention.head_count", &per_layer(|layer| layer.query_heads))?;
-    values.sizes("openelm.attention.head_count_kv", &per_layer(|layer| layer.kv_heads))?;
-    values.float("openelm.rope.freq_base", config.rope_theta as f32);
-    values.float("openelm.attention.layer_norm_rms_epsilon", NORM_EPS);
-    values.size("openelm.rope.dimension_count", config.head_dim)?;
-    values.size("openelm.attention.key_length", config.head_dim)?;
-    values.size("openelm.attention.value_length", config.head_dim)?;
+    geometry(&mut values, config)?;
     values.size("general.file_type", file_type(quantisation.main()) as usize)?;
     values.size("general.quantization_version", 2)?;
+    tokenizer(&mut values, pieces)?;
+    let mut infos = Vec::new();
+    let mut offset = 0usize;
+    for part in plan {
+        put_text(&mut infos, part.name());
+        let (shape, encoding) = (part.shape(config), part.encoding());
+        infos.extend((shape.len() as u32).to_le_bytes());
+        // The file has them innermost first.
+        shape.iter().rev().for_each(|&d| infos.extend((d as u64).to_le_bytes()));
+        let kind = kind_of(encoding).ok_or_else(|| format!("GGUF has no {encoding}"))?;
+        infos.extend(kind.to_le_bytes());
+        infos.extend((offset as u64).to_le_bytes());
+        offset += encoding.bytes_of(&shape).unwrap_or_default().next_multiple_of(ALIGNMENT);
+    }
+    let mut out = MAGIC.to_vec();
+    out.extend(3u32.to_le_bytes());
+    out.extend((plan.len() as u64).to_le_bytes());
+    out.extend(values.count.to_le_bytes());
+    out.extend(values.bytes);
+    out.extend(infos);
+    out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+    Ok(out)
+}
+
+/// The keys that begin with the architecture's name.
+fn geometry(values: &mut Values, config: &ModelConfig) -> Result<(), String> {
+    let key = |key: &str| format!("{}.{key}", config.family.name());
+    let per_layer = |size: fn(&LayerConfig) -> usize| config.layers.iter().map(size).collect::<Vec<_>>();
+    let is_openelm = config.family == Family::OpenElm;
+    // OpenELM's are lists, whatever they hold; those of the others are one number for all layers.
+    let mut sizes = |name: &str, sizes: Vec<usize>| match sizes.first() {
+        Some(&size) if !is_openelm => values.size(&key(name), size),
+        _ => values.sizes(&key(name), &sizes),
+    };
+    sizes("feed_forward_length", per_layer(|layer| layer.ffn_dim))?;
+    sizes("attention.head_count", per_layer(|layer| layer.query_heads))?;
+    sizes("attention.head_count_kv", per_layer(|layer| layer.kv_heads))?;
+    values.size(&key("block_count"), config.layers.len())?;
+    values.size(&key("context_length"), config.context_length)?;
+    values.size(&key("embedding_length"), config.model_dim)?;
+    values.float(&key("rope.freq_base"), config.rope_theta as f32);
+    let eps = if config.family == Family::Olmo { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
+    values.float(&key(eps), config.norms.eps);
+    values.size(&key("rope.dimension_count"), config.head_dim)?;
+    values.size(&key("attention.key_length"), config.head_dim)?;
+    values.size(&key("attention.value_length"), config.head_dim)?;
+    match config.rope_scaling {
+        RopeScaling::Linear { factor } => {
+            values.text(&key("rope.scaling.type"), "linear");
+            values.float(&key("rope.scaling.factor"), factor as f32);
+        }
+        // In a tensor.
+        RopeScaling::Llama3 { .. } | RopeScaling::None => (),
+    }
+    if !is_openelm {
+        values.size(&key("vocab_size"), config.vocab_size)?;
+    }
+    Ok(())
+}
+
+fn tokenizer(values: &mut Values, pieces: &Pieces) -> Result<(), String> {
     values.text("tokenizer.ggml.model", "llama");
     values.text("tokenizer.ggml.pre", "default");
     values.texts("tokenizer.ggml.tokens", &pieces.texts);
@@ -213,28 +319,7 @@ fn header(
     if !pieces.space_prefix {
         values.bool("tokenizer.ggml.add_space_prefix", false);
     }
-    let names = plan.iter().flat_map(|part| part.names.iter().map(move |name| (part, name)));
-    let mut infos = Vec::new();
-    let (mut count, mut offset) = (0u64, 0usize);
-    for (part, name) in names {
-        put_text(&mut infos, name);
-        let dimensions = part.dimensions();
-        infos.extend((dimensions.len() as u32).to_le_bytes());
-        dimensions.iter().for_each(|&d| infos.extend((d as u64).to_le_bytes()));
-        let kind = kind_of(part.encoding).ok_or_else(|| format!("GGUF has no {}", part.encoding))?;
-        infos.extend(kind.to_le_bytes());
-        infos.extend((offset as u64).to_le_bytes());
-        offset += part.size.next_multiple_of(ALIGNMENT);
-        count += 1;
-    }
-    let mut out = MAGIC.to_vec();
-    out.extend(3u32.to_le_bytes());
-    out.extend(count.to_le_bytes());
-    out.extend(values.count.to_le_bytes());
-    out.extend(values.bytes);
-    out.extend(infos);
-    out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-    Ok(out)
+    Ok(())
 }
 
 /// How llama.cpp names sizes: `270M`, `1.1B`.

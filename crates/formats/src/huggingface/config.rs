@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
-use openelm_model::{Activation, LayerConfig, ModelConfig, Multipliers, make_divisible};
+use openelm_model::{
+    Activation, Family, LayerConfig, ModelConfig, Multipliers, Norms, QkNorm, RopeScaling, make_divisible,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::neighbours;
 use crate::{FormatError, text};
 
 /// The keys that matter; others are Hugging Face's own business.
@@ -39,12 +42,17 @@ pub fn config_from_json(text: &[u8], path: &Path) -> Result<ModelConfig, FormatE
     let text = text::plain(text, path)?;
     let wrong = |reason: String| FormatError::Config { path: path.to_owned(), reason };
     let value: Value = serde_json::from_slice(text).map_err(|e| wrong(format!("not JSON: {e}")))?;
-    match value.get("model_type") {
-        Some(Value::String(name)) if name == "openelm" => (),
-        Some(other) => return Err(wrong(format!("model_type is {other}; only \"openelm\" can be read"))),
-        None => return Err(wrong("model_type is missing; it must be \"openelm\"".to_owned())),
+    let known = "\"openelm\", \"llama\", \"qwen2\", \"olmo\" and \"olmo2\" can be read";
+    let family = match value.get("model_type") {
+        Some(Value::String(name)) => Family::by_name(name),
+        Some(_) => None,
+        None => return Err(wrong(format!("model_type is missing; {known}"))),
+    };
+    match (family, &value) {
+        (Some(Family::OpenElm), _) => geometry_from_json(text, path),
+        (Some(family), Value::Object(keys)) => neighbours::geometry(family, keys, path),
+        _ => Err(wrong(format!("model_type is {}; {known}", value["model_type"]))),
     }
-    geometry_from_json(text, path)
 }
 
 /// The same for any JSON with these keys, such as CoreNet's resolved `GPTConfig`.
@@ -85,6 +93,7 @@ pub(crate) fn geometry_from_json(text: &[u8], path: &Path) -> Result<ModelConfig
         ffn_dim: make_divisible(ffn_multiplier * keys.model_dim as f64, keys.ffn_dim_divisor),
     });
     let config = ModelConfig {
+        family: Family::OpenElm,
         vocab_size: keys.vocab_size,
         context_length: keys.max_context_length,
         model_dim: keys.model_dim,
@@ -94,9 +103,12 @@ pub(crate) fn geometry_from_json(text: &[u8], path: &Path) -> Result<ModelConfig
         ffn_divisor: keys.ffn_dim_divisor,
         ffn_glu: keys.ffn_with_glu,
         activation,
-        qk_norm: keys.normalize_qk_projections,
+        norms: Norms::default(),
+        qk_norm: if keys.normalize_qk_projections { QkNorm::Heads } else { QkNorm::None },
+        qkv_bias: false,
         tied_embeddings: keys.share_input_output_layers,
         rope_theta: keys.rope_freq_constant,
+        rope_scaling: RopeScaling::None,
         rope_max_length: keys.rope_max_length,
         layers: layers.collect(),
     };
@@ -104,9 +116,12 @@ pub(crate) fn geometry_from_json(text: &[u8], path: &Path) -> Result<ModelConfig
     Ok(config)
 }
 
-/// The `config.json` of a model whose tensors are mostly of `dtype`, as Apple's conversion writes it; without `auto_map`, which
-/// would name Python files that are not there.
+/// The `config.json` of a model whose tensors are mostly of `dtype`: of an OpenELM as Apple's conversion writes it, without
+/// `auto_map`, which would name Python files that are not there; of others as transformers does.
 pub fn config_to_json(config: &ModelConfig, dtype: openelm_model::DType) -> Value {
+    if config.family != Family::OpenElm {
+        return neighbours::to_json(config, dtype);
+    }
     let of_layers = |f: fn(&LayerConfig) -> usize| config.layers.iter().map(f).collect::<Vec<_>>();
     let multipliers: Vec<f64> = config.layers.iter().map(|layer| layer.ffn_multiplier).collect();
     let theta = config.rope_theta;
@@ -127,7 +142,7 @@ pub fn config_to_json(config: &ModelConfig, dtype: openelm_model::DType) -> Valu
         "model_dim": config.model_dim,
         "model_type": "openelm",
         "normalization_layer_name": "rms_norm",
-        "normalize_qk_projections": config.qk_norm,
+        "normalize_qk_projections": config.qk_norm == QkNorm::Heads,
         "num_gqa_groups": config.gqa_groups,
         "num_kv_heads": of_layers(|layer| layer.kv_heads),
         "num_query_heads": of_layers(|layer| layer.query_heads),

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use openelm_model::kernels::quant::AffineFormat;
-use openelm_model::{ModelConfig, Tensor, tensor_specs};
+use openelm_model::{Family, ModelConfig, Role, Site, Stack, Tensor, sites};
 use safetensors::Dtype;
 use serde_json::Value;
 
-use super::{config_from_json, corenet_name, file_name_of};
+use super::config_from_json;
+use super::names::{known_name, places};
 use crate::shards::{self, RawTensor, Shards};
 use crate::stored::{Format, Source, StoredModel};
 use crate::tokenizer::StoredTokenizer;
@@ -109,43 +110,77 @@ pub(crate) fn assemble(
     raw: HashMap<String, RawTensor>,
     folder: &Path,
 ) -> Result<HashMap<String, Source>, FormatError> {
-    let mut by_name = HashMap::new();
-    for (name, tensor) in raw {
-        if let Some(corenet) = corenet_name(&name) {
-            by_name.insert(corenet, (name, tensor));
-        }
-    }
+    let mut raw: HashMap<String, (String, RawTensor)> = raw
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((known_name(config.family, &name)?, (name, tensor))))
+        .collect();
+    share_network(config, &mut raw);
     let mut sources = HashMap::new();
-    for spec in tensor_specs(config) {
-        let Some((name, tensor)) = by_name.remove(&spec.name) else {
-            let reason = format!("it is missing; expected {:?}", spec.shape);
-            return Err(FormatError::Tensor { name: file_name_of(&spec.name), path: folder.to_owned(), reason });
+    for site in sites(config) {
+        let spec = site.spec(config);
+        let places = places(config, site).into_iter();
+        let parts = places.map(|place| take(&mut raw, &place.name, &place.shape(&spec), folder));
+        let mut parts = parts.collect::<Result<Vec<Tensor>, FormatError>>()?;
+        let source = match parts.len() {
+            1 => Source::Tensor(parts.remove(0)),
+            _ => Source::Stacked(Stack::new(parts)),
         };
-        let base = spec.name.trim_end_matches("weight");
-        let groups = [by_name.remove(&format!("{base}scales")), by_name.remove(&format!("{base}biases"))];
-        let path = tensor.path.clone();
-        let tensor = match groups {
-            [Some((_, scales)), Some((_, biases))] => affine(&spec.shape, tensor, scales, biases),
-            [Some((_, scales)), None] => Err(format!(
-                "it has scales ({:?}) without biases, as in MLX's modes mxfp4, nvfp4 and mxfp8, which cannot be read; \
-                 affine groups can",
-                scales.dtype
-            )),
-            _ => float(&spec.shape, tensor),
-        };
-        let tensor = tensor.map_err(|reason| FormatError::Tensor { name, path, reason })?;
-        sources.insert(spec.name, Source::Tensor(tensor));
+        sources.insert(spec.name, source);
     }
     if config.tied_embeddings {
-        by_name.remove("classifier.weight");
+        raw.remove("lm_head.weight");
     }
-    match by_name.into_values().min_by(|a, b| a.0.cmp(&b.0)) {
+    match raw.into_values().min_by(|a, b| a.0.cmp(&b.0)) {
         Some((name, RawTensor { path, .. })) => {
             let reason = "the model has no such tensor; does config.json belong to these weights?".to_owned();
             Err(FormatError::Tensor { name, path, reason })
         }
         None => Ok(sources),
     }
+}
+
+/// MobiLlama's layers have one feed-forward network, which a file may hold once: in the first layer, then.
+fn share_network(config: &ModelConfig, raw: &mut HashMap<String, (String, RawTensor)>) {
+    let names = |layer: usize| {
+        [Role::Proj1, Role::Proj2].map(|role| places(config, Site::of_layer(layer, role))).into_iter().flatten()
+    };
+    let others = (1..config.layers.len()).flat_map(names);
+    if config.family != Family::Llama || others.clone().any(|place| raw.contains_key(&place.name)) {
+        return;
+    }
+    for layer in 1..config.layers.len() {
+        for (first, other) in names(0).zip(names(layer)) {
+            if let Some(shared) = raw.get(&first.name).cloned() {
+                raw.insert(other.name, shared);
+            }
+        }
+    }
+}
+
+/// Takes the tensor `name` of `shape` from `raw`, with its scales and biases if it is quantised.
+fn take(
+    raw: &mut HashMap<String, (String, RawTensor)>,
+    name: &str,
+    shape: &[usize],
+    folder: &Path,
+) -> Result<Tensor, FormatError> {
+    let Some((found, tensor)) = raw.remove(name) else {
+        let reason = format!("it is missing; expected {shape:?}");
+        return Err(FormatError::Tensor { name: name.to_owned(), path: folder.to_owned(), reason });
+    };
+    let base = name.strip_suffix("weight");
+    let mut group = |part: &str| raw.remove(&format!("{}{part}", base?));
+    let path = tensor.path.clone();
+    let tensor = match [group("scales"), group("biases")] {
+        [Some((_, scales)), Some((_, biases))] => affine(shape, tensor, scales, biases),
+        [Some((_, scales)), None] => Err(format!(
+            "it has scales ({:?}) without biases, as in MLX's modes mxfp4, nvfp4 and mxfp8, which cannot be read; \
+             affine groups can",
+            scales.dtype
+        )),
+        _ => float(shape, tensor),
+    };
+    tensor.map_err(|reason| FormatError::Tensor { name: found, path, reason })
 }
 
 fn float(shape: &[usize], raw: RawTensor) -> Result<Tensor, String> {

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use openelm_model::kernels::Threads;
-use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, sites};
 use serde_json::Value;
 
-use super::{config_to_json, file_name_of};
+use super::{config_to_json, places};
 use crate::encode::encode;
+use crate::places::Cutter;
 use crate::shards::{self, Entry, ShardOptions};
 use crate::{FormatError, StoredModel};
 
@@ -34,14 +35,22 @@ pub fn write(
     threads: &Threads,
 ) -> Result<(), FormatError> {
     prepare(folder)?;
-    let entries = tensor_specs(config).into_iter().map(|spec| Entry {
-        name: file_name_of(&spec.name),
-        dtype: shards::dtype_of(options.dtype),
-        shape: spec.shape.clone(),
-        bytes: Box::new(move || {
-            let encoded = encode(&tensor(&spec)?, Encoding::Float(options.dtype), &spec.name, threads)?;
-            Ok(encoded.bytes().clone())
-        }),
+    let cutter = Cutter::new(tensor);
+    let entries = sites(config).into_iter().flat_map(|site| {
+        let (spec, cutter) = (site.spec(config), &cutter);
+        places(config, site).into_iter().map(move |place| {
+            let spec = spec.clone();
+            Entry {
+                name: place.name.clone(),
+                dtype: shards::dtype_of(options.dtype),
+                shape: place.shape(&spec),
+                bytes: Box::new(move || {
+                    let part = cutter.take(&spec, &place)?;
+                    let encoded = encode(&part, Encoding::Float(options.dtype), &spec.name, threads)?;
+                    Ok(encoded.bytes().clone())
+                }),
+            }
+        })
     });
     let files = ShardOptions { stem: "model", format: Some("pt"), shard_bytes: options.shard_bytes, index: None };
     shards::write(folder, entries.collect(), &files)?;

@@ -88,7 +88,7 @@ fn transpose(target: &mut [f32], view: View<Matrix<'_>>, columns: Range<usize>, 
         Matrix::F32(data) => lanes::dispatch(Transpose { target, data, stride, columns, width, depth }),
         Matrix::F16(data) => lanes::dispatch(Transpose { target, data, stride, columns, width, depth }),
         Matrix::BF16(data) => lanes::dispatch(Transpose { target, data, stride, columns, width, depth }),
-        Matrix::Blocks(_) | Matrix::Affine(_) | Matrix::Packed(_) => {
+        Matrix::Blocks(_) | Matrix::Affine(_) | Matrix::Packed(_) | Matrix::Joined(_) => {
             let mut widened = vec![0.0; columns.len() * DEPTH];
             for (column, widened) in columns.clone().zip(widened.chunks_exact_mut(DEPTH)) {
                 let source = view.data.widened(column * stride + depth.start, depth.len(), widened);

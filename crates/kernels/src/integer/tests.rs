@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Matrix;
 use crate::check::values;
 use crate::quant::{Affine, AffineFormat, BlockFormat, Blocks, Scales, quantise_affine};
 use crate::swiglu::{Activation, FeedForward};
+use crate::{Matrix, Norm};
 
 /// A quantised matrix of some format and the bytes it lies in.
 struct Quantised {
@@ -159,7 +159,7 @@ fn inputs_computed_on_the_way_give_the_bits_of_those_computed_before() {
     for rows in [1, 7] {
         let (x, weight, hidden) = (values(rows * inner, 0.3), values(inner, 0.4), values(rows * 2 * inner, 0.5));
         let network = FeedForward { activation: Activation::Swish, gated: true, inner };
-        let normed = Input::Normed { x: &x, weight: &weight, eps: 1e-6 };
+        let normed = Input::Normed { x: &x, norm: Norm::Rms { weight: &weight, eps: 1e-6 } };
         let gated = Input::Gated { hidden: &hidden, network };
         for input in [normed, gated] {
             let (mut fused, mut apart) = (vec![0.0; rows * outputs], vec![0.0; rows * outputs]);

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use openelm_formats::{FormatError, atomic, huggingface};
 use openelm_kernels::{MappedFile, Threads};
-use openelm_model::{DType, LayerConfig, ModelConfig, Tensor, TensorSpec};
+use openelm_model::{DType, Family, LayerConfig, ModelConfig, Multipliers, QkNorm, Tensor, TensorSpec};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
@@ -347,6 +347,7 @@ fn differences(was: &ModelConfig, is: &ModelConfig) -> String {
     let values = |config: &ModelConfig| {
         let activation = format!("{:?}", config.activation).to_lowercase();
         [
+            ("family", config.family.name().to_owned()),
             ("layers", config.layers.len().to_string()),
             ("dim", config.model_dim.to_string()),
             ("head_dim", config.head_dim.to_string()),
@@ -354,7 +355,8 @@ fn differences(was: &ModelConfig, is: &ModelConfig) -> String {
             ("ffn_divisor", config.ffn_divisor.to_string()),
             ("ffn_glu", config.ffn_glu.to_string()),
             ("activation", activation),
-            ("qk_norm", config.qk_norm.to_string()),
+            ("qk_norm", (config.qk_norm != QkNorm::None).to_string()),
+            ("norm_eps", config.norms.eps.to_string()),
             ("tied_embeddings", config.tied_embeddings.to_string()),
             ("rope_theta", config.rope_theta.to_string()),
             ("rope_max_length", config.rope_max_length.to_string()),
@@ -380,6 +382,14 @@ fn differences(was: &ModelConfig, is: &ModelConfig) -> String {
 
 /// Whether two geometries have the same tensors and arithmetic.
 fn same_model(a: &ModelConfig, b: &ModelConfig) -> bool {
-    // How the heads were described does not matter once they are known.
-    ModelConfig { qkv_multipliers: b.qkv_multipliers.clone(), ..a.clone() } == *b
+    let known = |config: &ModelConfig| {
+        // How the heads were described does not matter once they are known; nor, where no file says it, the networks.
+        let mut config = ModelConfig { qkv_multipliers: Multipliers::Uniform(1.0), ..config.clone() };
+        if config.family != Family::OpenElm {
+            (config.ffn_divisor, config.rope_max_length) = (1, 0);
+            config.layers.iter_mut().for_each(|layer| layer.ffn_multiplier = 1.0);
+        }
+        config
+    };
+    known(a) == known(b)
 }
