@@ -61,7 +61,7 @@ impl AddAssign for LossSums {
 pub fn forward(threads: &Threads, logits: &mut [f32], targets: &[u32], weights: RowWeights<'_>) -> LossSums {
     sum_rows(threads, logits, targets, |row, logits| match weights.of(row) {
         0.0 => LossSums::default(),
-        weight => Row::of(logits, targets[row]).weighted(weight),
+        weight => Losses::of(logits, targets[row]).weighted(weight),
     })
 }
 
@@ -74,8 +74,40 @@ pub fn log_probabilities(threads: &Threads, out: &mut [f64], logits: &mut [f32],
     assert_eq!(out.len(), targets.len(), "a number for each target");
     let vocabulary = logits.len() / targets.len().max(1);
     threads.for_each_chunk2((logits, vocabulary), (out, 1), |row, logits, out| {
-        out[0] = -Row::of(logits, targets[row]).cross_entropy;
+        out[0] = -Losses::of(logits, targets[row]).cross_entropy;
     });
+}
+
+/// What a row of logits says as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Row {
+    /// Logarithm of the softmax's denominator: a logit less this is the logarithm of its probability, in nats.
+    pub log_partition: f64,
+    /// The most probable token; of equal ones the first.
+    pub argmax: usize,
+}
+
+impl Row {
+    /// Whether there is a distribution: neither infinity nor what is no number among the logits.
+    pub fn is_finite(&self) -> bool {
+        self.log_partition.is_finite()
+    }
+}
+
+/// What each row of `logits`, `[rows, vocabulary]`, says as a whole.
+pub fn rows(threads: &Threads, logits: &[f32], vocabulary: usize) -> Vec<Row> {
+    let mut rows = vec![Row::default(); logits.len() / vocabulary.max(1)];
+    threads.for_each_chunk(&mut rows, 1, |index, row| {
+        let mut exponentials = logits[index * vocabulary..][..vocabulary].to_vec();
+        let largest = dispatch(
+            #[inline(always)]
+            || maximum(&exponentials),
+        );
+        let argmax = exponentials.iter().position(|&logit| logit == largest).unwrap_or_default();
+        // Where one logit is no number, neither is the sum.
+        row[0] = Row { log_partition: Losses::of(&mut exponentials, argmax as u32).log_partition, argmax };
+    });
+    rows
 }
 
 /// The same as [`forward`], and replaces `logits` by the derivative of `scale * weight * (ce + z_weight * log(Z)^2)` of each
@@ -98,7 +130,7 @@ pub fn forward_backward(
             return LossSums::default();
         }
         let (target, scale) = (targets[row], scale * weight);
-        let found = Row::of(logits, target);
+        let found = Losses::of(logits, target);
         // `logits` holds exponentials now: divided by their sum they are the probabilities.
         let factor = scale * (1.0 + 2.0 * z_weight * found.log_partition as f32) / found.total;
         dispatch(
@@ -130,14 +162,14 @@ fn sum_rows(
 }
 
 /// The loss of one row.
-struct Row {
+struct Losses {
     cross_entropy: f64,
     log_partition: f64,
     /// Sum of the exponentials, relative to the largest logit.
     total: f32,
 }
 
-impl Row {
+impl Losses {
     /// The loss of `logits`, in whose place their exponentials come, relative to the largest.
     fn of(logits: &mut [f32], target: u32) -> Self {
         let target_logit = logits[target as usize];
@@ -214,6 +246,22 @@ mod tests {
                 prop_assert!((found + plain).abs() < 1e-5 * (1.0 + plain), "{found} instead of {}", -plain);
             }
         }
+    }
+
+    #[test]
+    fn rows_know_their_sum_and_their_largest() {
+        let logits: Vec<f32> = values(3 * 37, 0.4);
+        let found = rows(&Threads::new(2), &logits, 37);
+        for (row, logits) in found.iter().zip(logits.chunks(37)) {
+            let partition = wide(logits).iter().map(|x| x.exp()).sum::<f64>().ln();
+            assert!(row.is_finite() && (row.log_partition - partition).abs() < 1e-5);
+            assert!(logits.iter().all(|&x| x <= logits[row.argmax]));
+        }
+        assert_eq!(rows(&Threads::single(), &[1.0, 2.0, 2.0], 3)[0].argmax, 1);
+        for odd in [f32::NAN, f32::INFINITY] {
+            assert!(!rows(&Threads::single(), &[1.0, odd, 0.0], 3)[0].is_finite(), "{odd}");
+        }
+        assert!(!rows(&Threads::single(), &[f32::NEG_INFINITY; 2], 2)[0].is_finite());
     }
 
     #[test]
