@@ -41,6 +41,11 @@ impl ModelOptions {
         );
         Ok((model, tokenizer))
     }
+
+    /// The model alone, where it is opened again.
+    pub fn stored(&self) -> Result<StoredModel, FormatError> {
+        open_located(&locate(&self.model).unwrap_or_else(|_| self.model.clone()))
+    }
 }
 
 /// The model at `path` or pulled by that name, or the built-in one for the name `builtin`, not loaded yet; with another

@@ -94,6 +94,11 @@ impl Journal {
         self.known.len()
     }
 
+    /// Whether nothing is known yet.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// What is known of `query`.
     pub fn get(&self, query: &Query) -> Option<Outcome> {
         self.known.get(&key(query)).copied()

@@ -37,7 +37,10 @@ pub use error::EvalError;
 pub use journal::Journal;
 pub use metrics::{Metric, Outcome, Score, Value};
 pub use request::{Encoding, Queries, Query, QueryError};
-pub use results::{Column, Earlier, GroupResult, Results, Row, chart, markdown, paper_table, published, rows};
+pub use results::{
+    Beside, Column, Earlier, GroupResult, Paired, PublishedModel, Results, Row, Settings, chart, markdown, paper_table,
+    published, rows, table,
+};
 pub use run::{DataFile, Evaluation, Options, Prepared, Progress, TaskResult, distinct, keys, prepare};
 pub use schedule::{Done, Scorer, tokens_in_memory};
 pub use shots::Shots;

@@ -21,7 +21,8 @@ pub(crate) struct CachedRepository {
 
 impl CachedRepository {
     pub(crate) fn new(settings: &Settings, repository: &Repository) -> Self {
-        let name = format!("models--{}", repository.id.replace('/', "--"));
+        let kind = if repository.is_data_set() { "" } else { "models--" };
+        let name = format!("{kind}{}", repository.id.replace('/', "--"));
         Self {
             folder: settings.cache.join(&name),
             locks: settings.cache.join(".locks").join(name),
@@ -82,10 +83,13 @@ impl CachedRepository {
     /// one that cannot be written to.
     fn link_file(&self, folder: &Path, entry: &Entry) -> io::Result<()> {
         let pointer = folder.join(&entry.file);
-        let blob = Path::new("../../blobs").join(&entry.etag);
+        // A file of a data set lies some folders deeper.
+        let depth = 2 + entry.file.matches('/').count();
+        let blob = Path::new(&"../".repeat(depth)).join("blobs").join(&entry.etag);
         if std::fs::read_link(&pointer).is_ok_and(|there| there == blob) {
             return Ok(());
         }
+        pointer.parent().map_or(Ok(()), std::fs::create_dir_all)?;
         match std::fs::remove_file(&pointer) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}

@@ -28,6 +28,18 @@ pub enum HubError {
         /// The repository and revision.
         name: String,
     },
+    /// A data set without the split that is wanted.
+    #[error("the data set {name} has no {config}/{split} in Parquet on the hub; it has {there}")]
+    NoSplit {
+        /// The data set.
+        name: String,
+        /// The configuration.
+        config: String,
+        /// The split.
+        split: String,
+        /// The configurations and splits there are.
+        there: String,
+    },
     /// The server wants to know who asks, or refuses them.
     #[error("{url} is refused (status {status}); {advice}")]
     Refused {

@@ -1,5 +1,5 @@
-//! Where models come from: the Hugging Face hub, and the files that Apple published with CoreNet. The only crate that uses
-//! the network.
+//! Where models come from: the Hugging Face hub, and the files that Apple published with CoreNet; and the data sets of evaluations.
+//! The only crate that uses the network.
 //!
 //! ```text
 //! text ── Name::parse ──> Name ── pull ──> folder ── openelm_formats::open ──> model
@@ -24,6 +24,7 @@ mod cache;
 mod check;
 mod client;
 mod corenet;
+mod data_set;
 mod download;
 mod error;
 mod event;
@@ -38,6 +39,7 @@ mod settings;
 mod tokenizer;
 
 pub use corenet::CoreNetModel;
+pub use data_set::pull_split;
 pub use error::HubError;
 pub use event::{Event, OnEvent};
 pub use glob::Pattern;

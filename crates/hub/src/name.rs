@@ -23,6 +23,25 @@ pub struct Repository {
     pub revision: String,
 }
 
+impl Repository {
+    /// The data set `owner/name` of the hub, as its branch of Parquet files has it.
+    pub(crate) fn of_data_set(name: &str) -> Result<Self, HubError> {
+        let parts: Vec<&str> = name.split('/').collect();
+        if !(1..=2).contains(&parts.len()) || !parts.iter().all(|part| is_sound(part)) {
+            return Err(wrong(name));
+        }
+        Ok(Self { id: format!("datasets/{name}"), revision: PARQUET.to_owned() })
+    }
+
+    /// Whether it is one of data, not of a model.
+    pub(crate) fn is_data_set(&self) -> bool {
+        self.id.starts_with("datasets/")
+    }
+}
+
+/// The branch on which the hub keeps every data set as Parquet, at `config/split/0000.parquet` and so on.
+const PARQUET: &str = "refs/convert/parquet";
+
 /// OpenELM's sizes, as the hub spells them, in lower case and with a dot too.
 const SIZES: [(&str, &str); 4] = [("270M", "270m"), ("450M", "450m"), ("1_1B", "1.1b"), ("3B", "3b")];
 

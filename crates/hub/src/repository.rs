@@ -16,7 +16,7 @@ const LIST_BYTES: u64 = 16 << 20;
 pub(crate) struct Listing {
     /// The commit: 40 hexadecimal digits.
     pub commit: String,
-    /// Names of all files in the top folder.
+    /// Names of all files in the top folder; of a data set, of all files.
     pub files: Vec<String>,
 }
 
@@ -64,7 +64,8 @@ pub(crate) fn list(
     on_event: &mut OnEvent,
 ) -> Result<Listing, HubError> {
     let (endpoint, id) = (&settings.endpoint, &repository.id);
-    let url = format!("{endpoint}/api/models/{id}/revision/{}", repository.revision.replace('/', "%2F"));
+    let kind = if repository.is_data_set() { "" } else { "models/" };
+    let url = format!("{endpoint}/api/{kind}{id}/revision/{}", repository.revision.replace('/', "%2F"));
     let wrong = |reason: String| HubError::Answer { url: url.clone(), reason };
     let result = patiently(settings.patience, on_event, || {
         let mut response = client.get(&url, &[])?;
@@ -84,8 +85,12 @@ pub(crate) fn list(
     if !is_hexadecimal(&info.sha, 40) {
         return Err(wrong(format!("{:?} is no commit", info.sha)));
     }
-    // Files in folders are other models, or the same in formats of other tools.
-    let files = info.siblings.into_iter().map(|sibling| sibling.rfilename).filter(|file| is_sound(file));
+    // Files in folders are other models, or the same in formats of other tools; those of a data set are its splits.
+    let wanted = |file: &String| match repository.is_data_set() {
+        true => file.split('/').all(is_sound),
+        false => is_sound(file),
+    };
+    let files = info.siblings.into_iter().map(|sibling| sibling.rfilename).filter(wanted);
     Ok(Listing { commit: info.sha, files: files.collect() })
 }
 

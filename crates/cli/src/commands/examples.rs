@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Commands with a few ways to call them.
-const EXAMPLES: [(&str, &[&str]); 13] = [
+const EXAMPLES: [(&str, &[&str]); 14] = [
     (
         "generate",
         &[
@@ -69,6 +69,16 @@ const EXAMPLES: [(&str, &[&str]); 13] = [
     (
         "compare",
         &["openelm compare builtin tale.gguf", "openelm compare a/model.safetensors b/ --text-file text.txt --json"],
+    ),
+    (
+        "eval",
+        &[
+            "openelm eval --tasks arc_easy,hellaswag --data sets/ --limit 100",
+            "openelm eval --model model/ --tasks openelm-zero-shot --output results --compare OpenELM-270M",
+            "openelm eval --model model/ --tasks mmlu --num-fewshot 5 --data sets/ --output results",
+            "openelm eval --model model/ --tasks arc_easy --data sets/ --sweep q8_0,q4_0,mlx4",
+            "openelm eval --table openelm-paper",
+        ],
     ),
     ("inspect", &["openelm inspect builtin", "openelm inspect model.gguf --json"]),
     (

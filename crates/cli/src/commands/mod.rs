@@ -4,6 +4,7 @@ pub mod average;
 pub mod bench;
 pub mod compare;
 pub mod convert;
+pub mod eval;
 pub mod examples;
 pub mod generate;
 pub mod inspect;
@@ -25,7 +26,8 @@ use clap::{Args, ValueEnum};
 use openelm_formats::{FormatError, StoredModel};
 use openelm_model::kernels::Threads;
 use openelm_model::{
-    AdapterWeights, CacheType, DType, Engine, Footprint, Model, ModelConfig, Precision, Session, available_memory,
+    Adapter, AdapterWeights, CacheType, DType, Engine, Footprint, Model, ModelConfig, Precision, Session,
+    available_memory,
 };
 
 use crate::model::locate;
@@ -70,6 +72,11 @@ impl ArithmeticOptions {
         if self.exact { stored.config.weight_bytes(Precision::F32) } else { stored.size() }
     }
 
+    /// How products with quantised weights are made, in a word.
+    pub fn name(&self) -> &'static str {
+        if self.exact { "widened" } else { "integers" }
+    }
+
     /// The model, ready to run.
     pub fn load(&self, stored: StoredModel, threads: &Threads) -> Result<Model, FormatError> {
         if self.exact { Ok(stored.into_model()?.widened()) } else { stored.into_packed_model(threads) }
@@ -85,11 +92,17 @@ pub struct AdapterOptions {
 }
 
 impl AdapterOptions {
+    /// The adapter, checked against `model`, if one was asked for.
+    pub fn open(&self, model: &ModelConfig) -> Result<Option<Adapter>> {
+        let Some(path) = &self.adapter else { return Ok(None) };
+        let adapter = openelm_formats::adapter::open(&locate(path)?, model)?;
+        adapter.notes.iter().for_each(tell);
+        Ok(Some(adapter))
+    }
+
     /// An empty session of `engine` for up to `limit` tokens, with the adapter at work.
     pub fn session(&self, engine: Engine, limit: usize) -> Result<Session> {
-        let Some(path) = &self.adapter else { return Ok(Session::new(engine, limit)) };
-        let adapter = openelm_formats::adapter::open(&locate(path)?, engine.model().config())?;
-        adapter.notes.iter().for_each(tell);
+        let Some(adapter) = self.open(engine.model().config())? else { return Ok(Session::new(engine, limit)) };
         let weights = AdapterWeights::new(&adapter, engine.model(), engine.threads());
         Ok(Session::adapted(engine, limit, Arc::new(weights))?)
     }
@@ -119,7 +132,7 @@ fn refusal(error: &dyn std::error::Error) -> anyhow::Error {
 }
 
 /// How keys and values are stored.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum CacheOption {
     F32,
     F16,

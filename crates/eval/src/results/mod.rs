@@ -15,11 +15,11 @@ use openelm_formats::atomic;
 use serde::{Deserialize, Serialize};
 
 pub use chart::chart;
-pub use compare::{Column, Earlier, Row, rows};
+pub use compare::{Beside, Column, Earlier, Paired, Row, rows};
 pub use groups::GroupResult;
 pub use paper::paper_table;
 pub use published::{PublishedModel, published};
-pub use table::markdown;
+pub use table::{markdown, table};
 
 use crate::run::TaskResult;
 use crate::task::Selection;

@@ -2,7 +2,7 @@
 
 use super::Results;
 use super::published::published;
-use super::table::render;
+use super::table::table;
 use crate::EvalError;
 
 /// The suites of the paper.
@@ -50,7 +50,7 @@ pub fn paper_table(measured: &[(String, Results)]) -> Result<String, EvalError> 
         }));
         lines.push(line);
     }
-    let mut text = render(&lines, 4) + "\n";
+    let mut text = table(&lines, 4) + "\n";
     for (number, source) in sources.iter().enumerate() {
         text += &format!("[{}] {source}\n", number + 1);
     }

@@ -28,7 +28,7 @@ pub fn markdown(rows: &[Row], columns: &[Column]) -> String {
         }
         lines.push(line);
     }
-    render(&lines, 3)
+    table(&lines, 3)
 }
 
 /// Shares in per cent.
@@ -41,7 +41,7 @@ pub(super) fn number(metric: &str, value: f64) -> String {
 }
 
 /// A Markdown table of `lines`, the first of which is the header; behind the first `left` columns numbers stand on the right.
-pub(super) fn render(lines: &[Vec<String>], left: usize) -> String {
+pub fn table(lines: &[Vec<String>], left: usize) -> String {
     let columns = lines.first().map_or(0, Vec::len);
     let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0).max(3)).collect();

@@ -1,0 +1,50 @@
+//! The model that is evaluated.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use openelm_eval::{Options, Scorer, tokens_in_memory};
+use openelm_formats::{StoredModel, fingerprint, fingerprint_of_adapter};
+use openelm_model::{AdapterWeights, Engine, Tokenizer};
+use serde_json::{Value, json};
+
+use super::{Arguments, Bos};
+use crate::commands::shown;
+
+/// A model that is ready to be evaluated, and how it will be.
+pub struct Subject {
+    /// What it is called.
+    pub name: String,
+    /// What tells it from all others, as far as scores go.
+    pub identity: Value,
+    pub options: Options,
+    pub scorer: Scorer,
+    pub tokenizer: Tokenizer,
+}
+
+impl Subject {
+    pub fn load(arguments: &Arguments, stored: StoredModel, tokenizer: Tokenizer) -> Result<Self> {
+        let context = arguments.context.unwrap_or(stored.config.context_length);
+        let bos = arguments.bos.map_or(tokenizer.adds_bos(), |bos| bos == Bos::Yes);
+        ensure!(!bos || tokenizer.bos_id().is_some(), "--bos=yes: the tokenizer has no token that begins a text");
+        let options = Options { limit: arguments.limit, seed: arguments.seed, ..Options::new(bos, context) };
+        let cache = arguments.cache.into();
+        let weights = arguments.arithmetic.weight_bytes(&stored);
+        arguments.memory.check(&stored.config, weights, tokens_in_memory(context), cache)?;
+        let adapter = arguments.adapter.open(&stored.config)?;
+        let name = shown(&stored.path);
+        let identity = json!({
+            "sha256": fingerprint(&stored)?,
+            "format": stored.format.to_string(),
+            "weights": stored.main_encoding().to_string(),
+            "parameters": stored.config.parameters(),
+            "adapter": adapter.as_ref().map(fingerprint_of_adapter),
+            "arithmetic": arguments.arithmetic.name(),
+            "cache": format!("{:?}", arguments.cache).to_lowercase(),
+        });
+        let threads = arguments.threads.threads();
+        let engine = Engine::new(arguments.arithmetic.load(stored, &threads)?, threads).with_cache(cache);
+        let adapter = adapter.map(|adapter| Arc::new(AdapterWeights::new(&adapter, engine.model(), engine.threads())));
+        Ok(Self { name, identity, options, scorer: Scorer::new(engine, adapter, context), tokenizer })
+    }
+}
