@@ -27,6 +27,7 @@ struct Cli {
 enum Command {
     Generate(commands::generate::Arguments),
     Pretrain(commands::pretrain::Arguments),
+    Tune(commands::tune::Arguments),
     TrainLog(commands::train_log::Arguments),
     Plan(commands::plan::Arguments),
     Logits(commands::logits::Arguments),
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Generate(arguments) => commands::generate::run(arguments),
         Command::Pretrain(arguments) => alone().and_then(|()| commands::pretrain::run(arguments)),
+        Command::Tune(arguments) => alone().and_then(|()| commands::tune::run(arguments)),
         Command::TrainLog(arguments) => commands::train_log::run(arguments),
         Command::Plan(arguments) => commands::plan::run(arguments),
         Command::Logits(arguments) => commands::logits::run(arguments),

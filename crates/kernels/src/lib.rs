@@ -23,6 +23,7 @@ mod cache_line;
 #[cfg(test)]
 mod check;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod embedding;
 mod gemm;
 pub mod gradient_norm;

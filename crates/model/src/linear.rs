@@ -6,12 +6,16 @@
 //! y = gain (W x + scale B (A x))                   DoRA, gain = magnitude / |rows of W + scale B A|
 //! ```
 //!
+//! In training the `x` that `A` meets may be dropped here and there. That `W` meets never is: in DoRA's line it is the same product,
+//! where PEFT and CoreNet take one more, of `W` with what is left of `x`.
+//!
 //! `W + scale B A` is never formed, so `W` may be quantised. A row's result does not depend on the other rows of a pass nor on
 //! their changes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use openelm_kernels::dropout::{self, Dropout};
 use openelm_kernels::rounded::{self, Products};
 use openelm_kernels::{Input, Matrix, Threads, linear};
 
@@ -30,6 +34,8 @@ pub struct Delta<'a> {
     pub scale: f32,
     /// DoRA's factor of each output, `[outputs]`.
     pub gains: Option<&'a [f32]>,
+    /// What of the input is dropped before A meets it, in training.
+    pub dropout: Option<Dropout>,
 }
 
 /// What an adapter changes in a model.
@@ -72,6 +78,8 @@ pub struct Linear<'a> {
 pub struct LinearScratch {
     /// The input, where it is computed.
     input: Vec<f32>,
+    /// The input with some of it dropped.
+    dropped: Vec<f32>,
     /// `A x`, `[N, rank]`.
     inner: Vec<f32>,
     /// The output, where it is added to something else.
@@ -95,7 +103,7 @@ impl<'a> Linear<'a> {
         scratch: &mut LinearScratch,
         accumulate: bool,
     ) {
-        let LinearScratch { input: computed, inner, output, rounded } = scratch;
+        let LinearScratch { input: computed, dropped, inner, output, rounded } = scratch;
         let (rows, inputs) = input.shape();
         if self.deltas().next().is_none() {
             match (self.products, self.matrix) {
@@ -123,7 +131,8 @@ impl<'a> Linear<'a> {
         }
         for (rows, delta) in self.deltas() {
             let y = &mut y[rows.start * outputs..rows.end * outputs];
-            delta.add(threads, y, &x[rows.start * inputs..rows.end * inputs], inner);
+            let x = delta.dropped(threads, &x[rows.start * inputs..rows.end * inputs], dropped);
+            delta.add(threads, y, x, inner);
             if let Some(gains) = delta.gains {
                 y.chunks_exact_mut(outputs).for_each(|row| row.iter_mut().zip(gains).for_each(|(y, gain)| *y *= gain));
             }
@@ -135,6 +144,14 @@ impl<'a> Linear<'a> {
 }
 
 impl Delta<'_> {
+    /// What A meets of the input `x`, `[N, inputs]`: with dropout some of it, in `buffer`.
+    pub fn dropped<'x>(&self, threads: &Threads, x: &'x [f32], buffer: &'x mut Vec<f32>) -> &'x [f32] {
+        let Some(dropout) = self.dropout else { return x };
+        buffer.resize(x.len(), 0.0);
+        dropout::forward(threads, buffer, x, self.a.len() / self.rank, dropout);
+        buffer
+    }
+
     /// `y += scale B (A x)`, with `x` `[N, inputs]` and `y` `[N, outputs]`; `inner` becomes `scale A x`.
     pub fn add(&self, threads: &Threads, y: &mut [f32], x: &[f32], inner: &mut Vec<f32>) {
         let inputs = self.a.len() / self.rank;

@@ -1,7 +1,7 @@
 //! Training OpenELM.
 //!
 //! ```text
-//! corpus -> documents -> token ids -> packed batches -> forward -> chunked loss -> backward -> clip -> AdamW
+//! corpus, or examples -> documents -> token ids -> packed batches -> forward -> chunked loss -> backward -> clip -> AdamW
 //!        -> log, validation, checkpoint
 //! ```
 
@@ -16,11 +16,13 @@ mod moments;
 mod network;
 mod objective;
 mod parameters;
+mod precision;
 pub mod pretrain;
 mod recipe;
 mod reduction;
 mod rounded;
 pub mod run;
+mod samples;
 mod schedule;
 mod starter;
 mod text_repair;
@@ -28,6 +30,7 @@ mod tokenizer_training;
 pub mod train_log;
 mod trainable;
 mod trainer;
+pub mod tune;
 
 pub use average::{AverageError, average};
 pub use footprint::{TrainingFootprint, TrainingMemoryError};

@@ -7,10 +7,11 @@
 //!                                                           dmagnitude = sum over rows of dy (W x + scale B A x) / length
 //! ```
 //!
+//! Where inputs are dropped, `x` stands for what is left of it in `dA` and `dB`, and the second part of `dx` passes where it did.
 //! Lengths of rows are not led through (Liu et al. 2024, section 4.3), as in PEFT and CoreNet.
 
 use openelm_kernels::rounded::{self, Products};
-use openelm_kernels::{Matrix, Threads, linear};
+use openelm_kernels::{Matrix, Threads, dropout, linear};
 use openelm_model::block::fit;
 use openelm_model::{Delta, Linear};
 
@@ -75,6 +76,8 @@ pub(crate) struct LinearBuffers {
     /// `scale A x` and its derivative, `[N, rank]`.
     inner: Vec<f32>,
     dinner: Vec<f32>,
+    /// The input with some of it dropped, or the derivative by it, `[N, inputs]`.
+    dropped: Vec<f32>,
     rounded: rounded::Buffers,
 }
 
@@ -92,7 +95,7 @@ pub(crate) fn backward_input(
     inputs: usize,
     scratch: &mut LinearBuffers,
 ) {
-    let LinearBuffers { dz, dinner, rounded, .. } = scratch;
+    let LinearBuffers { dz, dinner, dropped, rounded, .. } = scratch;
     let delta = delta(linear);
     let dz = delta.as_ref().map_or(dout, |delta| through_gains(dz, dout, delta));
     match (linear.products, linear.matrix) {
@@ -103,7 +106,14 @@ pub(crate) fn backward_input(
     }
     let Some(delta) = delta else { return };
     derivative_of_inner(threads, dinner, dz, &delta);
-    linear::backward_input(threads, dx, dinner, Matrix::F32(delta.a), inputs, true);
+    match delta.dropout {
+        None => linear::backward_input(threads, dx, dinner, Matrix::F32(delta.a), inputs, true),
+        Some(dropout) => {
+            fit(dropped, dx.len());
+            linear::backward_input(threads, dropped, dinner, Matrix::F32(delta.a), inputs, false);
+            dropout::backward(threads, dx, dropped, inputs, dropout);
+        }
+    }
 }
 
 /// Adds the derivatives by what is trained, from the input `x`, `[N, inputs]`, and the derivative by the output, `dout`,
@@ -126,9 +136,10 @@ pub(crate) fn backward_weights(
     }
     let Some(delta) = delta(linear) else { return };
     let outputs = delta.b.len() / delta.rank;
-    let LinearBuffers { dz, z, inner, dinner, .. } = scratch;
+    let LinearBuffers { dz, z, inner, dinner, dropped, .. } = scratch;
+    let left = delta.dropped(threads, x, dropped);
     fit(inner, x.len() / inputs * delta.rank);
-    linear::forward(threads, inner, x, Matrix::F32(delta.a), inputs, false);
+    linear::forward(threads, inner, left, Matrix::F32(delta.a), inputs, false);
     inner.iter_mut().for_each(|x| *x *= delta.scale);
     if let (Some(magnitude), Some(lengths)) = (&mut gradients.magnitude, lengths) {
         fit(z, dout.len());
@@ -148,7 +159,7 @@ pub(crate) fn backward_weights(
     }
     if let Some(a) = &mut gradients.a {
         derivative_of_inner(threads, dinner, dz, &delta);
-        linear::backward_weight(threads, a, dinner, x, inputs, true);
+        linear::backward_weight(threads, a, dinner, left, inputs, true);
     }
 }
 

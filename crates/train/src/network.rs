@@ -170,7 +170,7 @@ impl Network {
 
     /// The logarithm of the probability of each target of `batch`, in nats, `[sequences, time]`.
     pub fn log_probabilities(&mut self, model: &TrainableModel, batch: &Batch) -> Vec<f64> {
-        with_view(model, &self.threads.clone(), batch, |view| {
+        with_view(model, &self.threads.clone(), batch, None, |view| {
             self.forward(view, batch, false);
             self.target_log_probabilities(view, batch)
         })
@@ -179,7 +179,7 @@ impl Network {
     /// The loss of `batch`, without a backward pass.
     pub fn loss<O: Objective>(&mut self, model: &TrainableModel, objective: &O, batch: &O::Batch) -> Loss {
         let sequences = objective.sequences(batch);
-        with_view(model, &self.threads.clone(), sequences, |view| {
+        with_view(model, &self.threads.clone(), sequences, None, |view| {
             self.forward(view, sequences, false);
             let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(view, sequences));
             let mut sums = LossSums::default();
@@ -194,18 +194,18 @@ impl Network {
 
     /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) loss. As soon
     /// as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
-    /// layers, the layers from last to first, the embedding table.
+    /// layers, the layers from last to first, the embedding table. With a key for `dropout`, an adapter drops inputs by it.
     pub fn gradients<'g, O: Objective>(
         &mut self,
         model: &TrainableModel,
         gradients: &'g mut Parameters,
         objective: &O,
         batch: &O::Batch,
-        scale: f32,
+        (scale, dropout): (f32, Option<u64>),
         ready: &mut dyn FnMut(usize, &'g mut [f32]),
     ) -> Loss {
         let sequences = objective.sequences(batch);
-        with_view(model, &self.threads.clone(), sequences, |view| {
+        with_view(model, &self.threads.clone(), sequences, dropout, |view| {
             let layers = view.config.layers.len();
             let mut gradients = gradients.parts(layers);
             self.forward(view, sequences, true);
@@ -360,10 +360,16 @@ struct HeadDerivative<'a> {
     scale: f32,
 }
 
-/// Shows `user` the model as its parameters are now.
-fn with_view<T>(model: &TrainableModel, threads: &Threads, batch: &Batch, user: impl FnOnce(&View<'_>) -> T) -> T {
+/// Shows `user` the model as its parameters are now; with a key for `dropout` in training.
+fn with_view<T>(
+    model: &TrainableModel,
+    threads: &Threads,
+    batch: &Batch,
+    dropout: Option<u64>,
+    user: impl FnOnce(&View<'_>) -> T,
+) -> T {
     let lengths = model.row_lengths(threads);
-    let deltas = model.deltas(&lengths);
+    let deltas = model.deltas(&lengths, dropout);
     let change = Change { start: 0, end: batch.inputs.len(), deltas: &deltas };
     let changes = if deltas.is_empty() { &[][..] } else { std::slice::from_ref(&change) };
     user(&View { config: model.config(), weights: model.weights(), changes, lengths: &lengths })

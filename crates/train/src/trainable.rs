@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use openelm_kernels::dropout::Dropout;
 use openelm_kernels::row_norms::{self, LowRank};
 use openelm_kernels::{Matrix, Threads};
 use openelm_model::{
-    Adapter, AdapterError, AdapterModule, AdapterOptions, Delta, Deltas, Model, ModelConfig, ModelError, Site, Tensor,
-    TensorSpec, Weights, tensor_specs,
+    Adapter, AdapterError, AdapterModule, AdapterOptions, AdapterWeights, Delta, Deltas, Model, ModelConfig,
+    ModelError, Part, Role, Site, Tensor, TensorSpec, Weights, tensor_specs,
 };
 
 use crate::linear::{LORA_A, LORA_B, MAGNITUDE};
@@ -152,6 +153,51 @@ impl TrainableModel {
         Some(Adapter::new(&self.config, options.clone(), modules))
     }
 
+    /// The model as it is now, to run: with an adapter where one is trained, of which the base is shared.
+    ///
+    /// # Errors
+    /// In words, if the values make no model.
+    pub(crate) fn runnable(&self, threads: &Threads) -> Result<(Arc<Model>, Option<Arc<AdapterWeights>>), String> {
+        if let (Some(adapted), Some(adapter)) = (&self.adapted, self.adapter()) {
+            let adapter = adapter.map_err(|e| e.to_string())?;
+            let weights = AdapterWeights::new(&adapter, &adapted.base, threads);
+            return Ok((adapted.base.clone(), Some(Arc::new(weights))));
+        }
+        let trained = self.parameters.tensors().map(|(spec, values)| {
+            let tensor = Tensor::from_f32(spec.shape.clone(), values.to_vec());
+            tensor.map(|tensor| (spec.name.clone(), tensor)).map_err(|e| e.to_string())
+        });
+        let mut tensors = self.frozen.clone();
+        tensors.extend(trained.collect::<Result<Vec<_>, _>>()?);
+        let model = Model::new(self.config.clone(), tensors).map_err(|e| e.to_string())?;
+        Ok((Arc::new(model), None))
+    }
+
+    /// Takes the values of `adapter`, which was trained before. False, and nothing is taken, if it is another one than that in
+    /// training: of other modules, ranks or scales.
+    pub(crate) fn set_adapter(&mut self, adapter: &Adapter) -> bool {
+        let Some(adapted) = &self.adapted else { return false };
+        let mut values = HashMap::new();
+        for (target, module) in adapter.modules() {
+            for (part, name) in [(Part::A, LORA_A), (Part::B, LORA_B), (Part::Magnitude, MAGNITUDE)] {
+                values.extend(module.part(part).map(|tensor| (format!("{}.{name}", target.name), tensor)));
+            }
+        }
+        let same_scale = adapted.modules.iter().all(|known| {
+            let module = adapter.module(&known.site.module());
+            module.is_some_and(|module| adapter.options.scale(module) == known.scale)
+        });
+        let specs = self.parameters.specs();
+        let same_shape = |spec: &TensorSpec| values.get(&spec.name).is_some_and(|tensor| tensor.shape() == spec.shape);
+        if !same_scale || values.len() != specs.len() || !specs.iter().all(same_shape) {
+            return false;
+        }
+        for (spec, target) in self.parameters.tensors_mut() {
+            target.copy_from_slice(&values[&spec.name].to_f32());
+        }
+        true
+    }
+
     /// Each parameter by its name.
     fn values(&self) -> HashMap<&str, &[f32]> {
         self.parameters.tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect()
@@ -174,17 +220,22 @@ impl TrainableModel {
         RowLengths(lengths.collect())
     }
 
-    /// What the adapter in training changes, if there is one.
-    pub(crate) fn deltas<'a>(&'a self, lengths: &'a RowLengths) -> Deltas<'a> {
-        let Some(Adapted { modules, .. }) = &self.adapted else { return Deltas::new() };
+    /// What the adapter in training changes, if there is one. With a `key`, inputs of the linear layers in the blocks are dropped
+    /// as often as the adapter says; those of the embedding and of the output projection never are.
+    pub(crate) fn deltas<'a>(&'a self, lengths: &'a RowLengths, key: Option<u64>) -> Deltas<'a> {
+        let Some(Adapted { modules, options, .. }) = &self.adapted else { return Deltas::new() };
+        let key = key.filter(|_| options.dropout > 0.0);
+        let dropout = key.map(|key| Dropout { probability: options.dropout as f32, key });
         let values = self.values();
-        let delta = |&AdaptedModule { site, rank, scale, .. }: &AdaptedModule| {
+        let delta = |(number, &AdaptedModule { site, rank, scale, .. }): (usize, &AdaptedModule)| {
             let name = site.module();
             let part = |part: &str| values[format!("{name}.{part}").as_str()];
             let gains = lengths.0.get(&site).map(|[_, gains]| &gains[..]);
-            (site, Delta { rank, a: part(LORA_A), b: part(LORA_B), scale, gains })
+            let is_dropped = !matches!(site.role, Role::Embedding | Role::Head);
+            let dropout = dropout.filter(|_| is_dropped).map(|dropout| dropout.of(number as u64));
+            (site, Delta { rank, a: part(LORA_A), b: part(LORA_B), scale, gains, dropout })
         };
-        modules.iter().map(delta).collect()
+        modules.iter().enumerate().map(delta).collect()
     }
 
     /// The geometry.
@@ -195,6 +246,11 @@ impl TrainableModel {
     /// Whether all tensors are trained.
     pub fn is_whole(&self) -> bool {
         self.frozen.is_empty() && self.adapted.is_none()
+    }
+
+    /// Whether an adapter is trained.
+    pub fn is_adapted(&self) -> bool {
+        self.adapted.is_some()
     }
 
     /// What is trained.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use openelm_kernels::adamw::AdamW;
+use openelm_kernels::dropout::Dropout;
 use openelm_kernels::rounded::Products;
 use openelm_kernels::{Threads, gradient_norm};
 use openelm_model::ModelConfig;
@@ -62,6 +63,8 @@ pub struct TrainerOptions {
     pub distribution: Distribution,
     /// An input that has no embedding to learn (CoreNet's `padding_index`).
     pub padding: Option<u32>,
+    /// What the choice depends on which inputs an adapter drops; without it none are.
+    pub dropout_seed: Option<u64>,
 }
 
 /// What came out of a step.
@@ -97,6 +100,7 @@ pub struct Trainer {
     reduction: Reduction,
     optimizer: OptimizerOptions,
     accumulation: Accumulation,
+    dropout_seed: Option<u64>,
     step: u64,
 }
 
@@ -106,7 +110,8 @@ impl Trainer {
     /// # Panics
     /// If the shares of the distribution are no multiple of its ranks by a power of two.
     pub fn new(model: TrainableModel, threads: Threads, options: TrainerOptions) -> Self {
-        let TrainerOptions { optimizer, accumulation, keeping, products, distribution, padding } = options;
+        let TrainerOptions { optimizer, accumulation, keeping, products, distribution, padding, dropout_seed } =
+            options;
         let reduction = Reduction::new(model.parameters(), distribution);
         let pieces = reduction.pieces(model.parameters());
         let length = pieces.last().map_or(0, |piece| piece.moments.end);
@@ -118,6 +123,7 @@ impl Trainer {
             reduction,
             optimizer,
             accumulation,
+            dropout_seed,
             step: 0,
             model,
         }
@@ -238,7 +244,7 @@ impl Trainer {
         objective: &O,
         micro_batches: &[O::Batch],
     ) -> Result<Vec<Loss>, CollectiveError> {
-        let Self { model, network, gradients, reduction, accumulation, .. } = self;
+        let Self { model, network, gradients, reduction, accumulation, dropout_seed, step, .. } = self;
         let threads = &network.threads().clone();
         let mine: f64 = micro_batches.iter().map(|batch| objective.amount(batch)).sum();
         let total = reduction.ranks().gather(&[mine])?.iter().sum::<f64>();
@@ -250,6 +256,10 @@ impl Trainer {
             // A batch of nothing but padding has no loss.
             1.0 / if amount > 0.0 { amount as f32 } else { 1.0 }
         };
+        // Of this seed, this update and the place of the micro-batch in it, whichever rank has it.
+        let seed = dropout_seed.map(|key| Dropout { probability: 0.0, key }.of(*step));
+        let first = reduction.ranks().rank() * micro_batches.len();
+        let key = |i: usize| seed.map(|seed| seed.of((first + i) as u64).key);
         let shares = reduction.shares();
         let even = !micro_batches.is_empty() && micro_batches.len().is_multiple_of(shares);
         assert!(even, "{} micro-batches for {shares} shares", micro_batches.len());
@@ -259,17 +269,15 @@ impl Trainer {
         clear(threads, gradients.values_mut());
         let (each, last) = (micro_batches.len() / shares, micro_batches.len() - 1);
         for (i, batch) in micro_batches[..last].iter().enumerate() {
-            note(network.gradients(model, gradients, objective, batch, scale(batch), &mut |_, _| ()));
+            note(network.gradients(model, gradients, objective, batch, (scale(batch), key(i)), &mut |_, _| ()));
             if (i + 1).is_multiple_of(each) {
                 reduction.carry(threads, i / each, gradients.values_mut());
             }
         }
         let batch = &micro_batches[last];
-        note(
-            reduction.complete(threads, |ready| {
-                network.gradients(model, gradients, objective, batch, scale(batch), ready)
-            })?,
-        );
+        note(reduction.complete(threads, |ready| {
+            network.gradients(model, gradients, objective, batch, (scale(batch), key(last)), ready)
+        })?);
         let losses = reduction.ranks().gather(&losses)?;
         Ok(losses.chunks_exact(numbers).map(Loss::from_numbers).collect())
     }

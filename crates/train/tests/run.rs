@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,7 +108,9 @@ impl Datasets for Lessons {
         let lessons = Lessons(0).next()?;
         let loss = trainer.validate(&Squares, &lessons[0]);
         let (step, corpus) = (trainer.steps(), "first".to_owned());
-        note(ValidationEntry { step, corpus, validation_loss: loss.mean(), validation_tokens: loss.tokens as u64 })
+        let (validation_loss, validation_tokens) = (loss.mean(), loss.tokens as u64);
+        let validation_metrics = BTreeMap::new();
+        note(ValidationEntry { step, corpus, validation_loss, validation_tokens, validation_metrics })
     }
 
     fn sample(&mut self, _: &Trainer) -> Result<Vec<SampleEntry>, RunError> {

@@ -21,6 +21,14 @@ const EXAMPLES: [(&str, &[&str]); 14] = [
         ],
     ),
     (
+        "tune",
+        &[
+            "openelm tune --model openelm-270m --data mine.jsonl --output runs/mine",
+            "openelm tune --model model/ --data pairs.jsonl --dora --dpo --set adapter.rank=8",
+            "openelm tune recipe.toml --set train.epochs=2",
+        ],
+    ),
+    (
         "train-log",
         &["openelm train-log show runs/mine", "openelm train-log compare runs/mine runs/other --svg losses.svg"],
     ),

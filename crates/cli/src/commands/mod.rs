@@ -16,6 +16,8 @@ pub mod pretrain;
 pub mod pull;
 pub mod tokenizer;
 pub mod train_log;
+mod training;
+pub mod tune;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

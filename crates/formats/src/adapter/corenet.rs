@@ -12,6 +12,9 @@ use super::parts::{self, Announced};
 use crate::corenet::{float, tensors, weights_in, write_state_dict};
 use crate::{FormatError, atomic};
 
+/// The file of an adapter's tensors.
+pub(super) const WEIGHTS: &str = "adapter.pt";
+
 /// The name that CoreNet's configurations give their adapter.
 pub(super) const ADAPTER_NAME: &str = "lora";
 
@@ -68,7 +71,7 @@ fn is_published(tensors: &HashMap<String, Announced<'_>>) -> bool {
 /// If an adapter is there already, or the system cannot write.
 pub fn write(folder: &Path, adapter: &Adapter) -> Result<(), FormatError> {
     std::fs::create_dir_all(folder).map_err(FormatError::io(folder))?;
-    let (weights, yaml) = (folder.join("adapter.pt"), folder.join("adapter.yaml"));
+    let (weights, yaml) = (folder.join(WEIGHTS), folder.join("adapter.yaml"));
     for path in [&weights, &yaml] {
         if path.exists() {
             return Err(FormatError::Exists { path: path.clone() });

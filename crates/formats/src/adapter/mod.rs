@@ -36,6 +36,11 @@ use crate::FormatError;
 const PADDED: usize = 32_128;
 const PIECES: usize = 32_000;
 
+/// Whether there is an adapter in `folder`, as this library writes them.
+pub fn is_in(folder: &Path) -> bool {
+    folder.join(peft::CONFIG).exists() || folder.join(corenet::WEIGHTS).exists()
+}
+
 /// Reads the adapter at `path`, which must fit `model`: a folder of PEFT's, or what [`corenet::read`] takes. One of CoreNet's
 /// that was trained with a padded vocabulary is cut to the model's.
 ///

@@ -25,6 +25,7 @@ mod lines;
 mod parquet;
 mod pipeline;
 mod reader;
+mod records;
 mod shards;
 #[cfg(feature = "object-store")]
 mod store;
@@ -39,5 +40,6 @@ pub use config::{CorpusConfig, Format, OnChange, OnError, Packing, Parity, Sourc
 pub use encoder::{Counts, Encode};
 pub use error::DataError;
 pub use reader::documents;
+pub(crate) use records::Record;
 pub use shards::Shards;
 pub use stream::{RowStream, StreamState};

@@ -1,4 +1,4 @@
-//! Apache Parquet: the text column alone, row group by row group.
+//! Apache Parquet: the text column alone, row group by row group; or whole rows.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,14 @@ use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, ByteArrayType};
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
+use ::parquet::record::{Field, Row};
 use ::parquet::schema::types::{ColumnDescriptor, SchemaDescriptor};
+
+use serde_json::{Map, Value};
 
 use super::DataError;
 use super::content::{Content, Found};
+use super::records::Record;
 
 /// Rows read at a time.
 const ROWS: usize = 256;
@@ -103,6 +107,40 @@ impl Column {
             }
             self.rows.reverse();
         }
+    }
+}
+
+/// Calls `visit` with each row of a file, in order.
+pub(super) fn records<E: From<DataError>>(
+    content: &Content,
+    visit: &mut dyn FnMut(Record) -> Result<(), E>,
+) -> Result<(), E> {
+    let path = content.path();
+    let wrong = |e| DataError::File { path: path.to_owned(), reason: format!("not a sound Parquet file: {e}") };
+    let file = SerializedFileReader::new(content.clone()).map_err(wrong)?;
+    for (row, number) in file.get_row_iter(None).map_err(wrong)?.zip(1..) {
+        visit(Record::of_row(object(&row.map_err(wrong)?), path, number))?;
+    }
+    Ok(())
+}
+
+fn object(row: &Row) -> Map<String, Value> {
+    row.get_column_iter().map(|(name, field)| (name.clone(), value(field))).collect()
+}
+
+/// Texts, numbers, lists and structs; other kinds of values are none that an example could be made of.
+fn value(field: &Field) -> Value {
+    match field {
+        Field::Str(text) => text.as_str().into(),
+        Field::Bytes(bytes) => std::str::from_utf8(bytes.data()).map_or(Value::Null, Value::from),
+        Field::Bool(value) => (*value).into(),
+        Field::Int(value) => (*value).into(),
+        Field::Long(value) => (*value).into(),
+        Field::Double(value) => (*value).into(),
+        Field::Float(value) => f64::from(*value).into(),
+        Field::Group(row) => object(row).into(),
+        Field::ListInternal(list) => list.elements().iter().map(value).collect(),
+        _ => Value::Null,
     }
 }
 

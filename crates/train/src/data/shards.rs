@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::content::{Documents, Mark, Place};
 use super::folder::Folder;
+use super::records::{self, Record};
 #[cfg(feature = "object-store")]
 use super::store::Store;
 use super::{CorpusConfig, DataError, Format, OnChange, Source, jsonl, text};
@@ -82,6 +83,17 @@ impl Shards {
     /// The source that each file belongs to.
     pub(super) fn sources(&self) -> impl Iterator<Item = usize> {
         self.files.iter().map(|file| file.source)
+    }
+
+    /// Calls `visit` with each row of all files, in order.
+    ///
+    /// # Errors
+    /// If a file cannot be read or a row is no object, with the place; and what `visit` reports.
+    pub(crate) fn records<E: From<DataError>>(&self, visit: &mut dyn FnMut(Record) -> Result<(), E>) -> Result<(), E> {
+        for Shard { place, mark, format, .. } in &self.files {
+            records::visit(&place.clone().open(mark)?, *format, visit)?;
+        }
+        Ok(())
     }
 
     /// Opens the file at `index`.

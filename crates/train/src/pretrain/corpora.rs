@@ -5,12 +5,12 @@ use std::sync::Arc;
 use openelm_model::ModelConfig;
 use serde::Serialize;
 
-use super::samples::Samples;
 use super::validation::Validation;
 use crate::data::{Batch, Counts, DataError, Encode, RowStream, StreamState};
 use crate::objective::NextToken;
 use crate::recipe::Recipe;
 use crate::run::{Datasets, RunError, RunTokenizer, SampleEntry, ValidationEntry};
+use crate::samples::Samples;
 use crate::text_repair;
 use crate::trainer::Trainer;
 
@@ -45,7 +45,8 @@ impl<'r> Corpora<'r> {
             Validation::open(recipe, &validation.name, rows(corpus, false))
         });
         let validation = validation.collect::<Result<_, _>>()?;
-        let samples = Samples::open(recipe, config, tokenizer)?;
+        let prompt = |text: &str| Ok(tokenizer.tokenizer.encode_prompt(text));
+        let samples = Samples::open(&recipe.log, recipe.train.seed, config, tokenizer, prompt)?;
         Ok(Self { recipe, objective, stream, validation, samples })
     }
 }

@@ -1,7 +1,6 @@
 //! Pretraining: every next token of a corpus, from random weights or a checkpoint.
 
 mod corpora;
-mod samples;
 mod validation;
 
 use std::path::Path;
@@ -9,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use openelm_model::ModelConfig;
-use openelm_model::kernels::{Threads, limits};
+use openelm_model::kernels::Threads;
 
 use crate::collective::{Alone, Collective};
 use crate::data::Batch;
 use crate::initialisation::initialise;
 use crate::objective::NextToken;
-use crate::recipe::{ProductPrecision, Recipe, Sharding};
+use crate::precision;
+use crate::recipe::{Recipe, Sharding};
 use crate::reduction::Distribution;
 use crate::run::{Event, Outcome, RunError, RunTokenizer, Settings, Training, run};
 use crate::trainable::TrainableModel;
@@ -52,22 +52,12 @@ pub fn pretrain_on(
     run(&Pretraining::new(recipe)?, ranks, threads, stop, watch)
 }
 
-/// The recipe with the precision of products decided: as the run had it before, or else as rank 0 measures.
+/// The recipe with the precision of products decided.
 fn with_precision(recipe: &Recipe, ranks: &dyn Collective, threads: &Threads) -> Result<Recipe, RunError> {
     let mut recipe = recipe.clone();
-    if recipe.train.precision == ProductPrecision::Auto {
-        let before = || Some(Recipe::load(&recipe.output.join("recipe.toml"), &[]).ok()?.train.precision);
-        let mut in_bf16 = Vec::new();
-        if ranks.rank() == 0 {
-            in_bf16.push(u8::from(match before() {
-                Some(precision) if precision != ProductPrecision::Auto => precision == ProductPrecision::BF16,
-                _ => recipe.data.parity.is_none() && limits::bf16_is_faster(threads),
-            }));
-        }
-        ranks.broadcast(&mut in_bf16)?;
-        let is_bf16 = in_bf16 == [1];
-        recipe.train.precision = if is_bf16 { ProductPrecision::BF16 } else { ProductPrecision::F32 };
-    }
+    let before = || Some(Recipe::load(&recipe.output.join("recipe.toml"), &[]).ok()?.train.precision);
+    let allowed = recipe.data.parity.is_none();
+    recipe.train.precision = precision::decided(recipe.train.precision, before, allowed, ranks, threads)?;
     Ok(recipe)
 }
 
@@ -133,6 +123,7 @@ impl<'r> Training for Pretraining<'r> {
             products: self.recipe.products(),
             distribution,
             padding: self.objective.ignore,
+            dropout_seed: None,
         };
         Ok(Trainer::new(TrainableModel::new(self.config.clone(), parameters)?, threads, options))
     }

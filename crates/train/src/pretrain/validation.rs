@@ -1,5 +1,7 @@
 //! Losses on texts that are not learnt from.
 
+use std::collections::BTreeMap;
+
 use crate::data::{Batch, DataError, RowStream, StreamState};
 use crate::objective::{Loss, NextToken};
 use crate::recipe::Recipe;
@@ -45,6 +47,7 @@ impl<'r> Validation<'r> {
             corpus: self.name.to_owned(),
             validation_loss: sums.mean(),
             validation_tokens: sums.tokens as u64,
+            validation_metrics: BTreeMap::new(),
         })
     }
 

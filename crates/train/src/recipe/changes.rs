@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::Serialize;
+
 use super::Recipe;
 
 /// Longest value that is shown, in characters.
@@ -10,18 +12,7 @@ const SHOWN: usize = 60;
 impl Recipe {
     /// What of this recipe is not as it was `before`, key by key, and what that does to a run that has made `step` updates.
     pub fn changes_since(&self, before: &Self, step: u64) -> Vec<String> {
-        let (was, is) = (before.values(), self.values());
-        let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
-        let changed = keys.into_iter().filter(|&key| was.get(key) != is.get(key) && key != "output");
-        let told = |value: Option<&String>| value.filter(|value| value.chars().count() <= SHOWN).cloned();
-        let sentence = |key: &String| match (told(was.get(key)), told(is.get(key))) {
-            (Some(was), Some(is)) => format!("{key} was {was} and is {is} now"),
-            (None, Some(is)) => format!("{key} is {is} now"),
-            (Some(was), None) => format!("{key} was {was} and is something else now"),
-            (None, None) => format!("{key} is something else now"),
-        };
-        let sentences: Vec<String> = changed.map(sentence).collect();
-        sentences.into_iter().chain(self.consequences(before, step)).collect()
+        differences(before, self).into_iter().chain(self.consequences(before, step)).collect()
     }
 
     fn consequences(&self, before: &Self, step: u64) -> Vec<String> {
@@ -58,27 +49,42 @@ impl Recipe {
         }
         sentences
     }
+}
 
-    /// Every value by its dotted key, as TOML has it.
-    fn values(&self) -> BTreeMap<String, String> {
-        fn add(key: &str, value: &toml::Value, values: &mut BTreeMap<String, String>) {
-            match value {
-                toml::Value::Table(table) => {
-                    let dot = if key.is_empty() { "" } else { "." };
-                    table.iter().for_each(|(name, value)| add(&format!("{key}{dot}{name}"), value, values));
-                }
-                value => {
-                    values.insert(key.to_owned(), value.to_string());
-                }
+/// What of `now` is not as it was `before`, key by key; the output folder aside.
+pub(crate) fn differences<T: Serialize>(before: &T, now: &T) -> Vec<String> {
+    let (was, is) = (values(before), values(now));
+    let keys: BTreeSet<&String> = was.keys().chain(is.keys()).collect();
+    let changed = keys.into_iter().filter(|&key| was.get(key) != is.get(key) && key != "output");
+    let told = |value: Option<&String>| value.filter(|value| value.chars().count() <= SHOWN).cloned();
+    let sentence = |key: &String| match (told(was.get(key)), told(is.get(key))) {
+        (Some(was), Some(is)) => format!("{key} was {was} and is {is} now"),
+        (None, Some(is)) => format!("{key} is {is} now"),
+        (Some(was), None) => format!("{key} was {was} and is something else now"),
+        (None, None) => format!("{key} is something else now"),
+    };
+    changed.map(sentence).collect()
+}
+
+/// Every value by its dotted key, as TOML has it.
+fn values(recipe: &impl Serialize) -> BTreeMap<String, String> {
+    fn add(key: &str, value: &toml::Value, values: &mut BTreeMap<String, String>) {
+        match value {
+            toml::Value::Table(table) => {
+                let dot = if key.is_empty() { "" } else { "." };
+                table.iter().for_each(|(name, value)| add(&format!("{key}{dot}{name}"), value, values));
+            }
+            value => {
+                values.insert(key.to_owned(), value.to_string());
             }
         }
-        let mut values = BTreeMap::new();
-        // Plain structs cannot fail to become a table; without one there would be nothing to tell.
-        if let Ok(table) = toml::Value::try_from(self) {
-            add("", &table, &mut values);
-        }
-        values
     }
+    let mut values = BTreeMap::new();
+    // Plain structs cannot fail to become a table; without one there would be nothing to tell.
+    if let Ok(table) = toml::Value::try_from(recipe) {
+        add("", &table, &mut values);
+    }
+    values
 }
 
 #[cfg(test)]

@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
-use super::{Precision, Recipe, RecipeError, ValidationRecipe};
+use super::{
+    CheckpointRecipe, LogRecipe, OptimizerRecipe, Precision, Recipe, RecipeError, SpikeRecipe, ValidationRecipe,
+};
 
 /// Largest decay of moments in bf16, whose numbers have eight digits in binary. Closer to 1, a moment that decays changes by
 /// less than half of its last digit; rounding then takes the change back, and it stands still for ever.
@@ -22,18 +24,12 @@ impl Recipe {
         require(fits, "train.sequence_length", length, "it must not exceed model.context_length")?;
         require(!data.sources.is_empty(), "data.sources", "empty", "a run needs something to learn from")?;
         at_least_one("data.workers", data.workers as u64)?;
-        at_least_one("log.every", log.every)?;
-        at_least_one("log.validate_every", log.validate_every)?;
-        at_least_one("log.validation_batches", log.validation_batches as u64)?;
-        at_least_one("log.sample_tokens", log.sample_tokens as u64)?;
-        let prompts = log.sample_every == 0 || !log.prompts.is_empty();
-        require(prompts, "log.prompts", "empty", "samples need something to begin with, if only \"\"")?;
-        at_least_one("checkpoint.every", checkpoint.every)?;
-        at_least_one("spike.updates", self.spike.updates)?;
-        not_negative("spike.deviations", self.spike.deviations)?;
+        log.check()?;
+        checkpoint.check()?;
+        self.spike.check()?;
         self.check_validation()?;
         self.check_schedule()?;
-        self.check_optimizer()
+        self.optimizer.check()
     }
 
     fn check_validation(&self) -> Result<(), RecipeError> {
@@ -57,36 +53,70 @@ impl Recipe {
         let warmup = schedule.warmup_steps;
         require(warmup <= self.train.steps, "schedule.warmup_steps", warmup, "it must not exceed train.steps")
     }
+}
 
-    fn check_optimizer(&self) -> Result<(), RecipeError> {
-        let optimizer = &self.optimizer;
-        for (key, beta) in [("optimizer.beta1", optimizer.beta1), ("optimizer.beta2", optimizer.beta2)] {
-            require((0.0..1.0).contains(&beta), key, beta, "it must be at least 0 and below 1")?;
-            let moves = optimizer.moments == Precision::F32 || beta <= LARGEST_BF16_DECAY;
-            let expected = "with moments in bf16 it must not exceed 0.996, or rounding holds the moments fast";
-            require(moves, key, beta, expected)?;
-        }
-        positive("optimizer.eps", optimizer.eps)?;
-        not_negative("optimizer.weight_decay", optimizer.weight_decay)?;
-        not_negative("optimizer.clip", optimizer.clip)?;
-        not_negative("optimizer.z_loss", optimizer.z_loss)
+impl LogRecipe {
+    /// Refuses numbers that make no sense.
+    pub(crate) fn check(&self) -> Result<(), RecipeError> {
+        at_least_one("log.every", self.every)?;
+        at_least_one("log.validate_every", self.validate_every)?;
+        at_least_one("log.validation_batches", self.validation_batches as u64)?;
+        at_least_one("log.sample_tokens", self.sample_tokens as u64)?;
+        let prompts = self.sample_every == 0 || !self.prompts.is_empty();
+        require(prompts, "log.prompts", "empty", "samples need something to begin with, if only \"\"")
     }
 }
 
-fn require(ok: bool, key: &'static str, value: impl Display, expected: &'static str) -> Result<(), RecipeError> {
+impl CheckpointRecipe {
+    /// Refuses numbers that make no sense.
+    pub(crate) fn check(&self) -> Result<(), RecipeError> {
+        at_least_one("checkpoint.every", self.every)
+    }
+}
+
+impl SpikeRecipe {
+    /// Refuses numbers that make no sense.
+    pub(crate) fn check(&self) -> Result<(), RecipeError> {
+        at_least_one("spike.updates", self.updates)?;
+        not_negative("spike.deviations", self.deviations)
+    }
+}
+
+impl OptimizerRecipe {
+    /// Refuses numbers that make no sense.
+    pub(crate) fn check(&self) -> Result<(), RecipeError> {
+        for (key, beta) in [("optimizer.beta1", self.beta1), ("optimizer.beta2", self.beta2)] {
+            require((0.0..1.0).contains(&beta), key, beta, "it must be at least 0 and below 1")?;
+            let moves = self.moments == Precision::F32 || beta <= LARGEST_BF16_DECAY;
+            let expected = "with moments in bf16 it must not exceed 0.996, or rounding holds the moments fast";
+            require(moves, key, beta, expected)?;
+        }
+        positive("optimizer.eps", self.eps)?;
+        not_negative("optimizer.weight_decay", self.weight_decay)?;
+        not_negative("optimizer.clip", self.clip)?;
+        not_negative("optimizer.z_loss", self.z_loss)
+    }
+}
+
+pub(crate) fn require(
+    ok: bool,
+    key: &'static str,
+    value: impl Display,
+    expected: &'static str,
+) -> Result<(), RecipeError> {
     if ok { Ok(()) } else { Err(RecipeError::Value { key, value: value.to_string(), expected }) }
 }
 
-fn at_least_one(key: &'static str, count: u64) -> Result<(), RecipeError> {
+pub(crate) fn at_least_one(key: &'static str, count: u64) -> Result<(), RecipeError> {
     require(count > 0, key, count, "it must be at least 1")
 }
 
-fn positive(key: &'static str, number: impl Into<f64> + Display + Copy) -> Result<(), RecipeError> {
+pub(crate) fn positive(key: &'static str, number: impl Into<f64> + Display + Copy) -> Result<(), RecipeError> {
     let value = number.into();
     require(value > 0.0 && value.is_finite(), key, number, "it must be a positive number")
 }
 
-fn not_negative(key: &'static str, number: impl Into<f64> + Display + Copy) -> Result<(), RecipeError> {
+pub(crate) fn not_negative(key: &'static str, number: impl Into<f64> + Display + Copy) -> Result<(), RecipeError> {
     let value = number.into();
     require(value >= 0.0 && value.is_finite(), key, number, "it must be 0 or more")
 }

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::Recipe;
 
 /// A recipe that cannot be followed.
@@ -49,18 +52,7 @@ impl Recipe {
     /// # Errors
     /// If it is not TOML, a key is unknown or missing, or a value is out of range.
     pub fn load(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
-        let mut recipe = Self::parse(&text, path)?;
-        if !sets.is_empty() {
-            // Once more, with the changes: the messages of the text alone have lines.
-            let mut table: toml::Table = toml::from_str(&text).map_err(wrong(path))?;
-            for set in sets {
-                apply(&mut table, set).map_err(|reason| RecipeError::Set { set: set.clone(), reason })?;
-                let changed = toml::Value::Table(table.clone()).try_into();
-                recipe = changed.map_err(|e| RecipeError::Set { set: set.clone(), reason: e.message().to_owned() })?;
-            }
-        }
+        let recipe: Self = read(path, sets)?;
         recipe.check()?;
         Ok(recipe)
     }
@@ -72,9 +64,42 @@ impl Recipe {
 
     /// The recipe as TOML, every default written out.
     pub fn to_toml(&self) -> String {
-        // Serialisation of these plain structs cannot fail; an empty text would be noticed by its reader.
-        toml::to_string_pretty(self).unwrap_or_default()
+        to_toml(self)
     }
+}
+
+/// What the file at `path` says, with `sets` applied, each `dotted.key=value`.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T, RecipeError> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|source| RecipeError::Io { path: path.to_owned(), source })?;
+    let mut recipe = toml::from_str(&text).map_err(wrong(path))?;
+    if !sets.is_empty() {
+        // Once more, with the changes: the messages of the text alone have lines.
+        let mut table: toml::Table = toml::from_str(&text).map_err(wrong(path))?;
+        for set in sets {
+            apply(&mut table, set).map_err(|reason| RecipeError::Set { set: set.clone(), reason })?;
+            let changed = toml::Value::Table(table.clone()).try_into();
+            recipe = changed.map_err(|e| RecipeError::Set { set: set.clone(), reason: e.message().to_owned() })?;
+        }
+    }
+    Ok(recipe)
+}
+
+/// `recipe` with `sets` applied, each `dotted.key=value`.
+pub(crate) fn changed<T: Serialize + DeserializeOwned>(mut recipe: T, sets: &[String]) -> Result<T, RecipeError> {
+    for set in sets {
+        let refused = |reason| RecipeError::Set { set: set.clone(), reason };
+        let mut table = toml::Table::try_from(&recipe).map_err(|e| refused(e.to_string()))?;
+        apply(&mut table, set).map_err(refused)?;
+        recipe = toml::Value::Table(table).try_into().map_err(|e: toml::de::Error| refused(e.message().to_owned()))?;
+    }
+    Ok(recipe)
+}
+
+/// `recipe` as TOML.
+pub(crate) fn to_toml(recipe: &impl Serialize) -> String {
+    // Serialisation of these plain structs cannot fail; an empty text would be noticed by its reader.
+    toml::to_string_pretty(recipe).unwrap_or_default()
 }
 
 fn wrong(path: &Path) -> impl Fn(toml::de::Error) -> RecipeError {

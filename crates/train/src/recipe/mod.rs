@@ -1,8 +1,8 @@
 //! What a training run is: a TOML file with every number in it.
 
-mod changes;
-mod checks;
-mod file;
+pub(crate) mod changes;
+pub(crate) mod checks;
+pub(crate) mod file;
 
 use std::path::PathBuf;
 
@@ -233,6 +233,14 @@ impl Default for OptimizerRecipe {
     }
 }
 
+impl OptimizerRecipe {
+    /// What the trainer is told.
+    pub(crate) fn options(&self) -> OptimizerOptions {
+        let Self { beta1, beta2, eps, weight_decay, clip, .. } = *self;
+        OptimizerOptions { beta1, beta2, eps, weight_decay, clip }
+    }
+}
+
 /// A cosine with warm-up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -317,8 +325,7 @@ impl Recipe {
 
     /// The optimiser's settings.
     pub(crate) fn optimizer(&self) -> OptimizerOptions {
-        let OptimizerRecipe { beta1, beta2, eps, weight_decay, clip, .. } = self.optimizer;
-        OptimizerOptions { beta1, beta2, eps, weight_decay, clip }
+        self.optimizer.options()
     }
 
     /// In which numbers factors are multiplied; in `f32` as long as that is not decided.

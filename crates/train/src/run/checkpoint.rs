@@ -3,6 +3,8 @@
 //! ```text
 //! step-00001000/  config.json  model.safetensors  tokenizer.model     the model
 //!                 config.json  trained.safetensors  tokenizer.model   instead, where other tensors are not trained
+//!                 config.json  adapter_config.json  adapter_model.safetensors   instead, where an adapter is trained: PEFT's
+//!                                                                     files, or CoreNet's where PEFT cannot express it
 //!                 optimizer.safetensors                               first and second moments
 //!                 state.json                                          counters and the position in the corpus
 //!                 checksums.json                                      SHA-256 of each file; written last
@@ -13,9 +15,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use openelm_formats::{FormatError, atomic, huggingface};
+use openelm_formats::{FormatError, adapter, atomic, huggingface};
 use openelm_kernels::{MappedFile, Threads};
-use openelm_model::{DType, Family, LayerConfig, ModelConfig, Multipliers, QkNorm, Tensor, TensorSpec};
+use openelm_model::{
+    Adapter, AdapterError, DType, Family, LayerConfig, ModelConfig, Multipliers, QkNorm, Tensor, TensorSpec,
+};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
@@ -56,6 +60,8 @@ pub(super) struct Snapshot<'t, P> {
     config: ModelConfig,
     /// Whether the weights are all of the model's.
     is_whole: bool,
+    /// The adapter, where the weights are one's.
+    adapter: Option<Result<Adapter, AdapterError>>,
     weights: Cow<'t, Parameters>,
     /// First and second moments, in the order of the weights.
     moments: [Cow<'t, [f32]>; 2],
@@ -74,6 +80,7 @@ impl<'t, P> Snapshot<'t, P> {
         Self {
             config: trainer.config().clone(),
             is_whole: trainer.model().is_whole(),
+            adapter: trainer.model().adapter(),
             weights: Cow::Borrowed(trainer.parameters()),
             moments,
             state,
@@ -83,9 +90,10 @@ impl<'t, P> Snapshot<'t, P> {
 
     /// Copies what is borrowed.
     pub fn into_owned(self) -> Snapshot<'static, P> {
-        let Self { config, is_whole, weights, moments, state, tokenizer } = self;
+        let Self { config, is_whole, adapter, weights, moments, state, tokenizer } = self;
         Snapshot {
             is_whole,
+            adapter,
             weights: Cow::Owned(weights.into_owned()),
             moments: moments.map(|moments| Cow::Owned(moments.into_owned())),
             config,
@@ -204,7 +212,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
 }
 
 fn write_all<P: Serialize>(folder: &Path, snapshot: &Snapshot<'_, P>) -> Result<(), CheckpointError> {
-    let Snapshot { config, is_whole, weights, moments, state, tokenizer } = snapshot;
+    let Snapshot { config, is_whole, adapter, weights, moments, state, tokenizer } = snapshot;
     if *is_whole {
         let by_name: HashMap<&str, &[f32]> =
             weights.tensors().map(|(spec, values)| (spec.name.as_str(), values)).collect();
@@ -216,19 +224,32 @@ fn write_all<P: Serialize>(folder: &Path, snapshot: &Snapshot<'_, P>) -> Result<
         let path = folder.join(CONFIG);
         let config = huggingface::config_to_json(config, DType::F32);
         atomic::write_file(&path, |file| Ok(serde_json::to_writer_pretty(file, &config)?)).map_err(at(&path))?;
-        write_tensors(&folder.join(TRAINED), &[("", weights.specs(), weights.values())])?;
+        match adapter {
+            Some(adapter) => write_adapter(folder, adapter.as_ref().map_err(AdapterError::clone)?)?,
+            None => write_tensors(&folder.join(TRAINED), &[("", weights.specs(), weights.values())])?,
+        }
     }
     let [first, second] = moments.each_ref().map(|moments| &moments[..]);
     let specs = weights.specs();
     write_tensors(&folder.join(OPTIMIZER), &[("first.", specs, first), ("second.", specs, second)])?;
     let path = folder.join(STATE);
     atomic::write_file(&path, |file| Ok(serde_json::to_writer(file, state)?)).map_err(at(&path))?;
-    let path = folder.join(&tokenizer.file_name);
-    atomic::write_file(&path, |file| file.write_all(&tokenizer.bytes)).map_err(at(&path))?;
+    for (name, bytes) in tokenizer.files() {
+        let path = folder.join(name);
+        atomic::write_file(&path, |file| file.write_all(bytes)).map_err(at(&path))?;
+    }
 
     let checksums = checksums(folder)?;
     let path = folder.join(CHECKSUMS);
     atomic::write_file(&path, |file| Ok(serde_json::to_writer_pretty(file, &checksums)?)).map_err(at(&path))
+}
+
+/// Writes `adapter` as PEFT does, or as CoreNet does what PEFT cannot express.
+fn write_adapter(folder: &Path, adapter: &Adapter) -> Result<(), CheckpointError> {
+    match adapter::peft::write(folder, adapter) {
+        Err(FormatError::Inexpressible { .. }) => Ok(adapter::corenet::write(folder, adapter)?),
+        written => Ok(written?),
+    }
 }
 
 /// Writes tensors of `f32` to the file at `path`: of each group a prefix of the names, the tensors, and the values, tensor
@@ -285,7 +306,9 @@ pub(super) fn load<P: DeserializeOwned>(
     // It is as it was written.
     let state: RunState<P> =
         serde_json::from_slice(&read(STATE)?).map_err(|_| other("kind of training, or version".to_owned()))?;
-    if path.join(TRAINED).exists() == trainer.model().is_whole() {
+    let is_adapter = adapter::is_in(path);
+    let is_part = is_adapter || path.join(TRAINED).exists();
+    if is_part == trainer.model().is_whole() || is_adapter != trainer.model().is_adapted() {
         return Err(other("choice of what is trained".to_owned()));
     }
     let config = huggingface::config_from_json(&read(CONFIG)?, &path.join(CONFIG))?;
@@ -318,6 +341,13 @@ fn load_weights(path: &Path, model: &mut TrainableModel) -> Result<(), Checkpoin
             values.copy_from_slice(&stored.tensor(&spec.name)?.to_f32());
         }
         return Ok(());
+    }
+    if model.is_adapted() {
+        let adapter = adapter::open(path, model.config())?;
+        return match model.set_adapter(&adapter) {
+            true => Ok(()),
+            false => Err(CheckpointError::Other { path: path.to_owned(), what: "adapter".to_owned() }),
+        };
     }
     let damaged = |reason| CheckpointError::Damaged { path: path.to_owned(), reason: format!("{TRAINED}: {reason}") };
     let file = path.join(TRAINED);

@@ -102,7 +102,8 @@ mod tests {
         assert!(loss_curve(&entries).unwrap().contains("nats per token"));
         for (corpus, validation_loss) in [("books", 2.0), ("web", 3.0), ("web", f64::NAN)] {
             let corpus = corpus.to_owned();
-            let entry = ValidationEntry { step: 50, corpus, validation_loss, validation_tokens: 1 };
+            let validation_metrics = std::collections::BTreeMap::new();
+            let entry = ValidationEntry { step: 50, corpus, validation_loss, validation_tokens: 1, validation_metrics };
             entries.push(Entry::Validation(entry));
         }
         let svg = loss_curve(&entries).unwrap();

@@ -4,11 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use openelm_formats::FormatError;
-use openelm_model::{ConfigError, ModelError, TokenizerError};
+use openelm_model::{AdapterError, ConfigError, ModelError, TokenizerError};
 
 use crate::NoTextRepair;
 use crate::collective::CollectiveError;
 use crate::data::DataError;
+use crate::tune::TuneError;
 
 /// A run that cannot begin or go on. What was saved before stands.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +118,9 @@ pub enum RunError {
         /// Micro-batches of an update.
         accumulation: usize,
     },
+    /// A tuning run cannot begin or go on.
+    #[error(transparent)]
+    Tune(#[from] TuneError),
     /// Another rank is gone.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
@@ -153,6 +157,9 @@ pub enum CheckpointError {
     /// The model in it cannot be written or read.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The values are those of an adapter no more.
+    #[error("the adapter cannot be written: {0}")]
+    Adapter(#[from] AdapterError),
     /// A file that is not as it was written.
     #[error("checkpoint {} is damaged: {reason}; remove it to go on from the one before", path.display())]
     Damaged {

@@ -10,12 +10,25 @@ use crate::data::Counts;
 /// What happens in a run, for whoever watches it.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// What is learnt from is made ready before the run begins.
+    Preparing {
+        /// What is at work, in a few words.
+        what: &'static str,
+        /// How much is done, rows or pairs.
+        done: u64,
+        /// Of how much, where that is known.
+        of: Option<u64>,
+    },
+    /// What is learnt from is ready: what there is to say of it.
+    Prepared(String),
     /// The run is about to begin, or to go on, at `step`.
     Started {
         /// The model.
         config: &'a ModelConfig,
         /// Updates made before.
         step: u64,
+        /// Updates of the whole run.
+        steps: u64,
         /// The checkpoint that it goes on from.
         from: Option<PathBuf>,
     },

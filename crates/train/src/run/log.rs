@@ -55,6 +55,9 @@ pub struct ValidationEntry {
     pub validation_loss: f64,
     /// Tokens measured.
     pub validation_tokens: u64,
+    /// What else there is to tell of it, by names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub validation_metrics: BTreeMap<String, f64>,
 }
 
 /// JSON has no other word than `null` for what is no finite number.
@@ -164,7 +167,8 @@ mod tests {
 
     fn validation(step: u64) -> Entry {
         let (corpus, validation_loss) = ("books".to_owned(), 1.0 / step as f64);
-        Entry::Validation(ValidationEntry { step, corpus, validation_loss, validation_tokens: 7 })
+        let validation_metrics = BTreeMap::new();
+        Entry::Validation(ValidationEntry { step, corpus, validation_loss, validation_tokens: 7, validation_metrics })
     }
 
     fn append(path: &Path, text: &[u8]) {
@@ -193,8 +197,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut log, _) = Log::open(folder.path().join("log.jsonl"), 0).unwrap();
         let (corpus, validation_loss) = ("books".to_owned(), f64::INFINITY);
-        log.add(&Entry::Validation(ValidationEntry { step: 1, corpus, validation_loss, validation_tokens: 7 }))
-            .unwrap();
+        let Entry::Validation(entry) = validation(1) else { unreachable!() };
+        log.add(&Entry::Validation(ValidationEntry { corpus, validation_loss, ..entry })).unwrap();
         log.add(&validation(2)).unwrap();
         let entries = log.entries().unwrap();
         assert!(matches!(&entries[0], Entry::Validation(entry) if entry.validation_loss.is_nan()), "{entries:?}");

@@ -97,7 +97,7 @@ fn lead<T: Training>(
     let (step, path) = (run.steps(), run.settings.output.join("recipe.toml"));
     let changes = |before: &Path| training.changes_since(before, step);
     let changed = recipe::write(&run.settings.recipe, &path, from.is_some(), changes).map_err(at(&path))?;
-    watch(Event::Started { config: run.team.trainer().config(), step, from });
+    watch(Event::Started { config: run.team.trainer().config(), step, steps: run.settings.steps, from });
     if let Some(Changed { changes, before }) = changed {
         watch(Event::RecipeChanged { changes, before });
     }

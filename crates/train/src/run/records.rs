@@ -42,7 +42,12 @@ impl Records {
                 ],
             ),
             Entry::Validation(entry) => {
-                events.scalars(entry.step, &[(&format!("loss/{}", entry.corpus), entry.validation_loss)])
+                let named =
+                    entry.validation_metrics.iter().map(|(name, &value)| (format!("{name}/{}", entry.corpus), value));
+                let values: Vec<(String, f64)> =
+                    [(format!("loss/{}", entry.corpus), entry.validation_loss)].into_iter().chain(named).collect();
+                let values: Vec<(&str, f64)> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+                events.scalars(entry.step, &values)
             }
             Entry::Metrics(entry) => {
                 let values: Vec<(&str, f64)> =

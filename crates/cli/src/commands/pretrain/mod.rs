@@ -1,12 +1,6 @@
 //! `openelm pretrain`: a training run with its progress on the terminal.
 
-mod dashboard;
 mod init;
-mod job;
-mod lines;
-mod summary;
-mod terminal;
-mod view;
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
@@ -14,7 +8,6 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use openelm_model::kernels::{Threads, limits};
 use openelm_model::{ByteSize, available_memory};
 use openelm_train::collective::Collective;
 use openelm_train::data::Counts;
@@ -22,12 +15,10 @@ use openelm_train::pretrain::pretrain_on;
 use openelm_train::run::{Event, Outcome};
 use openelm_train::{Recipe, TrainingFootprint};
 
+use super::training::{Display, Outline, Summary, job};
 use super::{MemoryOptions, ThreadOptions, refusal};
 use crate::interrupt::Stop;
 use crate::tell;
-use dashboard::Dashboard;
-use lines::Lines;
-use summary::Summary;
 
 /// Train a model from scratch; the same command again goes on where it stopped.
 #[derive(Args)]
@@ -107,7 +98,7 @@ fn train(arguments: Arguments, ranks: Arc<dyn Collective>) -> Result<Option<Ende
     let memory = check_memory(&recipe, ranks.ranks(), &arguments.memory)?;
     let threads = arguments.threads.threads();
     // Rank 0 alone has something to show.
-    let mut display = Display::open(&recipe, &threads, arguments.plain || ranks.rank() > 0)?;
+    let mut display = Display::open(Outline::of(&recipe), &threads, arguments.plain || ranks.rank() > 0)?;
     let (stop, mut summary) = (display.stop(), Summary::new());
     let outcome = pretrain_on(ranks, &recipe, threads, stop.flag(), &mut |event| {
         summary.add(&event);
@@ -150,39 +141,13 @@ fn check_memory(recipe: &Recipe, ranks: usize, options: &MemoryOptions) -> Resul
     Ok(format!("memory: {total} of {} available (openelm plan --train has the items)", ByteSize(available)))
 }
 
-/// How a run is shown.
-enum Display {
-    Dashboard(Box<Dashboard>),
-    Lines(Lines, Stop),
-}
-
-impl Display {
-    fn open(recipe: &Recipe, threads: &Threads, plain: bool) -> Result<Self> {
-        if plain || !terminal::is_able() {
-            return Ok(Self::Lines(Lines::new(recipe), Stop::saying("finishing this step and saving")?));
-        }
-        let peak = limits::f32_peak(threads);
-        Ok(Self::Dashboard(Box::new(Dashboard::open(recipe, peak)?)))
-    }
-
-    fn stop(&self) -> Stop {
-        match self {
-            Self::Dashboard(dashboard) => dashboard.stop(),
-            Self::Lines(_, stop) => stop.clone(),
-        }
-    }
-
-    fn say(&mut self, line: &str) {
-        match self {
-            Self::Dashboard(dashboard) => dashboard.say(line),
-            Self::Lines(..) => tell(line),
-        }
-    }
-
-    fn show(&mut self, event: &Event) {
-        match self {
-            Self::Dashboard(dashboard) => dashboard.show(event),
-            Self::Lines(lines, _) => lines.show(event),
+impl Outline {
+    fn of(recipe: &Recipe) -> Self {
+        Self {
+            output: recipe.output.clone(),
+            every: recipe.log.every,
+            sources: recipe.data.sources.iter().map(|source| source.path.clone()).collect(),
+            operations: 6.0,
         }
     }
 }

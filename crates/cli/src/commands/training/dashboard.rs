@@ -5,11 +5,11 @@ use std::panic;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use openelm_train::Recipe;
 use openelm_train::run::Event;
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 
+use super::Outline;
 use super::terminal;
 use super::view::View;
 use crate::interrupt::Stop;
@@ -27,7 +27,7 @@ pub struct Dashboard {
 
 impl Dashboard {
     /// Takes the terminal; `peak` is what the machine can do at best, in f32 operations per second.
-    pub fn open(recipe: &Recipe, peak: f64) -> Result<Self> {
+    pub fn open(outline: &Outline, peak: f64) -> Result<Self> {
         let hook = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             terminal::give_back_now();
@@ -35,7 +35,7 @@ impl Dashboard {
         }));
         let stop = Stop::listen(&suspension::SIGNALS, suspension::obey, terminal::give_back)?;
         let terminal = Terminal::new(CrosstermBackend::new(BufWriter::new(stderr()))).context("the terminal")?;
-        let mut dashboard = Self { terminal, view: View::new(recipe, peak), stop, drawn: Instant::now() };
+        let mut dashboard = Self { terminal, view: View::new(outline, peak), stop, drawn: Instant::now() };
         dashboard.draw();
         Ok(dashboard)
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use indicatif::{HumanCount, HumanDuration};
-use openelm_train::Recipe;
 use openelm_train::data::Counts;
 use openelm_train::run::{Event, StepEntry};
 use ratatui::Frame;
@@ -13,6 +12,7 @@ use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Borders, Chart, Dataset, Gauge, GraphType, Paragraph, Wrap};
 
+use super::Outline;
 use super::lines::{Clock, describe};
 use super::summary::Smoothed;
 
@@ -44,6 +44,10 @@ pub struct View {
     clock: Clock,
     /// Operations of a token forward and backward, over the operations per second of the machine.
     share_per_token: f64,
+    /// The same operations over the parameters that a token meets.
+    operations: f64,
+    /// What is done before the run begins.
+    preparing: Option<String>,
     peak: f64,
     last: Option<StepEntry>,
     smoothed: Smoothed,
@@ -58,19 +62,21 @@ pub struct View {
 }
 
 impl View {
-    pub fn new(recipe: &Recipe, peak: f64) -> Self {
+    pub fn new(outline: &Outline, peak: f64) -> Self {
         Self {
-            output: recipe.output.display().to_string(),
+            output: outline.output.display().to_string(),
             model: String::new(),
-            clock: Clock::new(recipe.train.steps),
+            clock: Clock::new(),
             share_per_token: 0.0,
+            preparing: None,
+            operations: outline.operations,
             peak,
             last: None,
             smoothed: Smoothed::default(),
             losses: Curve::default(),
             smooth: Curve::default(),
             validation: BTreeMap::new(),
-            sources: recipe.data.sources.iter().map(|source| (source.path.clone(), Counts::default())).collect(),
+            sources: outline.sources.iter().map(|source| (source.clone(), Counts::default())).collect(),
             news: VecDeque::new(),
             stopping: false,
         }
@@ -83,13 +89,18 @@ impl View {
 
     pub fn add(&mut self, event: &Event) {
         match event {
-            Event::Started { config, step, .. } => {
-                self.clock.start(*step);
+            Event::Preparing { what, done, of } => {
+                let of = of.map_or_else(String::new, |of| format!(" of {of}"));
+                self.preparing = Some(format!("{what}: {done}{of}"));
+            }
+            Event::Started { config, step, steps, .. } => {
+                self.preparing = None;
+                self.clock.start(*step, *steps);
                 self.model =
                     format!("{:.1} M parameters in {} layers", config.parameters() as f64 / 1e6, config.layers.len());
                 // The embedding computes nothing, unless it is the output projection as well.
                 let idle = if config.tied_embeddings { 0 } else { config.embedding_parameters() };
-                self.share_per_token = 6.0 * (config.parameters() - idle) as f64 / self.peak;
+                self.share_per_token = self.operations * (config.parameters() - idle) as f64 / self.peak;
             }
             Event::Step(entry) => {
                 self.losses.add(entry.step as f64, entry.loss);
@@ -107,6 +118,7 @@ impl View {
             }
             Event::RecipeChanged { .. }
             | Event::LogMended { .. }
+            | Event::Prepared(_)
             | Event::Measured(_)
             | Event::Sampled(_)
             | Event::Saved(_) => {}
@@ -218,9 +230,13 @@ impl View {
 
     fn render_progress(&self, frame: &mut Frame, area: Rect) {
         let step = self.last.map_or(0, |entry| entry.step);
-        let state = if self.stopping { "finishing this step and saving" } else { "Ctrl-C stops and saves" };
+        let state = match (self.stopping, &self.preparing) {
+            (true, None) => "finishing this step and saving",
+            (true, Some(_)) => "stopping",
+            (false, _) => "Ctrl-C stops and saves",
+        };
         let ratio = (step as f64 / self.clock.steps.max(1) as f64).clamp(0.0, 1.0);
-        let steps = format!("step {step} of {}", self.clock.steps);
+        let steps = self.preparing.clone().unwrap_or_else(|| format!("step {step} of {}", self.clock.steps));
         let full = format!("{steps}  {state}");
         let label = if full.len() <= usize::from(area.width) { full } else { steps };
         let style = Style::new().fg(Color::Cyan);
@@ -324,16 +340,8 @@ mod tests {
     }
 
     fn view(sources: usize, peak: f64) -> View {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("recipe.toml");
-        let sources: String = (0..sources).map(|i| format!("{{ path = \"books/{i}.md\" }},")).collect();
-        let recipe = format!(
-            "output = \"runs/tale\"\ndata = {{ sources = [{sources}] }}\nmodel = {{}}\ntokenizer = {{ path = \"t\" }}\n\
-             train = {{ sequence_length = 8, batch_size = 4, steps = 200 }}\n\
-             schedule = {{ max_lr = 1e-3, warmup_steps = 0 }}\n"
-        );
-        std::fs::write(&path, recipe).unwrap();
-        View::new(&Recipe::load(&path, &[]).unwrap(), peak)
+        let sources = (0..sources).map(|i| format!("books/{i}.md")).collect();
+        View::new(&Outline { output: "runs/tale".into(), every: 10, sources, operations: 6.0 }, peak)
     }
 
     #[test]
@@ -341,13 +349,15 @@ mod tests {
         let config = ModelConfig::openelm_270m();
         let mut view = view(2, 6.0 * config.parameters() as f64 * 2000.0);
         assert!(picture(&view, 100, 32).contains("runs/tale"), "before the first update");
-        view.add(&Event::Started { config: &config, step: 0, from: None });
+        view.add(&Event::Started { config: &config, step: 0, steps: 200, from: None });
         (1..=100).for_each(|i| view.add(&step(i)));
         let read = |epochs, documents| Counts { epochs, documents, tokens: 5000, ..Counts::default() };
         view.add(&Event::Read(vec![read(2, 1234), read(0, 56)]));
         for (corpus, validation_loss) in [("books", 1.0), ("web", 2.5), ("web", 2.0)] {
             let corpus = corpus.to_owned();
-            view.add(&Event::Validated(ValidationEntry { step: 100, corpus, validation_loss, validation_tokens: 9 }));
+            let (validation_tokens, validation_metrics) = (9, BTreeMap::new());
+            let entry = ValidationEntry { step: 100, corpus, validation_loss, validation_tokens, validation_metrics };
+            view.add(&Event::Validated(entry));
         }
         let text = picture(&view, 100, 32);
         for part in [
@@ -379,7 +389,7 @@ mod tests {
     fn in_little_room_there_is_less_but_no_number_is_cut() {
         let config = ModelConfig::openelm_270m();
         let mut view = view(2, 1e12);
-        view.add(&Event::Started { config: &config, step: 0, from: None });
+        view.add(&Event::Started { config: &config, step: 0, steps: 200, from: None });
         let (lr, gradient_norm, tokens_per_second) = (2.4e-4, 123.456, 12_345.0);
         let (tokens, loss) = (1_234_567_890, 3.21);
         view.add(&Event::Step(StepEntry { step: 9, tokens, epoch: 0, loss, lr, gradient_norm, tokens_per_second }));

@@ -7,14 +7,14 @@ use openelm_train::collective::Collective;
 
 /// Joins the job, and does this rank's `work` in it.
 #[cfg(not(feature = "mpi"))]
-pub(super) fn join<T>(work: impl FnOnce(Arc<dyn Collective>) -> Result<T>) -> Result<T> {
+pub fn join<T>(work: impl FnOnce(Arc<dyn Collective>) -> Result<T>) -> Result<T> {
     work(Arc::new(openelm_train::collective::Alone))
 }
 
 /// Joins the job, and does this rank's `work` in it. An error or a panic of one rank of several ends them all, for the others
 /// wait for it.
 #[cfg(feature = "mpi")]
-pub(super) fn join<T>(work: impl FnOnce(Arc<dyn Collective>) -> Result<T>) -> Result<T> {
+pub fn join<T>(work: impl FnOnce(Arc<dyn Collective>) -> Result<T>) -> Result<T> {
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
     use anyhow::Context;

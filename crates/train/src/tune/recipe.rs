@@ -1,0 +1,468 @@
+//! What a tuning run is: a TOML file with every number in it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::preference::PreferenceLoss;
+use super::template::TemplateName;
+use crate::data::{CorpusConfig, Format, OnError, Source};
+use crate::network::Keeping;
+use crate::recipe::checks::{at_least_one, not_negative, positive, require};
+use crate::recipe::{
+    CheckpointRecipe, LogRecipe, OptimizerRecipe, Precision, ProductPrecision, RecipeError, RecomputeRecipe, Sharding,
+    SpikeRecipe, changes, file,
+};
+use crate::schedule::Schedule;
+
+/// A tuning run: supervised, or by preferences where there is a `preference`; of all weights, or of an adapter where there is an
+/// `adapter`. Paths are relative to the current folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TuneRecipe {
+    /// Folder for checkpoints and logs; the same folder again goes on where the run stopped.
+    pub output: PathBuf,
+    /// The model to begin with.
+    pub model: BaseRecipe,
+    /// What is learnt from.
+    pub data: ExamplesRecipe,
+    /// The adapter that is trained; without it all weights are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterRecipe>,
+    /// What is learnt from pairs of answers; without it answers are learnt as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preference: Option<PreferenceRecipe>,
+    /// Sizes and length of the run.
+    #[serde(default)]
+    pub train: TuneTrainRecipe,
+    /// The optimiser.
+    #[serde(default = "no_decay")]
+    pub optimizer: OptimizerRecipe,
+    /// The learning rate.
+    pub schedule: TuneScheduleRecipe,
+    /// What is written down on the way.
+    #[serde(default)]
+    pub log: LogRecipe,
+    /// When the state is saved.
+    #[serde(default)]
+    pub checkpoint: CheckpointRecipe,
+    /// When a loss that rises stops the run.
+    #[serde(default)]
+    pub spike: SpikeRecipe,
+}
+
+fn no_decay() -> OptimizerRecipe {
+    TuneRecipe::optimizer()
+}
+
+/// The model to begin with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseRecipe {
+    /// A model of any format, folder or file, or the name it was pulled by.
+    pub path: PathBuf,
+    /// Its tokenizer, if it is not beside the model or in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Whether quantised weights are widened on the way, instead of products in integers with activations rounded to 8 bits.
+    #[serde(default)]
+    pub exact: bool,
+}
+
+/// What is learnt from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExamplesRecipe {
+    /// Where the examples are.
+    pub sources: Vec<RowSource>,
+    /// Examples that progress is measured on, and nothing is learnt from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub validation: Vec<RowSource>,
+    /// Share of the examples of `sources` that are held out in their place.
+    #[serde(default)]
+    pub held_out: f64,
+    /// How an example becomes text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateName>,
+    /// Which tokens are learnt.
+    #[serde(default)]
+    pub learn: Learn,
+    /// Most tokens of an example; the model's context where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_length: Option<usize>,
+    /// Of pairs that are too long, the most tokens of a prompt, whose end is kept; half of `max_length` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prompt_length: Option<usize>,
+    /// What is done with an example that is too long.
+    #[serde(default)]
+    pub too_long: TooLong,
+    /// Whether examples share a row, without seeing each other.
+    #[serde(default = "yes")]
+    pub packing: bool,
+    /// What is done with a row that is no example.
+    #[serde(default)]
+    pub on_error: OnError,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl ExamplesRecipe {
+    /// Examples of `sources`, everything else by default.
+    pub fn new(sources: Vec<RowSource>) -> Self {
+        Self {
+            sources,
+            validation: Vec::new(),
+            held_out: 0.0,
+            template: None,
+            learn: Learn::default(),
+            max_length: None,
+            max_prompt_length: None,
+            too_long: TooLong::default(),
+            packing: true,
+            on_error: OnError::default(),
+        }
+    }
+}
+
+/// Files of rows: JSONL, JSON lists or Parquet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowSource {
+    /// A file, a pattern or a folder, as for a corpus.
+    pub path: String,
+    /// What the files are, where their names do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+}
+
+impl RowSource {
+    /// As a corpus has it.
+    pub(super) fn corpus(sources: &[Self]) -> CorpusConfig {
+        let source = |source: &Self| Source { format: source.format, ..Source::new(&source.path) };
+        CorpusConfig::new(sources.iter().map(source).collect())
+    }
+}
+
+/// Which tokens are learnt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Learn {
+    /// Those of the answers, with the token that ends each.
+    #[default]
+    Answers,
+    /// All.
+    All,
+}
+
+/// What is done with an example that is too long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TooLong {
+    /// The run is refused.
+    #[default]
+    Refuse,
+    /// Its end is cut off; of pairs the beginning of the prompt first.
+    Cut,
+    /// It is left out.
+    Drop,
+}
+
+/// The adapter that is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdapterRecipe {
+    /// LoRA or DoRA.
+    pub kind: AdapterKind,
+    /// Rows of A and columns of B.
+    pub rank: usize,
+    /// Numerator of the scale.
+    pub alpha: f64,
+    /// Whether a change is scaled by `alpha / sqrt(rank)` instead of `alpha / rank`.
+    pub rs_lora: bool,
+    /// Share of the inputs of A that are dropped.
+    pub dropout: f64,
+    /// The modules that are adapted.
+    pub targets: Vec<TargetRecipe>,
+    /// An adapter to begin with; its kind, ranks, alphas and modules then hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
+}
+
+impl Default for AdapterRecipe {
+    fn default() -> Self {
+        let linear = ["qkv_proj", "out_proj", "proj_1", "proj_2"];
+        Self {
+            kind: AdapterKind::Lora,
+            rank: 16,
+            alpha: 32.0,
+            rs_lora: false,
+            dropout: 0.05,
+            targets: linear.map(|name| TargetRecipe::Name(name.to_owned())).to_vec(),
+            start: None,
+        }
+    }
+}
+
+/// What an adapter does to a linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// Adds a product of two small matrices (Hu et al. 2021).
+    Lora,
+    /// The same, with the lengths of rows in training by themselves (Liu et al. 2024). The embedding, which has none, gets LoRA.
+    Dora,
+}
+
+/// Modules by a whole name, such as `layers.0.attn.qkv_proj`, or its last parts, such as `qkv_proj`; perhaps with numbers of their
+/// own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetRecipe {
+    /// The name alone.
+    Name(String),
+    /// With numbers.
+    Numbers(TargetNumbers),
+}
+
+/// Modules with a rank and an alpha of their own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetNumbers {
+    /// The name.
+    pub name: String,
+    /// Rank, if it is not that of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
+    /// Alpha, if it is not that of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+}
+
+impl TargetRecipe {
+    /// Name, rank and alpha.
+    pub(super) fn parts(&self) -> (&str, Option<usize>, Option<f64>) {
+        match self {
+            Self::Name(name) => (name, None, None),
+            Self::Numbers(TargetNumbers { name, rank, alpha }) => (name, *rank, *alpha),
+        }
+    }
+}
+
+/// What is learnt from pairs of answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PreferenceRecipe {
+    /// The loss.
+    pub loss: PreferenceLoss,
+    /// How strongly the loss holds the model to the reference; in ORPO and SimPO the weight of the preference. 0.1, and 2 with
+    /// SimPO, where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
+    /// SimPO's margin.
+    pub gamma: f64,
+    /// Folder for log-probabilities of the reference, which several runs may share; in the output folder where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for PreferenceRecipe {
+    fn default() -> Self {
+        Self { loss: PreferenceLoss::Sigmoid, beta: None, gamma: 0.5, cache: None }
+    }
+}
+
+impl PreferenceRecipe {
+    /// Beta, said or not.
+    pub fn beta(&self) -> f64 {
+        self.beta.unwrap_or(if self.loss == PreferenceLoss::SimPo { 2.0 } else { 0.1 })
+    }
+}
+
+/// Sizes and length of a tuning run; see [`crate::Recipe`] for keys of the same names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TuneTrainRecipe {
+    /// Decides an adapter's first values, the order of the examples and what dropout drops.
+    pub seed: u64,
+    /// Rows, or pairs, per micro-batch.
+    pub batch_size: usize,
+    /// Micro-batches per update.
+    pub accumulation: usize,
+    /// Parts in which an update's micro-batches are summed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shares: Option<usize>,
+    /// What is kept by one rank instead of by all.
+    pub sharding: Sharding,
+    /// Times that all examples are learnt from; 1 where neither this nor `steps` is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
+    /// Updates, in the place of `epochs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// What the backward pass computes again.
+    pub recompute: RecomputeRecipe,
+    /// Precision in which activations are kept.
+    pub activations: Precision,
+    /// In which numbers the products with weights in `f32` are taken.
+    pub precision: ProductPrecision,
+}
+
+impl Default for TuneTrainRecipe {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            batch_size: 4,
+            accumulation: 4,
+            shares: None,
+            sharding: Sharding::default(),
+            epochs: None,
+            steps: None,
+            recompute: RecomputeRecipe::default(),
+            activations: Precision::default(),
+            precision: ProductPrecision::default(),
+        }
+    }
+}
+
+/// A cosine with warm-up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TuneScheduleRecipe {
+    /// Rate at the end of the warm-up.
+    pub max_lr: f64,
+    /// Rate at the end; a tenth of `max_lr` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_lr: Option<f64>,
+    /// Share of the updates that the warm-up is.
+    #[serde(default = "warmup_ratio")]
+    pub warmup_ratio: f64,
+    /// Updates of the warm-up, in the place of its share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup_steps: Option<u64>,
+    /// Rate of the first update.
+    #[serde(default)]
+    pub warmup_init_lr: f64,
+}
+
+fn warmup_ratio() -> f64 {
+    0.03
+}
+
+impl Default for TuneScheduleRecipe {
+    fn default() -> Self {
+        Self { max_lr: 2e-4, min_lr: None, warmup_ratio: warmup_ratio(), warmup_steps: None, warmup_init_lr: 0.0 }
+    }
+}
+
+impl TuneRecipe {
+    /// Reads the recipe at `path` and applies `sets`, each `dotted.key=value`.
+    ///
+    /// # Errors
+    /// If it is not TOML, a key is unknown or missing, or a value is out of range.
+    pub fn load(path: &Path, sets: &[String]) -> Result<Self, RecipeError> {
+        let recipe: Self = file::read(path, sets)?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// This recipe with `sets` applied, each `dotted.key=value`.
+    ///
+    /// # Errors
+    /// If a key is unknown, or a value is out of range.
+    pub fn changed(self, sets: &[String]) -> Result<Self, RecipeError> {
+        let recipe = file::changed(self, sets)?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// The recipe as TOML, every default written out.
+    pub fn to_toml(&self) -> String {
+        file::to_toml(self)
+    }
+
+    /// What of this recipe is not as it was `before`, key by key.
+    pub(super) fn changes_since(&self, before: &Self) -> Vec<String> {
+        changes::differences(before, self)
+    }
+
+    /// AdamW as most tune with it: nothing decays, there is no z-loss, and the second moment has PyTorch's decay.
+    pub fn optimizer() -> OptimizerRecipe {
+        OptimizerRecipe { weight_decay: 0.0, z_loss: 0.0, beta2: 0.999, ..OptimizerRecipe::default() }
+    }
+
+    /// The learning rate of each of `steps` updates.
+    pub(super) fn schedule(&self, steps: u64) -> Schedule {
+        let TuneScheduleRecipe { max_lr, min_lr, warmup_ratio, warmup_steps, warmup_init_lr } = self.schedule;
+        let warmup_steps = warmup_steps.unwrap_or((warmup_ratio * steps as f64).ceil() as u64).min(steps);
+        Schedule { warmup_init_lr, max_lr, min_lr: min_lr.unwrap_or(0.1 * max_lr), warmup_steps, steps }
+    }
+
+    /// What is kept how in memory.
+    pub fn keeping(&self) -> Keeping {
+        Keeping {
+            recompute: self.train.recompute == RecomputeRecipe::Block,
+            bf16_activations: self.train.activations == Precision::BF16,
+            bf16_moments: self.optimizer.moments == Precision::BF16,
+        }
+    }
+
+    /// Refuses numbers that make no sense, alone or beside each other.
+    ///
+    /// # Errors
+    /// See [`RecipeError::Value`].
+    pub fn check(&self) -> Result<(), RecipeError> {
+        let Self { data, train, schedule, log, checkpoint, spike, optimizer, .. } = self;
+        require(!data.sources.is_empty(), "data.sources", "empty", "a run needs something to learn from")?;
+        let share = (0.0..1.0).contains(&data.held_out);
+        require(share, "data.held_out", data.held_out, "it must be at least 0 and below 1")?;
+        let one = data.held_out == 0.0 || data.validation.is_empty();
+        require(one, "data.held_out", data.held_out, "name data.validation or hold out a share, not both")?;
+        let length = data.max_length.unwrap_or(2);
+        require(length >= 2, "data.max_length", length, "it must be at least 2")?;
+        let prompt = data.max_prompt_length.unwrap_or(1);
+        at_least_one("data.max_prompt_length", prompt as u64)?;
+        let fits = data.max_length.is_none_or(|length| prompt < length);
+        require(fits, "data.max_prompt_length", prompt, "it must be less than data.max_length")?;
+        at_least_one("train.batch_size", train.batch_size as u64)?;
+        at_least_one("train.accumulation", train.accumulation as u64)?;
+        at_least_one("train.shares", train.shares.unwrap_or(1) as u64)?;
+        at_least_one("train.steps", train.steps.unwrap_or(1))?;
+        positive("train.epochs", train.epochs.unwrap_or(1.0))?;
+        let one = train.epochs.is_none() || train.steps.is_none();
+        require(one, "train.steps", train.steps.unwrap_or(0), "say train.epochs or train.steps, not both")?;
+        self.check_adapter()?;
+        if let Some(preference) = &self.preference {
+            positive("preference.beta", preference.beta())?;
+            not_negative("preference.gamma", preference.gamma)?;
+        }
+        positive("schedule.max_lr", schedule.max_lr)?;
+        let min = schedule.min_lr.unwrap_or(0.0);
+        require((0.0..=schedule.max_lr).contains(&min), "schedule.min_lr", min, "it must lie between 0 and max_lr")?;
+        not_negative("schedule.warmup_init_lr", schedule.warmup_init_lr)?;
+        let ratio = schedule.warmup_ratio;
+        require((0.0..=1.0).contains(&ratio), "schedule.warmup_ratio", ratio, "it must lie between 0 and 1")?;
+        let warmup = schedule.warmup_steps.unwrap_or(0);
+        let fits = train.steps.is_none_or(|steps| warmup <= steps);
+        require(fits, "schedule.warmup_steps", warmup, "it must not exceed train.steps")?;
+        log.check()?;
+        checkpoint.check()?;
+        spike.check()?;
+        optimizer.check()
+    }
+
+    fn check_adapter(&self) -> Result<(), RecipeError> {
+        let Some(adapter) = &self.adapter else { return Ok(()) };
+        at_least_one("adapter.rank", adapter.rank as u64)?;
+        positive("adapter.alpha", adapter.alpha)?;
+        let dropout = adapter.dropout;
+        require((0.0..1.0).contains(&dropout), "adapter.dropout", dropout, "it must be at least 0 and below 1")?;
+        require(!adapter.targets.is_empty(), "adapter.targets", "empty", "name the modules to adapt: \"qkv_proj\"")?;
+        adapter.targets.iter().try_for_each(|target| {
+            let (_, rank, alpha) = target.parts();
+            at_least_one("adapter.targets.rank", rank.unwrap_or(1) as u64)?;
+            positive("adapter.targets.alpha", alpha.unwrap_or(1.0))
+        })
+    }
+}
