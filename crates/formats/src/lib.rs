@@ -12,6 +12,7 @@ mod encode;
 mod error;
 mod fingerprint;
 mod finite;
+mod fused;
 pub mod gguf;
 pub mod huggingface;
 mod inferred;

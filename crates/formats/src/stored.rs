@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use openelm_kernels::{Heads, MappedFile, Threads};
 use openelm_model::{DType, Encoding, Model, ModelConfig, Stack, Tensor, TensorSpec, tensor_specs};
 
 use serde_json::Value;
 
+use crate::fused::{self, Fusion};
 use crate::tokenizer::StoredTokenizer;
 use crate::{FormatError, corenet, gguf, huggingface, shards};
 
@@ -46,6 +48,8 @@ pub(crate) enum Source {
     Stacked(Stack),
     /// The same, where queries and keys lie in the order of llama.cpp's rotation, pairs side by side.
     Interleaved(Stack, Heads),
+    /// Somewhere, and changed by adapters when asked for.
+    Fused(Box<Source>, Arc<Fusion>),
 }
 
 /// A model on disk: every tensor that the geometry asks for is there, in the right shape. Tensors are loaded one by one.
@@ -83,8 +87,19 @@ impl StoredModel {
 
     /// The same in the parts that it is stored in.
     fn stack(&self, name: &str) -> Result<Stack, FormatError> {
+        match self.sources.get(name) {
+            Some(source) => self.read(name, source),
+            None => {
+                let (name, path, reason) = (name.to_owned(), self.path.clone(), "there is none".to_owned());
+                Err(FormatError::Tensor { name, path, reason })
+            }
+        }
+    }
+
+    fn read(&self, name: &str, source: &Source) -> Result<Stack, FormatError> {
         let wrong = |reason: String| FormatError::Tensor { name: name.to_owned(), path: self.path.clone(), reason };
-        let tensor = match self.sources.get(name).ok_or_else(|| wrong("there is none".to_owned()))? {
+        let tensor = match source {
+            Source::Fused(base, fusion) => return Ok(fusion.apply(&self.read(name, base)?.joined()).into()),
             Source::Tensor(tensor) => tensor.clone(),
             Source::Pytorch(tensor, dtype) => {
                 let bytes = tensor.read().map_err(FormatError::io(&self.path))?;
@@ -105,6 +120,7 @@ impl StoredModel {
             Source::Tensor(tensor) => tensor.encoding(),
             Source::Stacked(parts) | Source::Interleaved(parts, _) => parts.parts()[0].encoding(),
             Source::Pytorch(_, dtype) => Encoding::Float(*dtype),
+            Source::Fused(..) => fused::ENCODING,
         })
     }
 

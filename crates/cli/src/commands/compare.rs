@@ -8,7 +8,7 @@ use clap::Args;
 use openelm_formats::{Comparison, StoredModel, compare};
 use serde_json::{Value, json};
 
-use super::{ThreadOptions, parse_ids};
+use super::{AdapterOptions, ThreadOptions, parse_ids};
 use crate::input::read_file;
 use crate::model::{open, tokenizer_of};
 
@@ -17,8 +17,11 @@ use crate::model::{open, tokenizer_of};
 pub struct Arguments {
     /// A model of any format, folder or file, or "builtin"
     first: PathBuf,
-    /// The model to compare with it
-    second: PathBuf,
+    /// The model to compare with it; with --adapter, the first one with the adapter where nothing is said
+    #[arg(required_unless_present = "adapter")]
+    second: Option<PathBuf>,
+    #[command(flatten)]
+    adapter: AdapterOptions,
     #[command(flatten)]
     text: TextOptions,
     /// Token ids instead of a text, separated by commas
@@ -59,12 +62,18 @@ impl TextOptions {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let tokenizer = arguments.tokenizer.as_deref();
-    let (first, second) = (open(&arguments.first, tokenizer)?, open(&arguments.second, tokenizer)?);
+    let first = open(&arguments.first, tokenizer)?;
+    let mut second = open(arguments.second.as_ref().unwrap_or(&arguments.first), tokenizer)?;
+    let threads = arguments.threads.threads();
+    if !arguments.adapter.is_empty() {
+        let adapters = arguments.adapter.open(&second.config)?;
+        second = second.fused(&adapters, true, &threads)?;
+    }
     let ids = match &arguments.ids {
         Some(ids) => parse_ids(ids).context("--ids")?,
         None => common_ids(&first, &second, &arguments.text.read()?)?,
     };
-    let comparison = compare(&first, &second, &ids, &arguments.threads.threads())?;
+    let comparison = compare(&first, &second, &ids, &threads)?;
     let mut out = stdout();
     if arguments.json {
         writeln!(out, "{}", as_json(&comparison))?;

@@ -2,7 +2,7 @@
 
 use std::io::{Write, stdout};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
@@ -27,21 +27,8 @@ pub struct Arguments {
     model: PathBuf,
     /// The new folder, or the new file for gguf
     output: PathBuf,
-    /// The format
-    #[arg(long, value_enum)]
-    to: FormatArgument,
-    /// Floats to write [default: as the model has them]
-    #[arg(long)]
-    dtype: Option<DTypeArgument>,
-    /// For mlx: quantise matrices to this many bits (2, 3, 4, 5, 6 or 8)
-    #[arg(long, value_name = "N")]
-    bits: Option<usize>,
-    /// For mlx: numbers that share a scale (32, 64 or 128) [default: 64]
-    #[arg(long, value_name = "N", requires = "bits")]
-    group_size: Option<usize>,
-    /// For gguf: what matrices become
-    #[arg(long, conflicts_with = "dtype")]
-    quant: Option<QuantArgument>,
+    #[command(flatten)]
+    form: FormOptions,
     /// Keep only the first rows of the vocabulary: CoreNet pads LLaMA's 32000 pieces to 32128
     #[arg(long, value_name = "ROWS", num_args = 0..=1, require_equals = true, default_missing_value = "32000")]
     trim_vocab: Option<usize>,
@@ -58,6 +45,26 @@ pub struct Arguments {
     json: bool,
     #[command(flatten)]
     threads: ThreadOptions,
+}
+
+/// What a model becomes.
+#[derive(Args)]
+pub struct FormOptions {
+    /// The format
+    #[arg(long, value_enum)]
+    to: FormatArgument,
+    /// Floats to write [default: as the model has them]
+    #[arg(long)]
+    dtype: Option<DTypeArgument>,
+    /// For mlx: quantise matrices to this many bits (2, 3, 4, 5, 6 or 8)
+    #[arg(long, value_name = "N")]
+    bits: Option<usize>,
+    /// For mlx: numbers that share a scale (32, 64 or 128) [default: 64]
+    #[arg(long, value_name = "N", requires = "bits")]
+    group_size: Option<usize>,
+    /// For gguf: what matrices become
+    #[arg(long, conflicts_with = "dtype")]
+    quant: Option<QuantArgument>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -118,44 +125,50 @@ pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(rows) = arguments.trim_vocab {
         model.trim_vocabulary(rows)?;
     }
-    let target = target(&arguments, &model)?;
+    let target = arguments.form.target(model.natural_dtype())?;
     for warning in model.notes.iter().chain(&target.warnings(&model.config, model.main_encoding())) {
         tell(format!("warning: {warning}"));
     }
     let threads = arguments.threads.threads();
-    write(&arguments, &model, target, &threads)?;
+    write(&model, &arguments.output, target, &threads)?;
     let written = openelm_formats::open(&arguments.output)?;
     let compared = if arguments.no_compare { None } else { moved(&model, &written, &text, &threads)? };
     report(&arguments, &model, &written, compared)
 }
 
-fn target(arguments: &Arguments, model: &StoredModel) -> Result<Target> {
-    let dtype = arguments.dtype.map_or(model.natural_dtype(), DType::from);
-    let to = arguments.to;
-    ensure!(
-        to == FormatArgument::Mlx || arguments.bits.is_none(),
-        "--bits is for --to mlx; --to gguf has --quant, and the other formats hold floats only"
-    );
-    ensure!(
-        to == FormatArgument::Gguf || arguments.quant.is_none(),
-        "--quant is for --to gguf; --to mlx has --bits, and the other formats hold floats only"
-    );
-    Ok(match to {
-        FormatArgument::Hf => Target::HuggingFace(dtype),
-        FormatArgument::Corenet => Target::CoreNet(dtype),
-        FormatArgument::Gguf => Target::Gguf(arguments.quant.map_or(Quantisation::Float(dtype), Quantisation::from)),
-        FormatArgument::Mlx => {
-            let Some(bits) = arguments.bits else { return Ok(Target::Mlx(dtype, None)) };
-            let group = arguments.group_size.unwrap_or(64);
-            let Some(format) = AffineFormat::new(bits, group) else {
-                bail!("MLX has no {bits} bits in groups of {group}: there are 2, 3, 4, 5, 6 and 8 in 32, 64 and 128");
-            };
-            Target::Mlx(dtype, Some(format))
-        }
-    })
+impl FormOptions {
+    /// The target, with floats of `natural` where nothing is said.
+    pub fn target(&self, natural: DType) -> Result<Target> {
+        let dtype = self.dtype.map_or(natural, DType::from);
+        let to = self.to;
+        ensure!(
+            to == FormatArgument::Mlx || self.bits.is_none(),
+            "--bits is for --to mlx; --to gguf has --quant, and the other formats hold floats only"
+        );
+        ensure!(
+            to == FormatArgument::Gguf || self.quant.is_none(),
+            "--quant is for --to gguf; --to mlx has --bits, and the other formats hold floats only"
+        );
+        Ok(match to {
+            FormatArgument::Hf => Target::HuggingFace(dtype),
+            FormatArgument::Corenet => Target::CoreNet(dtype),
+            FormatArgument::Gguf => Target::Gguf(self.quant.map_or(Quantisation::Float(dtype), Quantisation::from)),
+            FormatArgument::Mlx => {
+                let Some(bits) = self.bits else { return Ok(Target::Mlx(dtype, None)) };
+                let group = self.group_size.unwrap_or(64);
+                let Some(format) = AffineFormat::new(bits, group) else {
+                    bail!(
+                        "MLX has no {bits} bits in groups of {group}: there are 2, 3, 4, 5, 6 and 8 in 32, 64 and 128"
+                    );
+                };
+                Target::Mlx(dtype, Some(format))
+            }
+        })
+    }
 }
 
-fn write(arguments: &Arguments, model: &StoredModel, target: Target, threads: &Threads) -> Result<()> {
+/// Writes `model` as `output`, with a bar that shows how far it is.
+pub fn write(model: &StoredModel, output: &Path, target: Target, threads: &Threads) -> Result<()> {
     let stop = Stop::saying("stopping")?;
     let bar = ProgressBar::new(model.config.parameters() as u64);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent}% of the weights, {eta} left") {
@@ -165,7 +178,7 @@ fn write(arguments: &Arguments, model: &StoredModel, target: Target, threads: &T
         bar.inc(elements as u64);
         if stop.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let converted = convert(model, &arguments.output, target, threads, &progress);
+    let converted = convert(model, output, target, threads, &progress);
     bar.finish_and_clear();
     if let (Err(stopped), true) = (&converted, stop.is_raised()) {
         tell(stopped);
@@ -178,7 +191,7 @@ fn write(arguments: &Arguments, model: &StoredModel, target: Target, threads: &T
 }
 
 /// How far the logits moved; `None`, and a note, if no tokenizer takes the text apart.
-fn moved(model: &StoredModel, written: &StoredModel, text: &str, threads: &Threads) -> Result<Option<Comparison>> {
+pub fn moved(model: &StoredModel, written: &StoredModel, text: &str, threads: &Threads) -> Result<Option<Comparison>> {
     if model.tokenizer.is_none() {
         tell("note: there is no tokenizer, so that the logits were not compared; give one with --tokenizer");
         return Ok(None);

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Commands with a few ways to call them.
-const EXAMPLES: [(&str, &[&str]); 14] = [
+const EXAMPLES: [(&str, &[&str]); 17] = [
     (
         "generate",
         &[
@@ -86,6 +86,13 @@ const EXAMPLES: [(&str, &[&str]); 14] = [
             "openelm eval --model model/ --tasks mmlu --num-fewshot 5 --data sets/ --output results",
             "openelm eval --model model/ --tasks arc_easy --data sets/ --sweep q8_0,q4_0,mlx4",
             "openelm eval --table openelm-paper",
+        ],
+    ),
+    (
+        "fuse",
+        &[
+            "openelm fuse model/ runs/mine/checkpoints/step-00000100 mine/ --to hf",
+            "openelm fuse model/ lora/=0.5 mine.gguf --to gguf --quant q4_0",
         ],
     ),
     ("inspect", &["openelm inspect builtin", "openelm inspect model.gguf --json"]),

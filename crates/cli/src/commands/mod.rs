@@ -6,6 +6,7 @@ pub mod compare;
 pub mod convert;
 pub mod eval;
 pub mod examples;
+pub mod fuse;
 pub mod generate;
 pub mod inspect;
 pub mod logits;
@@ -20,6 +21,7 @@ mod training;
 pub mod tune;
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
@@ -85,29 +87,71 @@ impl ArithmeticOptions {
     }
 }
 
-/// The adapter that a command runs a model with.
+/// The adapters that a command runs a model with.
 #[derive(Args)]
 pub struct AdapterOptions {
-    /// An adapter (LoRA, DoRA): a folder of PEFT's or a file of CoreNet's, or the name it was pulled by
-    #[arg(long, value_name = "ADAPTER")]
-    adapter: Option<PathBuf>,
+    /// An adapter (LoRA, DoRA): a folder of PEFT's or a file of CoreNet's, or the name it was pulled by; of several, the sum of
+    /// what they change, each times its weight
+    #[arg(long, value_name = "ADAPTER[=WEIGHT]")]
+    adapter: Vec<AdapterArgument>,
+}
+
+/// An adapter, and what it is multiplied by.
+#[derive(Clone)]
+pub struct AdapterArgument {
+    path: PathBuf,
+    weight: f32,
+}
+
+impl FromStr for AdapterArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.rsplit_once('=').filter(|_| !Path::new(text).exists()) {
+            None => Ok(Self { path: text.into(), weight: 1.0 }),
+            Some((path, weight)) => match weight.parse() {
+                Ok(weight) if f32::is_finite(weight) => Ok(Self { path: path.into(), weight }),
+                _ => Err(format!("{weight:?} is not a weight; write ADAPTER=0.5")),
+            },
+        }
+    }
 }
 
 impl AdapterOptions {
-    /// The adapter, checked against `model`, if one was asked for.
-    pub fn open(&self, model: &ModelConfig) -> Result<Option<Adapter>> {
-        let Some(path) = &self.adapter else { return Ok(None) };
-        let adapter = openelm_formats::adapter::open(&locate(path)?, model)?;
-        adapter.notes.iter().for_each(tell);
-        Ok(Some(adapter))
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.adapter.is_empty()
     }
 
-    /// An empty session of `engine` for up to `limit` tokens, with the adapter at work.
+    /// The adapters for a model of the geometry `config`, with their weights.
+    pub fn open(&self, config: &ModelConfig) -> Result<Vec<(Adapter, f32)>> {
+        open_adapters(&self.adapter, config)
+    }
+
+    /// An empty session of `engine` for up to `limit` tokens, with the adapters at work.
     pub fn session(&self, engine: Engine, limit: usize) -> Result<Session> {
-        let Some(adapter) = self.open(engine.model().config())? else { return Ok(Session::new(engine, limit)) };
-        let weights = AdapterWeights::new(&adapter, engine.model(), engine.threads());
+        if self.is_empty() {
+            return Ok(Session::new(engine, limit));
+        }
+        let weights = combined(&self.open(engine.model().config())?, &engine);
         Ok(Session::adapted(engine, limit, Arc::new(weights))?)
     }
+}
+
+/// All `adapters`, ready to run in `engine`.
+pub fn combined(adapters: &[(Adapter, f32)], engine: &Engine) -> AdapterWeights {
+    let adapters: Vec<(&Adapter, f32)> = adapters.iter().map(|(adapter, weight)| (adapter, *weight)).collect();
+    AdapterWeights::combined(&adapters, engine.model(), engine.threads())
+}
+
+/// `adapters` for a model of the geometry `config`, with their weights.
+fn open_adapters(adapters: &[AdapterArgument], config: &ModelConfig) -> Result<Vec<(Adapter, f32)>> {
+    let open = |AdapterArgument { path, weight }: &AdapterArgument| {
+        let adapter = openelm_formats::adapter::open(&locate(path)?, config)?;
+        adapter.notes.iter().for_each(tell);
+        Ok((adapter, *weight))
+    };
+    adapters.iter().map(open).collect()
 }
 
 /// Whether a command looks at memory before it begins.

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::preference::PreferenceLoss;
 use super::template::TemplateName;
@@ -36,7 +37,7 @@ pub struct TuneRecipe {
     #[serde(default)]
     pub train: TuneTrainRecipe,
     /// The optimiser.
-    #[serde(default = "no_decay")]
+    #[serde(default = "TuneRecipe::optimizer", deserialize_with = "over_defaults")]
     pub optimizer: OptimizerRecipe,
     /// The learning rate.
     pub schedule: TuneScheduleRecipe,
@@ -51,8 +52,11 @@ pub struct TuneRecipe {
     pub spike: SpikeRecipe,
 }
 
-fn no_decay() -> OptimizerRecipe {
-    TuneRecipe::optimizer()
+/// What a recipe says of the optimiser, over what holds for tuning: the defaults of the table alone are those of pretraining.
+fn over_defaults<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OptimizerRecipe, D::Error> {
+    let mut table = toml::Table::try_from(TuneRecipe::optimizer()).map_err(D::Error::custom)?;
+    table.extend(toml::Table::deserialize(deserializer)?);
+    table.try_into().map_err(|e: toml::de::Error| D::Error::custom(e.message()))
 }
 
 /// The model to begin with.

@@ -14,6 +14,7 @@ pub enum TemplateName {
     /// Stanford Alpaca's `### Instruction:`, one turn.
     Alpaca,
     /// That of CoreNet's commonsense data, with its sixteen spaces, one turn.
+    #[serde(rename = "corenet-commonsense")]
     CoreNetCommonsense,
     /// Prompt and answer as they are; messages below each other.
     Plain,

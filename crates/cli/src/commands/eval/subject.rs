@@ -31,20 +31,21 @@ impl Subject {
         let cache = arguments.cache.into();
         let weights = arguments.arithmetic.weight_bytes(&stored);
         arguments.memory.check(&stored.config, weights, tokens_in_memory(context), cache)?;
-        let adapter = arguments.adapter.open(&stored.config)?;
+        let adapters = arguments.adapter.open(&stored.config)?;
+        let known = |(adapter, weight): &(_, f32)| json!({ "sha256": fingerprint_of_adapter(adapter), "weight": weight });
         let name = shown(&stored.path);
         let identity = json!({
             "sha256": fingerprint(&stored)?,
             "format": stored.format.to_string(),
             "weights": stored.main_encoding().to_string(),
             "parameters": stored.config.parameters(),
-            "adapter": adapter.as_ref().map(fingerprint_of_adapter),
+            "adapters": adapters.iter().map(known).collect::<Vec<_>>(),
             "arithmetic": arguments.arithmetic.name(),
             "cache": format!("{:?}", arguments.cache).to_lowercase(),
         });
         let threads = arguments.threads.threads();
         let engine = Engine::new(arguments.arithmetic.load(stored, &threads)?, threads).with_cache(cache);
-        let adapter = adapter.map(|adapter| Arc::new(AdapterWeights::new(&adapter, engine.model(), engine.threads())));
+        let adapter = (!adapters.is_empty()).then(|| Arc::new(combined(&adapters, &engine)));
         Ok(Self { name, identity, options, scorer: Scorer::new(engine, adapter, context), tokenizer })
     }
 }
