@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use openelm_model::{ModelConfig, Target, targets};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -209,6 +210,35 @@ impl Default for AdapterRecipe {
     }
 }
 
+impl AdapterRecipe {
+    /// Rank and alpha of the module `name`, if it is adapted: those of the last target that means it.
+    pub(super) fn numbers_of(&self, name: &str) -> Option<(usize, f64)> {
+        let parts = self.targets.iter().rev().map(TargetRecipe::parts);
+        let (_, rank, alpha) = parts.into_iter().find(|(target, ..)| means(target, name))?;
+        Some((rank.unwrap_or(self.rank), alpha.unwrap_or(self.alpha)))
+    }
+
+    /// Parameters that it has on a model of the geometry `config`, if it begins anew.
+    pub(crate) fn parameters(&self, config: &ModelConfig) -> usize {
+        let numbers = |target: Target| {
+            let rank = self.numbers_of(&target.name).map_or(0, |(rank, _)| rank);
+            let has_magnitude = rank > 0 && self.kind == AdapterKind::Dora && !target.embedding;
+            rank * (target.inputs + target.outputs) + if has_magnitude { target.outputs } else { 0 }
+        };
+        targets(config).into_iter().map(numbers).sum()
+    }
+
+    /// The largest rank.
+    pub(crate) fn largest_rank(&self) -> usize {
+        self.targets.iter().map(|target| target.parts().1.unwrap_or(self.rank)).max().unwrap_or(self.rank)
+    }
+}
+
+/// Whether `target` is `name`, or what it ends with behind a dot.
+pub(super) fn means(target: &str, name: &str) -> bool {
+    name.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
 /// What an adapter does to a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -371,6 +401,13 @@ impl TuneRecipe {
         Ok(recipe)
     }
 
+    /// Whether the recipe at `path` is one of tuning: it names a model instead of describing one.
+    pub fn is_at(path: &Path) -> bool {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let table = toml::from_str::<toml::Table>(&text);
+        table.is_ok_and(|table| table.get("model").is_some_and(|model| model.get("path").is_some()))
+    }
+
     /// This recipe with `sets` applied, each `dotted.key=value`.
     ///
     /// # Errors
@@ -468,5 +505,59 @@ impl TuneRecipe {
             at_least_one("adapter.targets.rank", rank.unwrap_or(1) as u64)?;
             positive("adapter.targets.alpha", alpha.unwrap_or(1.0))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn recipes() -> Vec<std::path::PathBuf> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/tune");
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn the_recipes_here_can_be_followed_and_survive_a_round_trip() {
+        let recipes = recipes();
+        assert!(recipes.len() >= 12);
+        for path in recipes {
+            let recipe = TuneRecipe::load(&path, &[]).unwrap();
+            assert_eq!(recipe.clone().changed(&[]).unwrap(), recipe);
+            let again: TuneRecipe = toml::from_str(&recipe.to_toml()).unwrap();
+            assert_eq!(again, recipe, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn published_adapters_have_the_published_numbers_of_parameters() {
+        // Read from CoreNet's configurations; DoRA adds a magnitude for each output.
+        for (name, lora, dora) in [
+            ("270m", 9_453_568, 158_336),
+            ("450m", 13_508_608, 234_624),
+            ("1.1b", 24_281_088, 437_632),
+            ("3b", 45_887_488, 844_800),
+        ] {
+            let mut config = ModelConfig::by_name(&format!("openelm-{name}")).unwrap();
+            config.vocab_size = 32_128;
+            let of = |kind: &str| {
+                let file = format!("../../recipes/tune/commonsense-{kind}-{name}.toml");
+                let recipe = TuneRecipe::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join(file), &[]).unwrap();
+                recipe.adapter.unwrap().parameters(&config)
+            };
+            assert_eq!(of("lora"), lora, "{name}");
+            assert_eq!(of("dora") - of("lora"), dora, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_value_of_the_optimiser_leaves_the_others_as_tuning_has_them() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/tune/instruct-270m.toml");
+        let recipe = TuneRecipe::load(&path, &["optimizer.clip=0.5".to_owned()]).unwrap();
+        assert_eq!(recipe.optimizer, OptimizerRecipe { clip: 0.5, ..TuneRecipe::optimizer() });
+        let unknown = TuneRecipe::load(&path, &["optimizer.clap=0.5".to_owned()]).unwrap_err().to_string();
+        assert!(unknown.contains("unknown field `clap`"), "{unknown}");
     }
 }

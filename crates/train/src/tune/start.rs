@@ -14,7 +14,7 @@ use rand_distr::{Distribution as _, StandardNormal, Uniform};
 use sha2::{Digest, Sha256};
 
 use super::error::TuneError;
-use super::recipe::{AdapterKind, AdapterRecipe, TargetRecipe, TuneRecipe};
+use super::recipe::{AdapterKind, AdapterRecipe, TargetRecipe, TuneRecipe, means};
 use crate::parameters::Parameters;
 use crate::trainable::TrainableModel;
 
@@ -113,7 +113,7 @@ fn fresh(model: &Model, recipe: &AdapterRecipe, seed: u64, threads: &Threads) ->
     check_names(recipe, config)?;
     let mut modules = BTreeMap::new();
     for (number, target) in targets(config).into_iter().enumerate() {
-        let Some((rank, alpha)) = numbers_of(recipe, &target.name) else { continue };
+        let Some((rank, alpha)) = recipe.numbers_of(&target.name) else { continue };
         let most = target.inputs.min(target.outputs);
         if rank > most {
             let expected = format!(
@@ -159,18 +159,6 @@ fn module(
     let magnitude = magnitude.map(|lengths| tensor(vec![target.outputs], lengths));
     let (a, b) = (tensor(vec![rank, target.inputs], a), tensor(vec![target.outputs, rank], b));
     Ok(AdapterModule { alpha, a, b, magnitude })
-}
-
-/// Rank and alpha of the module `name`, if it is adapted: those of the last target that means it.
-fn numbers_of(recipe: &AdapterRecipe, name: &str) -> Option<(usize, f64)> {
-    let (_, rank, alpha) =
-        recipe.targets.iter().rev().map(TargetRecipe::parts).find(|(target, ..)| means(target, name))?;
-    Some((rank.unwrap_or(recipe.rank), alpha.unwrap_or(recipe.alpha)))
-}
-
-/// Whether `target` is `name`, or what it ends with behind a dot.
-fn means(target: &str, name: &str) -> bool {
-    name.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 /// Refuses targets that mean no module.

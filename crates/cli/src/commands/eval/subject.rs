@@ -5,11 +5,11 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use openelm_eval::{Options, Scorer, tokens_in_memory};
 use openelm_formats::{StoredModel, fingerprint, fingerprint_of_adapter};
-use openelm_model::{AdapterWeights, Engine, Tokenizer};
+use openelm_model::{Engine, Tokenizer};
 use serde_json::{Value, json};
 
 use super::{Arguments, Bos};
-use crate::commands::shown;
+use crate::commands::{combined, shown};
 
 /// A model that is ready to be evaluated, and how it will be.
 pub struct Subject {

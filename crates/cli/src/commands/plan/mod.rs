@@ -13,7 +13,6 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use openelm_formats::atomic;
 use openelm_model::{Geometry, ModelConfig, Multipliers, Precision};
-use openelm_train::Recipe;
 use serde_json::{Value, json};
 
 use crate::tell;
@@ -107,8 +106,8 @@ impl FromStr for MultiplierArgument {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     if let Some(path) = &arguments.train {
-        let recipe = Recipe::load(path, &arguments.set)?;
-        let text = training::plan(&recipe, arguments.vocab_size, arguments.ranks, arguments.json)?;
+        let Arguments { set, vocab_size, ranks, json, .. } = &arguments;
+        let text = training::plan(path, set, *vocab_size, *ranks, *json)?;
         return Ok(stdout().write_all(text.as_bytes())?);
     }
     let config = config(&arguments)?;

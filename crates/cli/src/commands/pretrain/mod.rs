@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
-use openelm_model::{ByteSize, available_memory};
 use openelm_train::collective::Collective;
 use openelm_train::data::Counts;
 use openelm_train::pretrain::pretrain_on;
 use openelm_train::run::{Event, Outcome};
 use openelm_train::{Recipe, TrainingFootprint};
 
-use super::training::{Display, Outline, Summary, job};
-use super::{MemoryOptions, ThreadOptions, refusal};
+use super::training::{Display, Outline, Summary, job, room_for};
+use super::{MemoryOptions, ThreadOptions};
 use crate::interrupt::Stop;
 use crate::tell;
 
@@ -132,13 +131,7 @@ fn read(counts: &Counts) -> String {
 
 /// Refuses a run that the machine cannot hold; otherwise says what it takes.
 fn check_memory(recipe: &Recipe, ranks: usize, options: &MemoryOptions) -> Result<String> {
-    let footprint = TrainingFootprint::of(recipe, ranks)?;
-    let total = ByteSize(footprint.total());
-    let Some(available) = available_memory() else { return Ok(format!("memory: {total}")) };
-    if !options.ignore_memory {
-        footprint.check(available).map_err(|e| refusal(&e))?;
-    }
-    Ok(format!("memory: {total} of {} available (openelm plan --train has the items)", ByteSize(available)))
+    room_for(&TrainingFootprint::of(recipe, ranks)?, options)
 }
 
 impl Outline {

@@ -11,8 +11,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use openelm_model::kernels::{Threads, limits};
+use openelm_model::{ByteSize, available_memory};
+use openelm_train::TrainingFootprint;
 use openelm_train::run::Event;
 
+use super::{MemoryOptions, refusal};
 use crate::interrupt::Stop;
 use crate::tell;
 use dashboard::Dashboard;
@@ -29,6 +32,16 @@ pub struct Outline {
     pub sources: Vec<String>,
     /// Operations of a token, forward and backward, over the parameters it meets.
     pub operations: f64,
+}
+
+/// Refuses a run that the machine cannot hold; otherwise says what it takes.
+pub fn room_for(footprint: &TrainingFootprint, options: &MemoryOptions) -> Result<String> {
+    let total = ByteSize(footprint.total());
+    let Some(available) = available_memory() else { return Ok(format!("memory: {total}")) };
+    if !options.ignore_memory {
+        footprint.check(available).map_err(|e| refusal(&e))?;
+    }
+    Ok(format!("memory: {total} of {} available (openelm plan --train has the items)", ByteSize(available)))
 }
 
 /// How a run is shown.

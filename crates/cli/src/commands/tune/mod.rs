@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use openelm_train::TrainingFootprint;
 use openelm_train::collective::Collective;
 use openelm_train::run::{Event, Outcome, RunError};
 use openelm_train::tune::{TuneError, TuneRecipe, tune_on};
 
-use super::training::{Display, Outline, Summary, job};
+use super::training::{Display, Outline, Summary, job, room_for};
 use super::{MemoryOptions, ThreadOptions};
 use crate::interrupt::Stop;
 use crate::model::open;
@@ -73,6 +74,8 @@ fn train(arguments: Arguments, ranks: Arc<dyn Collective>) -> Result<Option<Ende
     let stored = open(&recipe.model.path, recipe.model.tokenizer.as_deref())?;
     stored.notes.iter().for_each(tell);
     ensure!(!recipe.output.is_file(), "{} is a file; output is a folder", recipe.output.display());
+    let footprint = TrainingFootprint::tuning(&stored.config, stored.size() as u64, &recipe, ranks.ranks());
+    let memory = room_for(&footprint, &arguments.memory)?;
     let threads = arguments.threads.threads();
     // Rank 0 alone has something to show.
     let outline = Outline {
@@ -87,6 +90,9 @@ fn train(arguments: Arguments, ranks: Arc<dyn Collective>) -> Result<Option<Ende
     let outcome = tune_on(ranks, &recipe, stored, threads, stop.flag(), &mut |event: Event| {
         summary.add(&event);
         display.show(&event);
+        if let Event::Started { .. } = event {
+            display.say(&memory);
+        }
     });
     // The terminal is itself again before anything else is said.
     drop(display);
