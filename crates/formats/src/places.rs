@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn a_tensor_is_asked_for_once_however_many_parts_it_has() {
-        let config = Geometry { layers: 1, dim: 64, head_dim: 16, gqa_groups: 2, ..Geometry::default() }.build(9).unwrap();
+        let config =
+            Geometry { layers: 1, dim: 64, head_dim: 16, gqa_groups: 2, ..Geometry::default() }.build(9).unwrap();
         let site = Site::of_layer(0, Role::QkvProj);
         let spec = site.spec(&config);
         let values: Vec<f32> = (0..spec.len()).map(|x| x as f32).collect();

@@ -162,11 +162,10 @@ impl StoredModel {
     /// Every encoding with the number of tensors and of elements that are in it, in the order of the tensors.
     pub fn encodings(&self) -> Vec<(Encoding, usize, usize)> {
         let mut found: Vec<(Encoding, usize, usize)> = Vec::new();
-        let mut count = |encoding: Encoding, size: usize| {
-            match found.iter_mut().find(|(known, ..)| *known == encoding) {
-                Some((_, tensors, elements)) => (*tensors, *elements) = (*tensors + 1, *elements + size),
-                None => found.push((encoding, 1, size)),
-            }
+        let mut count = |encoding: Encoding, size: usize| match found.iter_mut().find(|(known, ..)| *known == encoding)
+        {
+            Some((_, tensors, elements)) => (*tensors, *elements) = (*tensors + 1, *elements + size),
+            None => found.push((encoding, 1, size)),
         };
         for spec in self.specs() {
             match (self.sources.get(&spec.name), self.encoding(&spec.name)) {
@@ -194,7 +193,9 @@ impl StoredModel {
     /// Bytes of all weights.
     pub fn size(&self) -> usize {
         let size = |spec: &TensorSpec| match self.sources.get(&spec.name)? {
-            Source::Stacked(parts) | Source::Interleaved(parts, _) => Some(parts.parts().iter().map(Tensor::size).sum()),
+            Source::Stacked(parts) | Source::Interleaved(parts, _) => {
+                Some(parts.parts().iter().map(Tensor::size).sum())
+            }
             _ => self.encoding(&spec.name).and_then(|encoding| encoding.bytes_of(&spec.shape)),
         };
         self.specs().iter().filter_map(size).sum::<usize>()

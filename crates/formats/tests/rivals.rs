@@ -68,7 +68,6 @@ fn configurations_of_transformers_4_and_5_say_the_same() {
         assert_eq!(open(folder.path()).unwrap().config, stored(name).config, "{name}");
     }
     assert_eq!(stored("olmo2").config.family, Family::Olmo2);
-    let llama3 =
-        RopeScaling::Llama3 { factor: 8.0, low_turns: 1.0, high_turns: 4.0, original_length: 32 };
+    let llama3 = RopeScaling::Llama3 { factor: 8.0, low_turns: 1.0, high_turns: 4.0, original_length: 32 };
     assert_eq!(stored("llama3").config.rope_scaling, llama3);
 }

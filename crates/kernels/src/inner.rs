@@ -160,9 +160,9 @@ impl Kernel for Product<'_> {
             }
         } else {
             match rows {
-                ..=1 => self.few::<L, 4, 1>(lanes),
+                0 | 1 => self.few::<L, 4, 1>(lanes),
                 2 => self.few::<L, 3, 2>(lanes),
-                ..=FEW_ROWS => self.few::<L, 2, 3>(lanes),
+                3..=FEW_ROWS => self.few::<L, 2, 3>(lanes),
                 _ => self.many::<L, 3, 2>(lanes),
             }
         }

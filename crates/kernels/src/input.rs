@@ -1,7 +1,7 @@
 //! What a linear layer is given: rows, or what is computed on the way from rows that are read once.
 
-use crate::{Norm, Threads};
 use crate::swiglu::{self, FeedForward};
+use crate::{Norm, Threads};
 
 /// The input of a linear layer, `[N, inputs]`.
 #[derive(Clone, Copy)]

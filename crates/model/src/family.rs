@@ -80,7 +80,10 @@ impl Family {
             ],
             _ => [
                 (!alike, "layers of different widths"),
-                (!config.ffn_glu || config.activation != Activation::Swish, "other networks than gated ones with swish"),
+                (
+                    !config.ffn_glu || config.activation != Activation::Swish,
+                    "other networks than gated ones with swish",
+                ),
                 (config.qk_norm != self.qk_norm(), "this choice of qk_norm"),
             ],
         };

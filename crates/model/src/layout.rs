@@ -116,8 +116,8 @@ pub(crate) fn norms_have_weights(config: &ModelConfig) -> bool {
 /// All places of a model's tensors, in the order the data meets them; the output projection, where it is not the embedding
 /// table, comes last.
 pub fn sites(config: &ModelConfig) -> Vec<Site> {
-    let layers = (0..config.layers.len())
-        .flat_map(|layer| layer_roles(config).map(move |role| Site::of_layer(layer, role)));
+    let layers =
+        (0..config.layers.len()).flat_map(|layer| layer_roles(config).map(move |role| Site::of_layer(layer, role)));
     let first = Some(Site::outside(Role::Embedding));
     let norm = norms_have_weights(config).then_some(Site::outside(Role::Norm));
     let head = (!config.tied_embeddings).then_some(Site::outside(Role::Head));

@@ -13,8 +13,8 @@ use openelm_kernels::Threads;
 use openelm_kernels::attention::CacheType;
 
 use crate::config::{ModelConfig, NormPlacement};
-use crate::family::Family;
 use crate::engine::{LOGITS_ROWS, pass_rows};
+use crate::family::Family;
 use crate::sequence::Sequence;
 
 /// What it takes to run one sequence, in bytes.

@@ -22,7 +22,10 @@ impl Stack {
     /// If there are none, or they are of different widths.
     pub fn new(parts: Vec<Tensor>) -> Self {
         let width = parts.first().map(|part| &part.shape()[1..]);
-        assert!(width.is_some() && parts.iter().all(|part| width == Some(&part.shape()[1..])), "{parts:?} are no stack");
+        assert!(
+            width.is_some() && parts.iter().all(|part| width == Some(&part.shape()[1..])),
+            "{parts:?} are no stack"
+        );
         Self(parts)
     }
 
@@ -56,12 +59,12 @@ impl Stack {
 fn join(parts: &[Tensor]) -> Tensor {
     let shape = Stack(parts.to_vec()).shape();
     let encoding = parts[0].encoding();
-    let all = |part: &dyn Fn(&Tensor) -> Bytes| -> Bytes {
-        parts.iter().map(part).collect::<Vec<_>>().concat().into()
-    };
+    let all = |part: &dyn Fn(&Tensor) -> Bytes| -> Bytes { parts.iter().map(part).collect::<Vec<_>>().concat().into() };
     let values = || all(&|part| part.bytes().clone());
     let groups = |second: bool| {
-        let of = |part: &Tensor| part.scales_and_biases().map(|(scales, biases)| if second { biases } else { scales }.clone());
+        let of = |part: &Tensor| {
+            part.scales_and_biases().map(|(scales, biases)| if second { biases } else { scales }.clone())
+        };
         all(&|part| of(part).unwrap_or_default())
     };
     let joined = match encoding {

@@ -279,7 +279,13 @@ fn workspace(config: &ModelConfig, time: usize) -> u64 {
 fn kept_per_row(config: &ModelConfig, layer: &LayerConfig) -> usize {
     let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
     let hidden = config.ffn_hidden_dim(layer);
-    config.qkv_dim(layer) + 2 * query_dim + kv_dim + layer.query_heads + config.model_dim + hidden + 2 * given_per_row(config)
+    config.qkv_dim(layer)
+        + 2 * query_dim
+        + kv_dim
+        + layer.query_heads
+        + config.model_dim
+        + hidden
+        + 2 * given_per_row(config)
 }
 
 /// Elements per row that are normalised behind a layer.

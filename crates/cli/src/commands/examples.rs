@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Commands with a few ways to call them.
-const EXAMPLES: [(&str, &[&str]); 17] = [
+const EXAMPLES: [(&str, &[&str]); 16] = [
     (
         "generate",
         &[

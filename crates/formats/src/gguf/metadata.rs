@@ -74,7 +74,7 @@ fn head_dim(keys: &mut Keys<'_>, model_dim: usize, heads: usize) -> Result<usize
     let head_dim = match (keys.family, keys.optional_size("attention.key_length")?) {
         (_, Some(width)) => width,
         (Family::OpenElm, None) => return Err("the key openelm.attention.key_length is missing".to_owned()),
-        _ if heads > 0 && model_dim % heads == 0 => model_dim / heads,
+        _ if heads > 0 && model_dim.is_multiple_of(heads) => model_dim / heads,
         _ => return Err(format!("{name}.embedding_length is {model_dim}, which {heads} heads do not divide evenly")),
     };
     for key in ["attention.value_length", "rope.dimension_count"] {
@@ -143,9 +143,8 @@ const WITHOUT_EFFECT: [&str; 2] = ["vocab_size", "rope.scaling.finetuned"];
 
 impl<'a> Keys<'a> {
     fn of(family: Family, values: &'a HashMap<String, Value>) -> Self {
-        let own = values.iter().filter_map(|(key, value)| {
-            Some((key.strip_prefix(family.name())?.strip_prefix('.')?, value))
-        });
+        let own =
+            values.iter().filter_map(|(key, value)| Some((key.strip_prefix(family.name())?.strip_prefix('.')?, value)));
         Self { family, values: own.collect() }
     }
 
@@ -204,14 +203,15 @@ impl<'a> Keys<'a> {
             Some(Some("Meta AI original pth")) if matches!(self.family, Family::Llama | Family::Olmo) => (),
             Some(layout) => {
                 let layout = layout.unwrap_or("no name");
-                return Err(format!("{} is {layout}: queries and keys are in another order", self.name("tensor_data_layout")));
+                return Err(format!(
+                    "{} is {layout}: queries and keys are in another order",
+                    self.name("tensor_data_layout")
+                ));
             }
         }
         let off = |value: &Value| matches!(value, Value::Bool(false)) || value.as_f64() == Some(0.0);
         match self.values.iter().find(|(key, value)| !WITHOUT_EFFECT.contains(*key) && !off(value)) {
-            Some((key, _)) => {
-                Err(format!("{} is not known: it may change what the model computes", self.name(key)))
-            }
+            Some((key, _)) => Err(format!("{} is not known: it may change what the model computes", self.name(key))),
             None => Ok(()),
         }
     }

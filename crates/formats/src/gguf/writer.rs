@@ -56,7 +56,8 @@ impl Quantisation {
         match part {
             // Of queries, keys and values the last are worth most.
             Some((layer, "attn_q.weight" | "attn_k.weight" | "attn_v.weight")) => {
-                let wants_more = part.is_some_and(|(_, part)| part == "attn_v.weight") && wants_more_bits(layer, layers);
+                let wants_more =
+                    part.is_some_and(|(_, part)| part == "attn_v.weight") && wants_more_bits(layer, layers);
                 self.encoding(&spec.shape, false, wants_more)
             }
             _ => self.of(spec, layers),
@@ -277,7 +278,8 @@ fn geometry(values: &mut Values, config: &ModelConfig) -> Result<(), String> {
     values.size(&key("context_length"), config.context_length)?;
     values.size(&key("embedding_length"), config.model_dim)?;
     values.float(&key("rope.freq_base"), config.rope_theta as f32);
-    let eps = if config.family == Family::Olmo { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
+    let eps =
+        if config.family == Family::Olmo { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
     values.float(&key(eps), config.norms.eps);
     values.size(&key("rope.dimension_count"), config.head_dim)?;
     values.size(&key("attention.key_length"), config.head_dim)?;

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use openelm_model::{
-    Activation, DType, Family, LayerConfig, ModelConfig, Multipliers, Norms, RopeScaling,
-};
+use openelm_model::{Activation, DType, Family, LayerConfig, ModelConfig, Multipliers, Norms, RopeScaling};
 use serde_json::{Map, Value, json};
 
 use crate::FormatError;

@@ -32,7 +32,8 @@ impl Subject {
         let weights = arguments.arithmetic.weight_bytes(&stored);
         arguments.memory.check(&stored.config, weights, tokens_in_memory(context), cache)?;
         let adapters = arguments.adapter.open(&stored.config)?;
-        let known = |(adapter, weight): &(_, f32)| json!({ "sha256": fingerprint_of_adapter(adapter), "weight": weight });
+        let known =
+            |(adapter, weight): &(_, f32)| json!({ "sha256": fingerprint_of_adapter(adapter), "weight": weight });
         let name = shown(&stored.path);
         let identity = json!({
             "sha256": fingerprint(&stored)?,
