@@ -1,14 +1,14 @@
 //! Training, prefill and decoding beside the same model in PyTorch, alternating in one run; each rate with its limit.
 //!
 //! ```text
-//! cargo bench -p openelm-train --bench side_by_side -- [--only small,270m,generate] [--rounds 3] [--bf16] \
+//! cargo bench -p openelm-train --bench side_by_side -- [--only small,270m,adapters,generate] [--rounds 3] [--bf16] \
 //!     [--peer "python /path/to/torch_openelm.py"]
 //! ```
 //!
-//! The peer is any command that takes `train|prefill|decode --size 270M|small …` and prints a JSON object with the key
+//! The peer is any command that takes `train|lora|prefill|decode --size 270M|small …` and prints a JSON object with the key
 //! `tokens_per_s`; without one, our own rates alone are printed. With `--bf16` products are in bf16 where models are trained, and
 //! the peer is told `--dtype amp`. Limits: arithmetic at 6 operations per parameter and token
-//! (2 without a backward pass) against fused multiply-adds in registers; decoding against the bandwidth of reading.
+//! (4 where an adapter is trained, 2 without a backward pass) against fused multiply-adds in registers; decoding against the bandwidth of reading.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -18,8 +18,9 @@ use std::time::Instant;
 use openelm_bench::{Medians, RandomModel, alternate};
 use openelm_model::kernels::rounded::Products;
 use openelm_model::kernels::{Threads, limits};
-use openelm_model::{Engine, Geometry, Model, ModelConfig, Session, tensor_specs};
+use openelm_model::{Engine, Geometry, Model, ModelConfig, ModelError, Session, tensor_specs};
 use openelm_train::data::{Batch, Row};
+use openelm_train::tune::{AdapterKind, AdapterRecipe, fresh_adapter};
 use openelm_train::{NextToken, TrainableModel, Trainer, TrainerOptions, initialise};
 
 fn main() {
@@ -61,6 +62,16 @@ fn main() {
             &format!("train --size 270M --batch 4 --seq 256 --steps 3 --dtype {dtype}"),
             training(&large, 4, &threads, products),
         );
+    }
+    if only.contains("adapters") {
+        let limit = peak / (4.0 * large.parameters() as f64);
+        let settings = format!("--size 270M --batch 4 --seq 256 --dtype {dtype}");
+        let lora = tuning(&large, AdapterKind::Lora, "f32", &threads, products);
+        report.run("LoRA on 270M, rank 32, 4 x 256", limit, &format!("lora {settings}"), lora);
+        let dora = tuning(&large, AdapterKind::Dora, "f32", &threads, products);
+        report.run("DoRA on 270M, rank 32, 4 x 256", limit, &format!("lora --dora {settings}"), dora);
+        let quantised = tuning(&large, AdapterKind::Lora, "q4_0", &threads, products);
+        report.run("LoRA on 270M in Q4_0, rank 32, 4 x 256", limit, &format!("lora {settings}"), quantised);
     }
     if only.contains("generate") {
         let model = random_model(&large, &threads);
@@ -126,19 +137,46 @@ impl Report<'_> {
     }
 }
 
-/// A training step on random ids; gives tokens per second.
+/// A training step of all weights on random ids; gives tokens per second.
 fn training<'t>(
     config: &ModelConfig,
     batch: usize,
     threads: &'t Threads,
     products: Products,
 ) -> impl FnMut() -> f64 + use<'t> {
+    let model = TrainableModel::new(config.clone(), initialise(config, 1));
+    steps(model.expect("every tensor is there"), batch, threads, products)
+}
+
+/// A training step of an adapter on all linear layers of a model in `format`.
+fn tuning<'t>(
+    config: &ModelConfig,
+    kind: AdapterKind,
+    format: &str,
+    threads: &'t Threads,
+    products: Products,
+) -> impl FnMut() -> f64 + use<'t> {
+    let format = format.parse().expect("the format is known");
+    let random = RandomModel::new(config, format, threads).expect("rows are filled by whole blocks");
+    let model = Model::packing(config.clone(), threads, |spec| {
+        Ok::<_, ModelError>(random.tensor(spec).expect("the tensor is one of the model's"))
+    });
+    let model = model.expect("every tensor is there");
+    let recipe = AdapterRecipe { kind, rank: 32, alpha: 32.0, dropout: 0.0, ..AdapterRecipe::default() };
+    let adapter = fresh_adapter(&model, &recipe, 1, threads).expect("every target is there");
+    steps(TrainableModel::adapted(model, &adapter).expect("the adapter fits"), 4, threads, products)
+}
+
+fn steps<'t>(
+    model: TrainableModel,
+    batch: usize,
+    threads: &'t Threads,
+    products: Products,
+) -> impl FnMut() -> f64 + use<'t> {
     const TIME: usize = 256;
     let objective = NextToken { ignore: None, z_weight: 1e-4 };
-    let model = TrainableModel::new(config.clone(), initialise(config, 1));
-    let model = model.expect("every tensor is there");
+    let vocabulary = model.config().vocab_size as u32;
     let mut trainer = Trainer::new(model, threads.clone(), TrainerOptions { products, ..TrainerOptions::default() });
-    let vocabulary = config.vocab_size as u32;
     let row =
         move |row: usize| (0..=TIME).map(|i| (row * 7919 + i * 104_729) as u32 % vocabulary).collect::<Vec<u32>>();
     let batch = Batch::from_rows(&(0..batch).map(row).map(Row::from).collect::<Vec<_>>());

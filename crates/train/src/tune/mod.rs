@@ -48,6 +48,7 @@ pub use recipe::{
 };
 use reference::Reference;
 use start::Base;
+pub use start::fresh as fresh_adapter;
 pub use template::TemplateName;
 
 /// Rows between two words on how reading gets on.

@@ -108,7 +108,10 @@ fn read(path: &Path, model: &Model, recipe: &AdapterRecipe) -> Result<Adapter, T
 /// An adapter that changes nothing yet. Of a linear module A is drawn as PyTorch draws a linear layer's weights (Kaiming, uniform,
 /// with a slope of the root of 5: within the inverse root of the inputs), and B is zero; of the embedding A is zero and B of the
 /// standard normal distribution. DoRA's magnitudes are the lengths of the rows of the matrices as they are.
-fn fresh(model: &Model, recipe: &AdapterRecipe, seed: u64, threads: &Threads) -> Result<Adapter, TuneError> {
+///
+/// # Errors
+/// If a target means no module of `model`, or a rank makes no sense there.
+pub fn fresh(model: &Model, recipe: &AdapterRecipe, seed: u64, threads: &Threads) -> Result<Adapter, TuneError> {
     let config = model.config();
     check_names(recipe, config)?;
     let mut modules = BTreeMap::new();
