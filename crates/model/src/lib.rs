@@ -11,6 +11,7 @@
 
 mod adapter;
 pub mod block;
+mod chat;
 mod config;
 mod engine;
 mod family;
@@ -30,6 +31,7 @@ mod tokenizer;
 mod weights;
 
 pub use adapter::{Adapter, AdapterError, AdapterModule, AdapterOptions, AdapterWeights, Part, Target, targets};
+pub use chat::{ChatError, ChatTemplate, Message};
 pub use config::{
     Activation, ConfigError, LayerConfig, ModelConfig, NormKind, NormPlacement, Norms, Precision, QkNorm, RopeScaling,
 };

@@ -1,5 +1,6 @@
 //! Text to token ids and back.
 
+mod added;
 mod byte_level;
 mod companions;
 mod detokenizer;
@@ -11,12 +12,14 @@ mod sentencepiece;
 mod trie;
 mod words;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
 use serde_json::Value;
 
 use crate::sentencepiece::ModelProto;
+use added::{AddedToken, AddedTokens, Part};
 use companions::Companions;
 pub use detokenizer::Detokenizer;
 use huggingface::HuggingFace;
@@ -85,6 +88,8 @@ fn unusable(reason: impl std::fmt::Display) -> TokenizerError {
 pub struct Tokenizer {
     encoder: Encoder,
     vocabulary: Vocabulary,
+    /// The control tokens of a SentencePiece model, which knows no spellings of them itself.
+    control: Option<AddedTokens>,
     ends: Vec<u32>,
     adds_bos: bool,
 }
@@ -92,6 +97,25 @@ pub struct Tokenizer {
 enum Encoder {
     SentencePiece(SentencePiece),
     HuggingFace(HuggingFace),
+}
+
+/// What spellings of control tokens in a text are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Markup {
+    /// Text like any other.
+    Plain,
+    /// Those tokens, unless this character, which is left out, stands within them.
+    Control { mark: Option<char> },
+}
+
+impl Markup {
+    /// Text between control tokens, without the mark.
+    fn plain<'t>(self, text: &'t str) -> Cow<'t, str> {
+        match self {
+            Markup::Control { mark: Some(mark) } if text.contains(mark) => Cow::Owned(text.replace(mark, "")),
+            _ => Cow::Borrowed(text),
+        }
+    }
 }
 
 impl Tokenizer {
@@ -122,7 +146,12 @@ impl Tokenizer {
     }
 
     fn new(encoder: Encoder, vocabulary: Vocabulary, adds_bos: bool) -> Self {
-        Self { ends: vocabulary.eos.into_iter().collect(), encoder, vocabulary, adds_bos }
+        let control = match encoder {
+            Encoder::SentencePiece(_) => vocabulary.control().map(|(text, id)| AddedToken::control(text, id)).collect(),
+            Encoder::HuggingFace(_) => Vec::new(),
+        };
+        let (control, ends) = (AddedTokens::new(control), vocabulary.eos.into_iter().collect());
+        Self { ends, encoder, vocabulary, control, adds_bos }
     }
 
     /// The same, with other tokens that end a text beside its own. Ids beyond the vocabulary are passed over.
@@ -174,8 +203,36 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Vec<u32> {
         match &self.encoder {
             Encoder::SentencePiece(encoder) => encoder.encode(text),
-            Encoder::HuggingFace(encoder) => encoder.encode(text),
+            Encoder::HuggingFace(encoder) => encoder.encode(text, Markup::Plain),
         }
+    }
+
+    /// The ids of `text`, without BOS and EOS, where spellings of control tokens are those tokens: what a chat template writes.
+    /// The character `mark` is left out; within a spelling it makes text of it.
+    pub fn encode_with_control(&self, text: &str, mark: Option<char>) -> Vec<u32> {
+        let markup = Markup::Control { mark };
+        match (&self.encoder, &self.control) {
+            (Encoder::HuggingFace(encoder), _) => encoder.encode(text, markup),
+            (Encoder::SentencePiece(encoder), None) => encoder.encode(&markup.plain(text)),
+            (Encoder::SentencePiece(encoder), Some(control)) => {
+                let mut ids = Vec::new();
+                control.split(text, true, |part| match part {
+                    Part::Token(id) => ids.push(id),
+                    Part::Text { text, .. } => ids.extend(encoder.encode(&markup.plain(text))),
+                });
+                ids
+            }
+        }
+    }
+
+    /// How control tokens are spelt where a text may hold them.
+    pub fn control_spellings(&self) -> impl Iterator<Item = &str> {
+        self.vocabulary.control().map(|(spelling, _)| spelling)
+    }
+
+    /// How the control token `id` is spelt; `None` of any other.
+    pub fn control_spelling(&self, id: u32) -> Option<&str> {
+        self.vocabulary.control().find(|&(_, other)| other == id).map(|(spelling, _)| spelling)
     }
 
     /// The ids of a text that is to be gone on with: behind BOS if prompts of this tokenizer begin with it.

@@ -1,6 +1,6 @@
 //! What each id stands for when text is put together.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::sentencepiece::{ModelProto, SentencePiece, Type};
 use serde_json::Value;
@@ -33,8 +33,8 @@ pub(super) struct Vocabulary {
     pub leading_space: LeadingSpace,
     /// Whether a row of bytes that is no character becomes one U+FFFD, and not one for each byte.
     pub byte_level: bool,
-    /// Ids of the tokens that are no text.
-    pub names: HashMap<String, u32>,
+    /// Ids of the tokens that are no text, and of those that are never cut.
+    pub names: BTreeMap<String, u32>,
 }
 
 /// What decoding does with the space at the beginning, which encoding put there.
@@ -64,7 +64,7 @@ impl Vocabulary {
             }
         });
         let name = |(piece, id): (&SentencePiece, u32)| {
-            let is_named = matches!(piece.r#type(), Type::Control | Type::UserDefined);
+            let is_named = matches!(piece.r#type(), Type::Control | Type::Unknown | Type::UserDefined);
             is_named.then(|| (piece.piece().to_owned(), id))
         };
         let id = |id: i32| u32::try_from(id).ok().filter(|&id| (id as usize) < model.pieces.len());
@@ -142,6 +142,14 @@ impl Vocabulary {
                 .collect(),
             pieces,
         })
+    }
+}
+
+impl Vocabulary {
+    /// The tokens that are no text, with their spellings, in the order of these.
+    pub fn control(&self) -> impl Iterator<Item = (&str, u32)> {
+        let is_control = |id: u32| matches!(self.pieces.get(id as usize), Some(Piece::Control | Piece::Unknown(_)));
+        self.names.iter().map(|(name, &id)| (name.as_str(), id)).filter(move |&(_, id)| is_control(id))
     }
 }
 

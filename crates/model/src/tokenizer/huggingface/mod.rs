@@ -6,7 +6,6 @@
 //!
 //! What goes beyond the steps that are known here is refused, rather than encoded in another way.
 
-mod added;
 mod bpe;
 mod patterns;
 mod pretokenizer;
@@ -17,10 +16,10 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 use unicode_normalization::UnicodeNormalization;
 
-use self::added::{AddedToken, AddedTokens, Part};
 use self::bpe::Bpe;
 use self::pretokenizer::{Step, pre_tokenize, steps_of};
-use super::{SPACE, TokenizerError, check_length, unusable};
+use super::added::{AddedToken, AddedTokens, Part};
+use super::{Markup, SPACE, TokenizerError, check_length, unusable};
 
 /// The encoder of a `tokenizer.json`.
 #[derive(Debug)]
@@ -74,13 +73,18 @@ impl HuggingFace {
         })
     }
 
-    pub fn encode(&self, text: &str) -> Vec<u32> {
+    /// The ids of `text`, in which control tokens are as `markup` says.
+    pub fn encode(&self, text: &str, markup: Markup) -> Vec<u32> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         let mut symbols = Vec::new();
-        split(self.added.as_ref(), text, true, &mut ids, |text, is_first, ids| {
+        let control = markup != Markup::Plain;
+        split(self.added.as_ref(), text, true, control, &mut ids, |text, is_first, ids| {
             let text = normalize(&self.normalizer, text);
-            split(self.added_normalized.as_ref(), &text, is_first, ids, |text, is_first, ids| {
-                pre_tokenize(&self.pre_tokenizer, text, is_first, &mut |word| self.bpe.encode(word, &mut symbols, ids));
+            split(self.added_normalized.as_ref(), &text, is_first, control, ids, |text, is_first, ids| {
+                let text = markup.plain(text);
+                pre_tokenize(&self.pre_tokenizer, &text, is_first, &mut |word| {
+                    self.bpe.encode(word, &mut symbols, ids)
+                });
             });
         });
         ids
@@ -92,13 +96,14 @@ fn split(
     added: Option<&AddedTokens>,
     text: &str,
     is_first: bool,
+    control: bool,
     ids: &mut Vec<u32>,
     mut put: impl FnMut(&str, bool, &mut Vec<u32>),
 ) {
     match added {
         _ if text.is_empty() => (),
         None => put(text, is_first, ids),
-        Some(added) => added.split(text, |part| match part {
+        Some(added) => added.split(text, control, |part| match part {
             Part::Token(id) => ids.push(id),
             Part::Text { text, is_first: is_begin } => put(text, is_first && is_begin, ids),
         }),

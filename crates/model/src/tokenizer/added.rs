@@ -1,15 +1,17 @@
-//! Tokens that were added to a vocabulary and are found in the text before anything else.
+//! Tokens that are found in a text before anything else: those that were added to a vocabulary, and control tokens.
 
 use serde_json::Value;
 use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
-use super::super::trie::Trie;
+use super::trie::Trie;
 
 /// The added tokens of one kind.
 #[derive(Debug)]
 pub(super) struct AddedTokens {
     tokens: Vec<AddedToken>,
     trie: Trie,
+    /// Whether all of them are special.
+    are_special: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -28,6 +30,12 @@ pub(super) struct AddedToken {
 }
 
 impl AddedToken {
+    /// A control token of a SentencePiece model.
+    pub fn control(text: &str, id: u32) -> Self {
+        let (text, special) = (text.to_owned(), true);
+        Self { text, id, single_word: false, lstrip: false, rstrip: false, normalized: false, special }
+    }
+
     /// Of an entry of `added_tokens`.
     pub fn new(json: &Value, text: &str, id: u32) -> Self {
         let is = |key: &str| json[key] == true;
@@ -46,13 +54,17 @@ impl AddedToken {
 impl AddedTokens {
     /// `None` without any.
     pub fn new(tokens: Vec<AddedToken>) -> Option<Self> {
-        // Special ones are never taken, but hide what is spelt within them.
         let trie = Trie::new(tokens.iter().zip(0..).map(|(token, place)| (token.text.as_bytes(), place)));
-        tokens.iter().any(|token| !token.special).then_some(Self { tokens, trie })
+        let are_special = tokens.iter().all(|token| token.special);
+        (!tokens.is_empty()).then_some(Self { tokens, trie, are_special })
     }
 
     /// Hands over the parts of `text`: what is between tokens, with whether it is where the text begins, and the ids of tokens.
-    pub fn split(&self, text: &str, mut put: impl FnMut(Part<'_>)) {
+    /// Special tokens are taken if `special`; otherwise they are text, but hide what is spelt within them.
+    pub fn split(&self, text: &str, special: bool, mut put: impl FnMut(Part<'_>)) {
+        if self.are_special && !special {
+            return put(Part::Text { text, is_first: true });
+        }
         let (mut at, mut done) = (0, 0);
         while let Some(first) = text[at..].chars().next() {
             let found = self.trie.longest(&text.as_bytes()[at..]);
@@ -65,7 +77,7 @@ impl AddedTokens {
             let token = &self.tokens[place as usize];
             let is_word = |c: Option<char>| c.is_some_and(is_word_character);
             let in_word = is_word(text[..start].chars().next_back()) || is_word(text[end..].chars().next());
-            if token.special || token.single_word && in_word {
+            if token.special && !special || token.single_word && in_word {
                 continue;
             }
             let start = if token.lstrip { text[..start].trim_end().len().max(done) } else { start };
