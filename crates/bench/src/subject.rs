@@ -174,7 +174,7 @@ fn tokenizer(rows: usize) -> EmbeddedTokenizer {
     let normalizer_spec = NormalizerSpec { remove_extra_whitespaces: Some(false), ..NormalizerSpec::default() };
     let (trainer_spec, normalizer_spec) = (Some(trainer_spec), Some(normalizer_spec));
     let model = ModelProto { pieces, trainer_spec, normalizer_spec, ..ModelProto::default() }.encode_to_vec();
-    EmbeddedTokenizer { model: model.into(), adds_bos: true, ends: Vec::new() }
+    EmbeddedTokenizer { model: model.into(), adds_bos: true, ends: Vec::new(), chat_template: None }
 }
 
 #[cfg(test)]

@@ -103,6 +103,14 @@ pub enum FormatError {
         /// What the tokenizer would have to be, with a space before; or nothing.
         what: &'static str,
     },
+    /// A chat template that is none.
+    #[error("{}: {source}", path.display())]
+    ChatTemplate {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: openelm_model::ChatError,
+    },
     /// The caller asked to stop.
     #[error("stopped; nothing was written")]
     Stopped,

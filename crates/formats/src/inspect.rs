@@ -109,7 +109,7 @@ fn summary(stored: &StoredTokenizer) -> Result<TokenizerSummary, FormatError> {
     let tokenizer = stored.open()?;
     let path = match stored {
         StoredTokenizer::File(path) => Some(path.clone()),
-        StoredTokenizer::SentencePiece(_) => None,
+        StoredTokenizer::SentencePiece(_) | StoredTokenizer::HuggingFace(_) => None,
     };
     let (bos, eos) = (tokenizer.bos_id(), tokenizer.eos_id());
     Ok(TokenizerSummary { path, pieces: tokenizer.vocab_size(), bos, eos })

@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod atomic;
+mod chat;
 mod compare;
 mod convert;
 pub mod corenet;
@@ -29,6 +30,7 @@ mod text;
 mod tokenizer;
 mod whole;
 
+pub use chat::chat_template;
 pub use compare::{Comparison, compare};
 pub use convert::{Target, convert};
 pub use encode::encode;
@@ -39,5 +41,5 @@ pub use lfs::refuse_pointer_at;
 pub use open::open;
 pub use parts::PartName;
 pub use stored::{Format, StoredModel};
-pub use tokenizer::{EmbeddedTokenizer, StoredTokenizer};
+pub use tokenizer::{EmbeddedJson, EmbeddedTokenizer, StoredTokenizer};
 pub use whole::check_whole;

@@ -9,7 +9,7 @@ use openelm_model::{Tokenizer, TokenizerError};
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::{FormatError, atomic, shards};
+use crate::{FormatError, atomic, chat, shards};
 
 /// Where a model's tokenizer is.
 #[derive(Debug, Clone)]
@@ -18,6 +18,49 @@ pub enum StoredTokenizer {
     File(PathBuf),
     /// In the weights' own file, put together as a SentencePiece model.
     SentencePiece(EmbeddedTokenizer),
+    /// In the weights' own file, put together as a `tokenizer.json`.
+    HuggingFace(EmbeddedJson),
+}
+
+/// A `tokenizer.json`, with what such a file does not say itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddedJson {
+    /// The text of the file.
+    pub json: Bytes,
+    /// The token that begins a text.
+    pub bos: Option<u32>,
+    /// The token that ends a text.
+    pub eos: Option<u32>,
+    /// Whether a prompt begins with BOS.
+    pub adds_bos: bool,
+    /// Tokens that end a text beside the model's own.
+    pub ends: Vec<u32>,
+    /// The source of the model's chat template.
+    pub chat_template: Option<String>,
+}
+
+impl EmbeddedJson {
+    /// The tokenizer, ready to use.
+    ///
+    /// # Errors
+    /// If it is of a kind that is not supported.
+    pub fn open(&self) -> Result<Tokenizer, TokenizerError> {
+        let tokenizer = Tokenizer::from_tokenizer_json(&self.json)?.with_boundaries(self.bos, self.eos);
+        Ok(tokenizer.with_bos(self.adds_bos).with_ends(self.ends.iter().copied()))
+    }
+
+    /// What transformers wants to know of it.
+    fn config(&self) -> Result<Value, TokenizerError> {
+        let tokenizer = self.open()?;
+        let spelling = |id: Option<u32>| tokenizer.control_spelling(id?);
+        Ok(json!({
+            "add_bos_token": self.adds_bos,
+            "bos_token": spelling(self.bos),
+            "clean_up_tokenization_spaces": false,
+            "eos_token": spelling(self.eos),
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        }))
+    }
 }
 
 /// A SentencePiece model, with what such a model does not say itself.
@@ -29,6 +72,8 @@ pub struct EmbeddedTokenizer {
     pub adds_bos: bool,
     /// Tokens that end a text beside the model's own.
     pub ends: Vec<u32>,
+    /// The source of the model's chat template.
+    pub chat_template: Option<String>,
 }
 
 impl EmbeddedTokenizer {
@@ -45,7 +90,7 @@ impl EmbeddedTokenizer {
 impl From<Bytes> for EmbeddedTokenizer {
     /// The model alone: prompts begin with BOS.
     fn from(model: Bytes) -> Self {
-        Self { model, adds_bos: true, ends: Vec::new() }
+        Self { model, adds_bos: true, ends: Vec::new(), chat_template: None }
     }
 }
 
@@ -74,7 +119,20 @@ impl StoredTokenizer {
         Ok(match self {
             StoredTokenizer::File(path) => Tokenizer::open(path)?,
             StoredTokenizer::SentencePiece(embedded) => embedded.open()?,
+            StoredTokenizer::HuggingFace(embedded) => embedded.open()?,
         })
+    }
+
+    /// The source of the chat template that comes with it; `None` if there is none.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is not what its name says.
+    pub fn chat_template(&self) -> Result<Option<String>, FormatError> {
+        match self {
+            StoredTokenizer::SentencePiece(embedded) => Ok(embedded.chat_template.clone()),
+            StoredTokenizer::HuggingFace(embedded) => Ok(embedded.chat_template.clone()),
+            StoredTokenizer::File(path) => chat::beside(&Tokenizer::find(path)?),
+        }
     }
 
     /// The SentencePiece model; `None` if the tokenizer is a `tokenizer.json` alone.
@@ -84,13 +142,15 @@ impl StoredTokenizer {
     pub fn sentencepiece(&self) -> Result<Option<EmbeddedTokenizer>, FormatError> {
         match self {
             StoredTokenizer::SentencePiece(embedded) => Ok(Some(embedded.clone())),
+            StoredTokenizer::HuggingFace(_) => Ok(None),
             StoredTokenizer::File(path) if is_json(path) => Ok(None),
             StoredTokenizer::File(path) => {
                 let file = Tokenizer::find(path)?;
                 let tokenizer = Tokenizer::open(&file)?;
                 let model = std::fs::read(&file).map_err(FormatError::io(&file))?.into();
                 let ends = tokenizer.eos_ids().to_vec();
-                Ok(Some(EmbeddedTokenizer { model, adds_bos: tokenizer.adds_bos(), ends }))
+                let chat_template = self.chat_template()?;
+                Ok(Some(EmbeddedTokenizer { model, adds_bos: tokenizer.adds_bos(), ends, chat_template }))
             }
         }
     }
@@ -114,10 +174,16 @@ impl StoredTokenizer {
         match self {
             StoredTokenizer::SentencePiece(embedded) => {
                 if !embedded.ends.is_empty() {
-                    let described = json!({ "eos_token_id": embedded.open()?.eos_ids() });
-                    shards::write_json(&folder.join("generation_config.json"), &described)?;
+                    write_ends(folder, &embedded.open()?)?;
                 }
+                write_chat_template(folder, embedded.chat_template.as_deref())?;
                 write(&model, &embedded.model)
+            }
+            StoredTokenizer::HuggingFace(embedded) => {
+                write_ends(folder, &embedded.open()?)?;
+                write_chat_template(folder, embedded.chat_template.as_deref())?;
+                shards::write_json(&folder.join("tokenizer_config.json"), &embedded.config()?)?;
+                write(&folder.join("tokenizer.json"), &embedded.json)
             }
             StoredTokenizer::File(path) => {
                 let file = Tokenizer::find(path)?;
@@ -172,6 +238,14 @@ pub(crate) fn beyond_llama(model: &ModelProto) -> Option<&'static str> {
         ),
     ];
     found.into_iter().find_map(|(is_so, what)| is_so.then_some(what))
+}
+
+fn write_ends(folder: &Path, tokenizer: &Tokenizer) -> Result<(), FormatError> {
+    shards::write_json(&folder.join("generation_config.json"), &json!({ "eos_token_id": tokenizer.eos_ids() }))
+}
+
+fn write_chat_template(folder: &Path, source: Option<&str>) -> Result<(), FormatError> {
+    source.map_or(Ok(()), |source| write(&folder.join("chat_template.jinja"), source.as_bytes()))
 }
 
 fn is_json(path: &Path) -> bool {

@@ -7,6 +7,7 @@
 //! tensors, each aligned
 //! ```
 
+mod byte_level;
 mod metadata;
 mod names;
 mod parse;

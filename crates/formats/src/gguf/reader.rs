@@ -12,7 +12,6 @@ use super::parse::{Header, TensorInfo, Value, parse};
 use super::rotation::is_interleaved;
 use super::{metadata, tokenizer, types};
 use crate::stored::{Format, Source, StoredModel};
-use crate::tokenizer::StoredTokenizer;
 use crate::{FormatError, lfs, parts};
 
 /// What llama.cpp divides rotary frequencies by, `[head_dim / 2]`, where a model has Llama 3's scaling.
@@ -168,7 +167,7 @@ fn assemble(parts: Vec<Part>, path: &Path) -> Result<StoredModel, FormatError> {
         format: Format::Gguf,
         path: path.to_owned(),
         files: files.into_iter().map(|(file, _)| file).collect(),
-        tokenizer: tokenizer.map(StoredTokenizer::SentencePiece),
+        tokenizer,
         notes: Vec::new(),
         config_json: None,
         generation_config: None,

@@ -3,18 +3,20 @@
 use openelm_model::sentencepiece::{ModelProto, ModelType, NormalizerSpec, SentencePiece, TrainerSpec, Type};
 use prost::Message;
 
+use super::byte_level;
 use super::parse::{Header, Value};
-use crate::EmbeddedTokenizer;
 use crate::tokenizer::beyond_llama;
+use crate::{EmbeddedTokenizer, StoredTokenizer};
 
-/// Reads the tokenizer as a SentencePiece model: BPE where the file says `llama`, unigram where it says `t5`; `None` if it has
-/// none of these. What the file does not say is as llama.cpp takes it.
-pub(super) fn read(header: &Header) -> Result<Option<EmbeddedTokenizer>, String> {
+/// Reads the tokenizer as a SentencePiece model: BPE where the file says `llama`, unigram where it says `t5`; as a `tokenizer.json`
+/// where it says `gpt2`; `None` if it has none of these. What the file does not say is as llama.cpp takes it.
+pub(super) fn read(header: &Header) -> Result<Option<StoredTokenizer>, String> {
     let values = &header.values;
     let value = |key: &str| values.get(&format!("tokenizer.ggml.{key}"));
     let model_type = match value("model").and_then(Value::as_text) {
         Some("llama") => ModelType::Bpe,
         Some("t5") => ModelType::Unigram,
+        Some("gpt2") => return byte_level::read(header).map(StoredTokenizer::HuggingFace).map(Some),
         _ => return Ok(None),
     };
     let id = |key: &str| value(key).and_then(Value::as_usize).and_then(|id| i32::try_from(id).ok());
@@ -55,11 +57,12 @@ pub(super) fn read(header: &Header) -> Result<Option<EmbeddedTokenizer>, String>
         ..ModelProto::default()
     };
     let ends = ["eot_token_id", "eom_token_id"].into_iter().filter_map(id).filter_map(|id| u32::try_from(id).ok());
-    Ok(Some(EmbeddedTokenizer {
+    Ok(Some(StoredTokenizer::SentencePiece(EmbeddedTokenizer {
         model: model.encode_to_vec().into(),
         adds_bos: is("add_bos_token").unwrap_or(model_type == ModelType::Bpe),
         ends: ends.collect(),
-    }))
+        chat_template: values.get("tokenizer.chat_template").and_then(Value::as_text).map(str::to_owned),
+    })))
 }
 
 /// The special pieces.

@@ -164,6 +164,15 @@ impl Tokenizer {
         self
     }
 
+    /// The same, with the tokens that begin and end a text, where a `tokenizer.json` does not say them. Ids beyond the vocabulary
+    /// are none.
+    pub fn with_boundaries(mut self, bos: Option<u32>, eos: Option<u32>) -> Self {
+        let known = |id: Option<u32>| id.filter(|&id| (id as usize) < self.vocab_size());
+        (self.vocabulary.bos, self.vocabulary.eos) = (known(bos), known(eos));
+        self.ends = self.vocabulary.eos.into_iter().collect();
+        self
+    }
+
     /// The same, but for whether a prompt begins with BOS.
     pub fn with_bos(mut self, adds_bos: bool) -> Self {
         self.adds_bos = adds_bos;

@@ -23,8 +23,8 @@ pub(super) struct Bpe {
 /// What a word is before pairs are joined.
 #[derive(Debug)]
 enum Start {
-    /// Its bytes.
-    Bytes(Box<[u32; 256]>),
+    /// Its bytes; one without a piece is left out, and its neighbours meet.
+    Bytes(Box<[Option<u32>; 256]>),
     /// Its characters; one without a piece becomes its bytes or what stands for the unknown.
     Characters {
         pieces: FastMap<char, u32>,
@@ -45,7 +45,7 @@ impl Bpe {
         let characters = byte_level::characters();
         let is = |key: &str| model.get(key) == Some(&Value::Bool(true));
         let start = if byte_level {
-            bytes(vocab, &characters)?
+            bytes(model, vocab, &characters)?
         } else {
             start(model, vocab, is("byte_fallback"), is("fuse_unk"))?
         };
@@ -95,7 +95,8 @@ impl Bpe {
         symbols.clear();
         match &self.start {
             Start::Bytes(pieces) => {
-                symbols.extend(word.bytes().map(|byte| Symbol { id: pieces[byte as usize], length: 1 }));
+                let known = word.bytes().filter_map(|byte| pieces[byte as usize]);
+                symbols.extend(known.map(|id| Symbol { id, length: 1 }));
             }
             Start::Characters { pieces, bytes, unknown, fuse } => {
                 // The unknown waits for the next piece: bytes that follow go before it.
@@ -129,12 +130,22 @@ fn bytes_of(character: char, pieces: &[Option<u32>; 256]) -> Option<impl Iterato
     found[..length].iter().all(Option::is_some).then(|| found.into_iter().take(length).flatten())
 }
 
-fn bytes(vocab: &HashMap<&str, u32>, characters: &[char; 256]) -> Result<Start, TokenizerError> {
-    let mut pieces = Box::new([0; 256]);
+fn bytes(
+    model: &Map<String, Value>,
+    vocab: &HashMap<&str, u32>,
+    characters: &[char; 256],
+) -> Result<Start, TokenizerError> {
+    let mut pieces = Box::new([None; 256]);
     for (byte, character) in characters.iter().enumerate() {
-        let id = vocab.get(character.encode_utf8(&mut [0; 4]) as &str);
-        pieces[byte] =
-            *id.ok_or_else(|| unusable(format_args!("it has no piece {character:?} for the byte 0x{byte:02X}")))?;
+        pieces[byte] = vocab.get(character.encode_utf8(&mut [0; 4]) as &str).copied();
+        if pieces[byte].is_none() && model.get("unk_token").is_some_and(|token| !token.is_null()) {
+            return Err(unusable(format_args!(
+                "it has no piece {character:?} for the byte 0x{byte:02X}, but a token for the unknown, which is not supported"
+            )));
+        }
+    }
+    if pieces.iter().all(Option::is_none) {
+        return Err(unusable("it has no piece for any byte"));
     }
     Ok(Start::Bytes(pieces))
 }

@@ -10,6 +10,10 @@ pub(super) enum Pattern {
     Gpt2,
     /// Those of GPT-4, Llama 3 and Qwen 2, with at most so many digits in a part.
     Gpt4 { digits: usize },
+    /// Runs of punctuation, of which a few signs are part, apart from all else: what llama.cpp begins with by default.
+    Punctuation,
+    /// Three ASCII digits at a time, apart from all else: what it ends with.
+    ThreeDigits,
 }
 
 /// GPT-2's, in both spellings that there are.
@@ -28,6 +32,8 @@ impl Pattern {
             _ if GPT2.contains(&expression) => Some(Pattern::Gpt2),
             THREE_DIGITS => Some(Pattern::Gpt4 { digits: 3 }),
             ONE_DIGIT => Some(Pattern::Gpt4 { digits: 1 }),
+            r"[\p{P}\$\+<=>\^~\|]+" => Some(Pattern::Punctuation),
+            "[0-9][0-9][0-9]" => Some(Pattern::ThreeDigits),
             _ => None,
         }
     }
@@ -40,6 +46,11 @@ impl Pattern {
             let length = match self {
                 Pattern::Gpt2 => gpt2(rest),
                 Pattern::Gpt4 { digits } => gpt4(rest, first, digits),
+                Pattern::Punctuation => {
+                    let is_first = is_punctuation(first);
+                    rest.find(|c| is_punctuation(c) != is_first).unwrap_or(rest.len())
+                }
+                Pattern::ThreeDigits => three_digits(rest),
             };
             let (part, behind) = rest.split_at(length);
             rest = behind;
@@ -85,6 +96,20 @@ fn gpt4(text: &str, first: char, digits: usize) -> usize {
     }
     let blank = &text[..run(text, Class::Space)];
     blank.rfind(['\r', '\n']).map_or_else(|| spaces(text), |last| last + 1)
+}
+
+fn is_punctuation(c: char) -> bool {
+    matches!(c, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|')
+        || c.general_category_group() == GeneralCategoryGroup::Punctuation
+}
+
+/// Three digits, or all that comes before the next three.
+fn three_digits(text: &str) -> usize {
+    match text.as_bytes().windows(3).position(|bytes| bytes.iter().all(u8::is_ascii_digit)) {
+        None => text.len(),
+        Some(0) => 3,
+        Some(at) => at,
+    }
 }
 
 /// An apostrophe with what English puts behind it.
@@ -149,6 +174,12 @@ mod tests {
             ["I", "'m", " ", " sure", ",", " it", "'s", " 1234", "!"]
         );
         assert_eq!(parts(Pattern::Gpt2, "a \n\n b\u{301} \n"), ["a", " \n\n", " b", "\u{301}", " \n"]);
+    }
+
+    #[test]
+    fn texts_are_cut_as_llama_cpp_does_by_default() {
+        assert_eq!(parts(Pattern::Punctuation, "a, b=>c €"), ["a", ",", " b", "=>", "c €"]);
+        assert_eq!(parts(Pattern::ThreeDigits, " 12345678"), [" ", "123", "456", "78"]);
     }
 
     #[test]

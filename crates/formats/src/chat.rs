@@ -1,0 +1,61 @@
+//! The chat template that comes with a model.
+
+use std::path::Path;
+
+use openelm_model::{ChatTemplate, Family, Tokenizer};
+use serde_json::Value;
+
+use crate::{FormatError, StoredModel, open, text};
+
+/// How the model at `path`, of any format, reads conversations; `None` if it does not say.
+///
+/// # Errors
+/// If the model cannot be read, has no tokenizer, or its template is none.
+pub fn chat_template(path: &Path) -> Result<Option<ChatTemplate>, FormatError> {
+    let model = open(path)?;
+    let missing = || FormatError::NoTokenizer { path: path.to_owned(), what: "" };
+    let tokenizer = model.tokenizer.as_ref().ok_or_else(missing)?.open()?;
+    model.chat_template(&tokenizer)
+}
+
+impl StoredModel {
+    /// How the model reads conversations, with its `tokenizer`: by the template that comes with it; OpenELM's, which come with none,
+    /// by the one that Apple tuned them with.
+    ///
+    /// # Errors
+    /// If the template cannot be read or is none.
+    pub fn chat_template(&self, tokenizer: &Tokenizer) -> Result<Option<ChatTemplate>, FormatError> {
+        let source = self.tokenizer.as_ref().map(|stored| stored.chat_template()).transpose()?.flatten();
+        let Some(source) = source else {
+            return Ok((self.config.family == Family::OpenElm).then(ChatTemplate::openelm_instruct));
+        };
+        let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.control_spelling(id)).unwrap_or_default();
+        let template = ChatTemplate::from_source(&source, spelling(tokenizer.bos_id()), spelling(tokenizer.eos_id()));
+        template.map(Some).map_err(|source| FormatError::ChatTemplate { path: self.path.clone(), source })
+    }
+}
+
+/// The source of the template beside the file of a tokenizer: a file of its own, or a key of `tokenizer_config.json`.
+pub(crate) fn beside(tokenizer: &Path) -> Result<Option<String>, FormatError> {
+    let damaged = |path: &Path, reason: &str| FormatError::Config { path: path.to_owned(), reason: reason.to_owned() };
+    let own = tokenizer.with_file_name("chat_template.jinja");
+    if own.exists() {
+        let source = String::from_utf8(text::read(&own)?);
+        return source.map(Some).map_err(|_| damaged(&own, "it is not UTF-8"));
+    }
+    let config = tokenizer.with_file_name("tokenizer_config.json");
+    if !config.exists() {
+        return Ok(None);
+    }
+    let json: Value = serde_json::from_slice(&text::read(&config)?).map_err(|e| damaged(&config, &e.to_string()))?;
+    Ok(match &json["chat_template"] {
+        Value::Null => None,
+        Value::String(source) => Some(source.clone()),
+        // Several by name, as some older models have them.
+        Value::Array(named) => {
+            let default = named.iter().find(|entry| entry["name"] == "default");
+            default.and_then(|entry| entry["template"].as_str()).map(str::to_owned)
+        }
+        _ => return Err(damaged(&config, "chat_template is neither a text nor a list of named ones")),
+    })
+}
