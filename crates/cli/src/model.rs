@@ -3,19 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use bytes::Bytes;
 use clap::Args;
-use openelm_formats::{FormatError, StoredModel, StoredTokenizer, huggingface, refuse_pointer_at};
+pub use openelm::BUILTIN;
+use openelm::builtin;
+use openelm_formats::{FormatError, StoredModel, StoredTokenizer, refuse_pointer_at};
 use openelm_model::Tokenizer;
 
 use crate::pulled::located;
-
-const CONFIG: &[u8] = include_bytes!("../../../models/storyteller/config.json");
-const WEIGHTS: &[u8] = include_bytes!("../../../models/storyteller/model.safetensors");
-const TOKENIZER: &[u8] = include_bytes!("../../../models/storyteller/tokenizer.model");
-
-/// The name that stands for the model compiled in.
-pub const BUILTIN: &str = "builtin";
 
 /// Which model a command works with.
 #[derive(Args)]
@@ -91,12 +85,4 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
         return tokenizer_of(&open(path, None)?);
     }
     open_tokenizer(&located(path)?)
-}
-
-fn builtin() -> Result<StoredModel, FormatError> {
-    // A copy, once: the bytes in the binary need not be aligned for their numbers.
-    let weights = Bytes::copy_from_slice(WEIGHTS);
-    let mut model = huggingface::from_bytes(CONFIG, weights, BUILTIN)?;
-    model.tokenizer = Some(StoredTokenizer::SentencePiece(Bytes::from_static(TOKENIZER).into()));
-    Ok(model)
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use openelm_formats::huggingface;
 use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences};
@@ -165,6 +166,51 @@ fn all_hidden_states() {
         std::mem::swap(&mut x, &mut out);
     }
     assert_near("logits", &logits(&model, &ids, 1000), &expected("logits"));
+}
+
+#[test]
+fn an_engine_shows_its_hidden_states() {
+    let engine = Engine::new(model("tiny/hf"), Threads::new(2));
+    let golden: BTreeMap<String, Array> = npz(&golden("tiny/hidden_states.npz"));
+    let states = engine.hidden_states(&golden["input_ids"].ids()).unwrap();
+    let layers = engine.model().config().layers.len();
+    let name = |state: usize| match state {
+        0 => "embedding".to_owned(),
+        last if last == layers => "final_norm".to_owned(),
+        state => format!("layer{}.output", state - 1),
+    };
+    for (state, values) in states.chunks(states.len() / (layers + 1)).enumerate() {
+        assert_near(&name(state), values, &golden[&name(state)].f32());
+    }
+    // More tokens than a pass has rows: the first of them have the same states.
+    let many: Vec<u32> = golden["input_ids"].ids().into_iter().cycle().take(600).collect();
+    let all = engine.hidden_states(&many).unwrap();
+    let (few, dim) = (golden["input_ids"].ids().len(), engine.model().config().model_dim);
+    for state in 0..=layers {
+        assert_eq!(all[state * many.len() * dim..][..few * dim], states[state * few * dim..][..few * dim]);
+    }
+    assert_eq!(engine.hidden_states(&[]), Err(EngineError::Empty));
+    assert_eq!(engine.hidden_states(&[512]), Err(EngineError::Id { id: 512, vocabulary: 512 }));
+}
+
+#[test]
+fn tokens_taken_in_a_few_at_a_time_or_computed_again_give_the_same_logits() {
+    let engine = Arc::new(Engine::new(model("tiny/hf"), Threads::new(2)));
+    let ids: Vec<u32> = (0..40).map(|i| i * 37 % 512).collect();
+    let mut session = Session::new(engine.clone(), 64);
+    let expected = session.append(&ids).unwrap().to_vec();
+    session.drop_cache();
+    assert_eq!((session.tokens(), session.logits().unwrap()), (&ids[..], &expected[..]));
+    let mut session = Session::new(engine, 64);
+    session.extend(&ids).unwrap();
+    assert_eq!(session.advance(10).unwrap(), 29);
+    assert_eq!(session.advance(100).unwrap(), 0);
+    assert_eq!(session.advance(100).unwrap(), 0);
+    assert_eq!((session.tokens(), session.logits().unwrap()), (&ids[..], &expected[..]));
+    let mut empty = session.fork();
+    empty.truncate(0);
+    empty.drop_cache();
+    assert_eq!(empty.advance(1).unwrap(), 0);
 }
 
 #[test]

@@ -101,6 +101,11 @@ pub struct Logits {
 }
 
 impl Logits {
+    /// The rows of all feeds, `[rows, vocabulary]`.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
     /// The rows of a feed, `[rows, vocabulary]`; empty if none were wanted.
     pub fn of(&self, feed: usize) -> &[f32] {
         let start = if feed == 0 { 0 } else { self.ends[feed - 1] };
@@ -220,6 +225,11 @@ impl Engine {
     /// The threads that steps run on.
     pub fn threads(&self) -> &Threads {
         &self.threads
+    }
+
+    /// Rows of a pass.
+    pub(crate) fn pass_rows(&self) -> usize {
+        self.rows
     }
 
     /// An empty sequence of at most `limit` tokens. Beyond the context that the model was trained with it works, but the

@@ -18,6 +18,7 @@ mod family;
 mod forward;
 mod generation;
 mod geometry;
+mod hidden;
 mod layout;
 mod linear;
 mod memory;

@@ -118,6 +118,32 @@ impl Session {
         Ok(self.logits.of(0))
     }
 
+    /// Computes up to `most` of the tokens that wait for it, but not the last one, whose logits may be wanted; says how many
+    /// still wait. For callers that may want to stop on the way; [`Session::logits`] needs none of it.
+    ///
+    /// # Errors
+    /// None that [`Session::extend`] did not report.
+    pub fn advance(&mut self, most: usize) -> Result<usize, EngineError> {
+        let waiting = (self.len() - self.sequence.computed()).saturating_sub(1);
+        let now = waiting.min(most);
+        if now > 0 {
+            let later = self.sequence.tokens.split_off(self.sequence.computed() + now);
+            let step = self.step(&[], Rows::None);
+            self.sequence.tokens.extend(later);
+            self.known = None;
+            step?;
+        }
+        Ok(waiting - now)
+    }
+
+    /// Lets go of the keys and values; those of all tokens are computed again when logits are asked for.
+    pub fn drop_cache(&mut self) {
+        let tokens = std::mem::take(&mut self.sequence.tokens);
+        self.truncate(0);
+        self.sequence.tokens = tokens;
+        self.logits = Logits::default();
+    }
+
     /// What [`Session::logits`] gave last, and the tokens.
     pub(crate) fn known_logits(&self) -> (&[f32], &[u32]) {
         (self.logits.of(0), self.tokens())

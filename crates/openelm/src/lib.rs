@@ -15,12 +15,17 @@
 //! them own what they need, so that an app can keep them wherever it likes. What else a tool wants is in the crates below:
 //! `openelm-model` (geometry, engine, tokenizer), `openelm-formats` (reading and writing files).
 
+#[cfg(feature = "builtin")]
+mod builtin;
 mod error;
 mod model;
 mod session;
 
+#[cfg(feature = "builtin")]
+pub use builtin::{BUILTIN, builtin};
 pub use error::Error;
 pub use model::{LoadOptions, Model};
+pub use openelm_formats::Format;
 pub use openelm_model::{
     CacheType, Finish, Footprint, Generation, GenerationError, GenerationOptions as Options, MemoryError, ModelConfig,
     Piece, SamplingOptions, Token, Tokenizer, available_memory,

@@ -1,9 +1,9 @@
 //! Opening a model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use openelm_formats::{FormatError, adapter};
+use openelm_formats::{Format, FormatError, StoredModel, StoredTokenizer, adapter};
 use openelm_model::kernels::Threads;
 use openelm_model::{AdapterWeights, CacheType, Engine, Footprint, ModelConfig, Tokenizer, available_memory};
 
@@ -20,6 +20,35 @@ pub struct LoadOptions {
     pub context: Option<usize>,
     /// Bytes that the model and one session may take; `None` asks the system, where it says.
     pub memory: Option<u64>,
+    /// The tokenizer's file, if it is not beside the model or in it.
+    pub tokenizer: Option<PathBuf>,
+}
+
+impl LoadOptions {
+    /// The model at `path`, found and checked but not loaded.
+    fn find(&self, path: &Path) -> Result<StoredModel, FormatError> {
+        let mut stored = open_stored(path)?;
+        if let Some(file) = &self.tokenizer {
+            stored.tokenizer = Some(StoredTokenizer::File(file.clone()));
+        }
+        Ok(stored)
+    }
+
+    fn context(&self, stored: &StoredModel) -> usize {
+        self.context.unwrap_or(stored.config.context_length)
+    }
+
+    fn footprint(&self, stored: &StoredModel) -> Footprint {
+        Footprint::new(&stored.config, stored.size(), self.context(stored), self.cache)
+    }
+}
+
+fn open_stored(path: &Path) -> Result<StoredModel, FormatError> {
+    #[cfg(feature = "builtin")]
+    if path == Path::new(crate::BUILTIN) {
+        return crate::builtin();
+    }
+    openelm_formats::open(path)
 }
 
 /// A model that is ready to run, with its tokenizer. Clones share it.
@@ -28,6 +57,8 @@ pub struct Model {
     engine: Arc<Engine>,
     tokenizer: Arc<Tokenizer>,
     context: usize,
+    format: Format,
+    name: Option<&'static str>,
 }
 
 impl Model {
@@ -45,21 +76,29 @@ impl Model {
     /// # Errors
     /// See [`Error`]; the message names the file.
     pub fn open_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, Error> {
-        let stored = openelm_formats::open(path.as_ref())?;
+        let stored = options.find(path.as_ref())?;
         let missing = || FormatError::NoTokenizer { path: stored.path.clone(), what: "" };
         let tokenizer = stored.tokenizer.as_ref().ok_or_else(missing)?.open()?;
         let (pieces, rows) = (tokenizer.vocab_size(), stored.config.vocab_size);
         if pieces > rows {
             return Err(Error::Vocabulary { path: stored.path, pieces, rows });
         }
-        let context = options.context.unwrap_or(stored.config.context_length);
         if let Some(available) = options.memory.or_else(available_memory) {
-            Footprint::new(&stored.config, stored.size(), context, options.cache).check(available)?;
+            options.footprint(&stored).check(available)?;
         }
+        let (context, format, name) = (options.context(&stored), stored.format, stored.released_name());
         let threads = Threads::new(options.threads);
         let model = stored.into_packed_model(&threads)?;
         let engine = Engine::new(model, threads).with_cache(options.cache);
-        Ok(Self { engine: Arc::new(engine), tokenizer: Arc::new(tokenizer), context })
+        Ok(Self { engine: Arc::new(engine), tokenizer: Arc::new(tokenizer), context, format, name })
+    }
+
+    /// What the model at `path` and one session of it would take in memory. Nothing is loaded.
+    ///
+    /// # Errors
+    /// If there is no model, or a damaged one.
+    pub fn footprint(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Footprint, Error> {
+        Ok(options.footprint(&options.find(path.as_ref())?))
     }
 
     /// An empty session.
@@ -81,6 +120,26 @@ impl Model {
     /// The model's geometry.
     pub fn config(&self) -> &ModelConfig {
         self.engine.model().config()
+    }
+
+    /// The format it was found in.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The name of the released model that has this geometry.
+    pub fn name(&self) -> Option<&'static str> {
+        self.name
+    }
+
+    /// The engine: for logits and hidden states.
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    /// Most tokens of a session.
+    pub fn context(&self) -> usize {
+        self.context
     }
 
     /// The tokenizer.

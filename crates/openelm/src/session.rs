@@ -6,6 +6,9 @@ use openelm_model::{Generation, GenerationOptions, Tokenizer};
 
 use crate::Error;
 
+/// Tokens that are read between two questions whether to go on: as many as keep the threads busy.
+const READ_TOKENS: usize = 256;
+
 /// A conversation with a model. It remembers what it has read and written, and goes on from there.
 pub struct Session {
     session: openelm_model::Session,
@@ -23,9 +26,36 @@ impl Session {
     /// # Errors
     /// If the prompt does not fit the session, or the options make no sense.
     pub fn generate(&mut self, prompt: &str, options: GenerationOptions) -> Result<Generation<'_>, Error> {
-        let begins = self.session.is_empty();
-        let ids = if begins { self.tokenizer.encode_prompt(prompt) } else { self.tokenizer.encode(prompt) };
+        let ids = self.encode(prompt);
         Ok(Generation::new(&mut self.session, &self.tokenizer, &ids, options)?)
+    }
+
+    /// Reads `prompt` some tokens at a time, as long as `go_on` says so; what was not read is read when the session goes on.
+    ///
+    /// # Errors
+    /// If the prompt does not fit the session, which is then as it was.
+    pub fn read(&mut self, prompt: &str, go_on: impl FnMut() -> bool) -> Result<(), Error> {
+        let ids = self.encode(prompt);
+        self.read_ids(&ids, go_on)
+    }
+
+    /// [`Session::read`] of tokens.
+    ///
+    /// # Errors
+    /// If they do not fit the session or are none of the model's; the session is then as it was.
+    pub fn read_ids(&mut self, ids: &[u32], mut go_on: impl FnMut() -> bool) -> Result<(), Error> {
+        self.session.extend(ids)?;
+        while go_on() && self.session.advance(READ_TOKENS)? > 0 {}
+        Ok(())
+    }
+
+    fn encode(&self, text: &str) -> Vec<u32> {
+        if self.session.is_empty() { self.tokenizer.encode_prompt(text) } else { self.tokenizer.encode(text) }
+    }
+
+    /// Lets go of what was computed; it is computed again, to the same bits, when the session goes on.
+    pub fn drop_cache(&mut self) {
+        self.session.drop_cache();
     }
 
     /// Another session that begins with the same text. What was computed of it is shared.

@@ -1,0 +1,23 @@
+//! The compiled half of the Python package `openelm`: classes over the handles of `openelm-ffi`, arrays for numpy that take over
+//! the memory they were computed in. What a reader of Python wants to know is in `python/openelm/_openelm.pyi`.
+
+mod convert;
+mod error;
+mod generation;
+mod model;
+mod session;
+mod tokenizer;
+
+#[pyo3::pymodule]
+mod _openelm {
+    #[pymodule_export]
+    use crate::convert::convert;
+    #[pymodule_export]
+    use crate::generation::{Generation, Piece};
+    #[pymodule_export]
+    use crate::model::{Model, available_memory, footprint, version};
+    #[pymodule_export]
+    use crate::session::Session;
+    #[pymodule_export]
+    use crate::tokenizer::Tokenizer;
+}
