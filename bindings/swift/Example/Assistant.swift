@@ -1,0 +1,47 @@
+import Foundation
+import OpenELM
+import Observation
+
+/// The model, and the one text that it is at.
+@MainActor @Observable
+final class Assistant {
+    private(set) var message: String?
+    private(set) var isWriting = false
+    private var model: OpenELM?
+    private var session: OpenELMSession?
+    private var task: Task<Void, Never>?
+
+    var isReady: Bool { model != nil }
+
+    func load() async {
+        let path = URL.documentsDirectory.appending(path: "OpenELM").path()
+        do {
+            model = try await OpenELM(path: path)
+        } catch {
+            message = error.localizedDescription
+        }
+    }
+
+    /// Writes on behind `prompt` and hands over each piece of text.
+    func write(_ prompt: String, stop: [String] = [], each: @escaping @MainActor (String) -> Void) {
+        guard let model, !isWriting else { return }
+        isWriting = true
+        message = nil
+        task = Task {
+            defer { isWriting = false }
+            do {
+                let session = try await model.session()
+                self.session = session
+                for try await piece in try session.generate(prompt, options: GenerationOptions(stop: stop)) {
+                    each(piece.text)
+                }
+            } catch {
+                message = error.localizedDescription
+            }
+        }
+    }
+
+    func stop() { task?.cancel() }
+    func pause() { session?.pause() }
+    func resume() { session?.resume() }
+}

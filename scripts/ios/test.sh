@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Builds the static library for aarch64-apple-ios without a Mac, and compares the functions in it with those of the generated
+# header. With rustup's standard library where it is there; otherwise with Debian's compiler for the web, which brings the source of
+# its standard library along (rustc-web, rust-web-src).
+#
+#   scripts/ios/test.sh [LIBRARY FOR THIS MACHINE, with UniFFI's metadata]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+triple=aarch64-apple-ios target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export IPHONEOS_DEPLOYMENT_TARGET=16.0
+build=(cargo rustc --locked --profile size -p openelm-ffi --features uniffi --crate-type staticlib --target "$triple")
+if [ -d "$(rustc --print sysroot)/lib/rustlib/$triple/lib" ]; then
+  "${build[@]}"
+else
+  [ -d /usr/lib/rustlib/src/rust/library ] || apt-get install -qy --no-install-recommends rustc-web rust-web-src >&2
+  CARGO_TARGET_DIR=$target/ios RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER=$PWD/scripts/wasm/older-rustc.sh \
+    "${build[@]}" --ignore-rust-version -Zbuild-std=std,panic_unwind
+  target=$target/ios
+fi
+library=$target/$triple/size/libopenelm_ffi.a
+here=${1:-}
+if [ -z "$here" ]; then
+  cargo rustc --locked --release -p openelm-ffi --features uniffi --crate-type cdylib
+  here=${CARGO_TARGET_DIR:-target}/release/libopenelm_ffi.so
+fi
+scripts/bindgen.sh swift "$here" "$target/swift"
+python3 scripts/ios/symbols.py "$library" "$target/swift/OpenELMFFI.h"
+echo "$library: $(wc -c <"$library") bytes before an app is linked with it"
