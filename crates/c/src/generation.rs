@@ -54,7 +54,7 @@ fn with(generation: GenerationHandle, work: impl FnOnce(&ffi::Generation)) -> Re
     Ok(Status::Ok)
 }
 
-/// The next piece: waits for it. OPENELM_END behind the last one, and once cancelled; `out` is then left empty.
+/// The next piece: waits for it. OPENELM_STATUS_END behind the last one, and once cancelled; `out` is then left empty.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn openelm_generation_next(generation: GenerationHandle, out: *mut Piece) -> Status {
     call(|| {
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn openelm_generation_finish(generation: GenerationHandle,
     })
 }
 
-/// Ends the text at once, whatever the library is at; who waits for a piece gets OPENELM_END. The session holds the prompt and
+/// Ends the text at once, whatever the library is at; who waits for a piece gets OPENELM_STATUS_END. The session holds the prompt and
 /// the tokens handed out.
 #[unsafe(no_mangle)]
 pub extern "C" fn openelm_generation_cancel(generation: GenerationHandle) -> Status {
