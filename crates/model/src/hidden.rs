@@ -2,12 +2,7 @@
 
 use std::ops::Range;
 
-use openelm_kernels::rms_norm;
-use openelm_kernels::rope::RopeTable;
-use openelm_kernels::rounded::Products;
-
 use crate::block::{BlockBuffers, KeysAndValues, Pass};
-use crate::config::NORM_EPS;
 use crate::engine::{BlockWorkspace, Engine, EngineError};
 use crate::forward::{Buffers, forward};
 use crate::sequence::Sequence;
@@ -27,14 +22,14 @@ impl Engine {
         let (count, dim) = (tokens.len(), config.model_dim);
         let mut sequence = self.sequence(count);
         sequence.check(tokens, config.vocab_size)?;
-        let mut rope = RopeTable::new(config.head_dim, config.rope_theta);
+        let mut rope = config.rope_table();
         rope.grow_to(count);
         let mut states = vec![0.0; (config.layers.len() + 1) * count * dim];
         let mut blocks = BlockWorkspace::default();
         for (chunk, ids) in tokens.chunks(self.pass_rows()).enumerate() {
             let first = chunk * self.pass_rows();
             let positions: Vec<u32> = (first as u32..).take(ids.len()).collect();
-            let (threads, products) = (self.threads(), Products::F32);
+            let (threads, products) = (self.threads(), self.model().products());
             let pass = Pass { threads, config, rope: &rope, positions: &positions, changes: &[], products };
             let rows = first..first + ids.len();
             let mut buffers = Observed { blocks: &mut blocks, sequence: &mut sequence, rows, states: &mut states };
@@ -43,7 +38,7 @@ impl Engine {
         let (norm, _) = self.model().norm_and_head();
         let last = &mut states[config.layers.len() * count * dim..];
         let stream = last.to_vec();
-        rms_norm::forward(self.threads(), last, &stream, norm, NORM_EPS);
+        norm.forward(self.threads(), last, &stream);
         Ok(states)
     }
 }
