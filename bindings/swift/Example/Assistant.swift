@@ -23,7 +23,19 @@ final class Assistant {
     }
 
     /// Writes on behind `prompt` and hands over each piece of text.
-    func write(_ prompt: String, stop: [String] = [], each: @escaping @MainActor (String) -> Void) {
+    func write(_ prompt: String, each: @escaping @MainActor (String) -> Void) {
+        run(each: each) { try $0.generate(prompt) }
+    }
+
+    /// Answers the last of `messages` and hands over each piece of text.
+    func answer(_ messages: [Message], each: @escaping @MainActor (String) -> Void) {
+        run(each: each) { try $0.chat(messages) }
+    }
+
+    private func run(
+        each: @escaping @MainActor (String) -> Void,
+        begin: @escaping @MainActor (OpenELMSession) throws -> AsyncThrowingStream<Piece, any Error>
+    ) {
         guard let model, !isWriting else { return }
         isWriting = true
         message = nil
@@ -32,7 +44,7 @@ final class Assistant {
             do {
                 let session = try await model.session()
                 self.session = session
-                for try await piece in try session.generate(prompt, options: GenerationOptions(stop: stop)) {
+                for try await piece in try begin(session) {
                     each(piece.text)
                 }
             } catch {

@@ -1,3 +1,4 @@
+import OpenELM
 import SwiftUI
 
 /// Questions and answers, one below the other.
@@ -42,7 +43,9 @@ struct ChatView: View {
         turns.append(Turn(question: question))
         question = ""
         let last = turns.count - 1
-        let prompt = turns.map { "Question: \($0.question)\nAnswer:\($0.answer)" }.joined(separator: "\n")
-        assistant.write(prompt, stop: ["\nQuestion:"]) { turns[last].answer += $0 }
+        let messages = turns.dropLast().flatMap {
+            [Message(role: "user", content: $0.question), Message(role: "assistant", content: $0.answer)]
+        }
+        assistant.answer(messages + [Message(role: "user", content: turns[last].question)]) { turns[last].answer += $0 }
     }
 }

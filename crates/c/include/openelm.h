@@ -153,6 +153,10 @@ typedef struct openelm_load_options {
    * The tokenizer's file, if it is not beside the model or in it; or null.
    */
   const char *tokenizer;
+  /*
+   * A template in Jinja by which conversations are written; null is that of OpenELM-Instruct.
+   */
+  const char *chat_template;
 } openelm_load_options;
 
 /*
@@ -244,6 +248,20 @@ typedef struct openelm_generation {
    */
   uint64_t id;
 } openelm_generation;
+
+/*
+ * One turn of a conversation.
+ */
+typedef struct openelm_message {
+  /*
+   * Who speaks: "system", "user" or "assistant".
+   */
+  const char *role;
+  /*
+   * What is said.
+   */
+  const char *content;
+} openelm_message;
 
 /*
  * A token that was drawn.
@@ -514,6 +532,16 @@ enum openelm_status openelm_generate(struct openelm_session session,
                                      const char *prompt,
                                      const struct openelm_generation_options *options,
                                      struct openelm_generation *out);
+
+/*
+ * Answers the last of `count` messages, a conversation from its beginning. What the session holds of it already is not read again;
+ * what it holds beyond is forgotten. Otherwise as `openelm_generate`.
+ */
+enum openelm_status openelm_chat(struct openelm_session session,
+                                 const struct openelm_message *messages,
+                                 size_t count,
+                                 const struct openelm_generation_options *options,
+                                 struct openelm_generation *out);
 
 /*
  * The sentence of this thread's last call that failed; valid until the thread calls again. Empty if none did.

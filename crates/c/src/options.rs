@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub memory: u64,
     /// The tokenizer's file, if it is not beside the model or in it; or null.
     pub tokenizer: *const c_char,
+    /// A template in Jinja by which conversations are written; null is that of OpenELM-Instruct.
+    pub chat_template: *const c_char,
 }
 
 /// When and how a text goes on. Take `openelm_generation_options_default` and change what should differ.
@@ -66,7 +68,7 @@ pub struct GenerationOptions {
 /// The options that a model is opened with where none are given.
 #[unsafe(no_mangle)]
 pub extern "C" fn openelm_load_options_default() -> LoadOptions {
-    LoadOptions { threads: 0, cache: Cache::F32 as u32, context: 0, memory: 0, tokenizer: ptr::null() }
+    LoadOptions { threads: 0, cache: Cache::F32 as u32, context: 0, memory: 0, tokenizer: ptr::null(), chat_template: ptr::null() }
 }
 
 /// The options that a text is written with where none are given: those of the command.
@@ -112,17 +114,18 @@ pub(crate) unsafe fn load_options(options: *const LoadOptions) -> Result<ffi::Lo
         2 => ffi::CacheType::Int8,
         other => return Err(Failure::Option("openelm_cache", other)),
     };
-    let tokenizer = match options.tokenizer.is_null() {
-        true => None,
+    let optional = |given: *const c_char, what| match given.is_null() {
+        true => Ok(None),
         // SAFETY: the caller's.
-        false => Some(unsafe { text(options.tokenizer, "the tokenizer's path") }?),
+        false => unsafe { text(given, what) }.map(Some),
     };
     Ok(ffi::LoadOptions {
         threads: options.threads,
         cache,
         context: Some(options.context).filter(|&tokens| tokens > 0),
         memory: Some(options.memory).filter(|&bytes| bytes > 0),
-        tokenizer,
+        tokenizer: optional(options.tokenizer, "the tokenizer's path")?,
+        chat_template: optional(options.chat_template, "the chat template")?,
     })
 }
 

@@ -3,13 +3,23 @@
 use std::ffi::c_char;
 use std::sync::Arc;
 
-use openelm_ffi::{OpenElmError, Session};
+use openelm_ffi::{self as ffi, OpenElmError, Session};
 
 pub use crate::handles::SessionHandle;
 use crate::handles::{GENERATIONS, GenerationHandle, MODELS, ModelHandle, SESSIONS};
 use crate::options::{GenerationOptions, generation_options};
 use crate::owned::{Ids, give_list, give_text, place, text};
 use crate::status::{Failure, Status, call};
+
+/// One turn of a conversation.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Message {
+    /// Who speaks: "system", "user" or "assistant".
+    pub role: *const c_char,
+    /// What is said.
+    pub content: *const c_char,
+}
 
 /// # Safety
 /// `out` is null or valid.
@@ -115,6 +125,37 @@ pub unsafe extern "C" fn openelm_generate(
         // SAFETY: the pointers are null or valid, as the header says.
         let (prompt, options) = unsafe { (text(prompt, "the prompt")?, generation_options(options)?) };
         let id = GENERATIONS.insert(SESSIONS.get(session.id)?.generate(prompt, options)?);
+        // SAFETY: it is not null, and valid as the header says.
+        unsafe { out.write(GenerationHandle { id }) };
+        Ok(Status::Ok)
+    })
+}
+
+/// Answers the last of `count` messages, a conversation from its beginning. What the session holds of it already is not read again;
+/// what it holds beyond is forgotten. Otherwise as `openelm_generate`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn openelm_chat(
+    session: SessionHandle,
+    messages: *const Message,
+    count: usize,
+    options: *const GenerationOptions,
+    out: *mut GenerationHandle,
+) -> Status {
+    call(|| {
+        let out = place(out)?;
+        if messages.is_null() {
+            return Err(Failure::Null("the list of messages"));
+        }
+        // SAFETY: it is not null, and the caller says that there are that many.
+        let messages = unsafe { std::slice::from_raw_parts(messages, count) }.iter().map(|message| {
+            // SAFETY: the texts are null or end with a zero byte, as the header says.
+            let [role, content] = unsafe { [text(message.role, "a role"), text(message.content, "a content")] };
+            Ok(ffi::Message { role: role?, content: content? })
+        });
+        let messages = messages.collect::<Result<Vec<_>, Failure>>()?;
+        // SAFETY: the options are null or valid, as the header says.
+        let options = unsafe { generation_options(options) }?;
+        let id = GENERATIONS.insert(SESSIONS.get(session.id)?.chat(messages, options)?);
         // SAFETY: it is not null, and valid as the header says.
         unsafe { out.write(GenerationHandle { id }) };
         Ok(Status::Ok)

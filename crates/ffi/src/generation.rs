@@ -68,6 +68,8 @@ impl From<openelm::Piece> for Piece {
 pub(crate) enum Prompt {
     Text(String),
     Tokens(Vec<u32>),
+    /// All tokens of the session from its beginning: those that it has already are kept.
+    Whole(Vec<u32>),
 }
 
 /// A text in the making. Dropping it cancels.
@@ -110,6 +112,7 @@ fn write(
     match prompt {
         Prompt::Text(text) => session.read(text, go_on)?,
         Prompt::Tokens(ids) => session.read_ids(ids, go_on)?,
+        Prompt::Whole(ids) => session.reread_ids(ids, go_on)?,
     }
     if channel.is_cancelled() {
         return Ok(Finish::Cancelled);

@@ -27,6 +27,7 @@
 //! ```
 
 mod channel;
+mod chat;
 mod error;
 mod generation;
 mod model;
@@ -34,6 +35,7 @@ mod options;
 mod session;
 mod slot;
 
+pub use chat::Message;
 pub use error::{OpenElmError, guard};
 pub use generation::{Finish, Generation, Piece, Token};
 pub use model::{Description, Footprint, Model, footprint, free_memory, version};

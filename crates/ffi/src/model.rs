@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use openelm::Tokenizer;
+use openelm::{ChatTemplate, Tokenizer};
 
 use crate::session::Session;
 use crate::slot::Slot;
-use crate::{LoadOptions, OpenElmError, guard};
+use crate::{LoadOptions, OpenElmError, chat, guard};
 
 /// What a model is, in a few numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,6 @@ pub fn version() -> String {
 #[cfg_attr(feature = "uniffi", derive(uniffi::Object))]
 pub struct Model {
     loader: Arc<Loader>,
-    tokenizer: Arc<Tokenizer>,
     description: Description,
 }
 
@@ -86,6 +85,8 @@ pub struct Model {
 pub(crate) struct Loader {
     path: String,
     options: openelm::LoadOptions,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) template: ChatTemplate,
     loaded: Mutex<Option<openelm::Model>>,
     sessions: Mutex<Vec<Weak<Slot>>>,
 }
@@ -132,11 +133,14 @@ impl Model {
     #[cfg_attr(feature = "uniffi", uniffi::constructor)]
     pub fn open(path: String, options: LoadOptions) -> Result<Arc<Self>, OpenElmError> {
         guard(|| {
-            let options = (&options).into();
-            let loader = Loader { path, options, loaded: Mutex::new(None), sessions: Mutex::new(Vec::new()) };
-            let model = loader.model()?;
+            let load = openelm::LoadOptions::from(&options);
+            let model = openelm::Model::open_with(Path::new(&path), &load)?;
+            let tokenizer = model.tokenizer().clone();
+            let template = chat::template(options.chat_template.as_deref(), &tokenizer)?;
             let description = describe(&model);
-            Ok(Arc::new(Self { loader: Arc::new(loader), tokenizer: model.tokenizer().clone(), description }))
+            let (loaded, sessions) = (Mutex::new(Some(model)), Mutex::new(Vec::new()));
+            let loader = Loader { path, options: load, tokenizer, template, loaded, sessions };
+            Ok(Arc::new(Self { loader: Arc::new(loader), description }))
         })
     }
 
@@ -150,7 +154,8 @@ impl Model {
     /// # Errors
     /// Only a defect.
     pub fn tokenize(&self, text: String, is_prompt: bool) -> Result<Vec<u32>, OpenElmError> {
-        guard(|| Ok(if is_prompt { self.tokenizer.encode_prompt(&text) } else { self.tokenizer.encode(&text) }))
+        let tokenizer = self.tokenizer();
+        guard(|| Ok(if is_prompt { tokenizer.encode_prompt(&text) } else { tokenizer.encode(&text) }))
     }
 
     /// The text of `ids`; those beyond the vocabulary are passed over.
@@ -158,7 +163,7 @@ impl Model {
     /// # Errors
     /// Only a defect.
     pub fn detokenize(&self, ids: Vec<u32>) -> Result<String, OpenElmError> {
-        guard(|| Ok(self.tokenizer.decode(&ids)))
+        guard(|| Ok(self.tokenizer().decode(&ids)))
     }
 
     /// An empty session.
@@ -199,7 +204,7 @@ impl Model {
 
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
-        &self.tokenizer
+        &self.loader.tokenizer
     }
 }
 

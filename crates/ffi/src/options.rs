@@ -46,6 +46,9 @@ pub struct LoadOptions {
     /// The tokenizer's file, if it is not beside the model or in it.
     #[cfg_attr(feature = "uniffi", uniffi(default = None))]
     pub tokenizer: Option<String>,
+    /// A template in Jinja by which conversations are written; nothing is that of OpenELM-Instruct.
+    #[cfg_attr(feature = "uniffi", uniffi(default = None))]
+    pub chat_template: Option<String>,
 }
 
 impl From<&LoadOptions> for openelm::LoadOptions {

@@ -6,7 +6,7 @@ use crate::channel::Channel;
 use crate::generation::{Generation, Prompt};
 use crate::model::Loader;
 use crate::slot::Slot;
-use crate::{GenerationOptions, OpenElmError, guard};
+use crate::{GenerationOptions, Message, OpenElmError, chat, guard};
 
 /// A conversation with a model: it remembers what it has read and written, and goes on from there.
 #[cfg_attr(feature = "uniffi", derive(uniffi::Object))]
@@ -57,6 +57,17 @@ impl Session {
         options: GenerationOptions,
     ) -> Result<Arc<Generation>, OpenElmError> {
         self.begin(Prompt::Tokens(prompt), options)
+    }
+
+    /// Answers the last of `messages`, a conversation from its beginning. What the session holds of it already is not read again;
+    /// what it holds beyond is forgotten.
+    ///
+    /// # Errors
+    /// If the chat template refuses the conversation; otherwise as [`Session::generate`].
+    pub fn chat(&self, messages: Vec<Message>, options: GenerationOptions) -> Result<Arc<Generation>, OpenElmError> {
+        let Loader { template, tokenizer, .. } = &*self.loader;
+        let ids = guard(|| chat::encode(template, tokenizer, messages))?;
+        self.begin(Prompt::Whole(ids), options)
     }
 
     /// Another session that begins with the same text. What was computed of it is shared.

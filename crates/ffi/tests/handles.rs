@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openelm_ffi::{
-    Finish, Generation, GenerationOptions, LoadOptions, Model, OpenElmError, Piece, Session, footprint, guard,
+    Finish, Generation, GenerationOptions, LoadOptions, Message, Model, OpenElmError, Piece, Session, footprint, guard,
 };
 
 const STORYTELLER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller");
@@ -185,6 +185,28 @@ fn an_adapter_stays_with_its_session() {
     assert_eq!(tokens(&fork), with);
     let Err(OpenElmError::File(sentence)) = model.session_with("no/adapter".into()) else { panic!("it opened") };
     assert!(sentence.contains("no/adapter"), "{sentence}");
+}
+
+#[test]
+fn a_conversation_is_read_as_its_template_writes_it_and_goes_on() {
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ 'assistant: ' if add_generation_prompt }}";
+    let options = LoadOptions { chat_template: Some(template.into()), ..LoadOptions::default() };
+    let model = Model::open(STORYTELLER.into(), options).unwrap();
+    let message = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let answer = |session: &Session, messages: Vec<Message>| {
+        let generation = session.chat(messages, greedy(8)).unwrap();
+        pieces(&generation, usize::MAX).into_iter().map(|piece| piece.text).collect::<String>()
+    };
+    let session = model.session().unwrap();
+    let first = answer(&session, vec![message("user", "Hi")]);
+    assert_eq!(first, text(&model.session().unwrap(), "user: Hi\nassistant: ", 8));
+    let turns = vec![message("user", "Hi"), message("assistant", &first), message("user", "Bye")];
+    assert_eq!(answer(&session, turns.clone()), answer(&model.session().unwrap(), turns));
+    let Err(OpenElmError::Input(sentence)) = self::model().session().unwrap().chat(vec![message("tool", "42")], greedy(1))
+    else {
+        panic!("it began")
+    };
+    assert!(sentence.contains("tool"), "{sentence}");
 }
 
 #[test]

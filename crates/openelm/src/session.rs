@@ -49,6 +49,17 @@ impl Session {
         Ok(())
     }
 
+    /// Takes in the tokens of a text that mostly begins as this one: what they have in common is kept, the rest is read as
+    /// [`Session::read`] does.
+    ///
+    /// # Errors
+    /// As [`Session::read_ids`], but that the session is then cut to what is in common.
+    pub fn reread_ids(&mut self, ids: &[u32], go_on: impl FnMut() -> bool) -> Result<(), Error> {
+        let common = self.tokens().iter().zip(ids).take_while(|(a, b)| a == b).count();
+        self.truncate(common);
+        self.read_ids(&ids[common..], go_on)
+    }
+
     fn encode(&self, text: &str) -> Vec<u32> {
         if self.session.is_empty() { self.tokenizer.encode_prompt(text) } else { self.tokenizer.encode(text) }
     }

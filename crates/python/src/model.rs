@@ -40,7 +40,7 @@ fn options(
         other => return Err(exception(py, "InputError", format!("the cache is {other:?}; it must be f32, f16 or int8"))),
     };
     let tokenizer = tokenizer.map(|path| path.display().to_string());
-    Ok(ffi::LoadOptions { threads, cache, context, memory, tokenizer })
+    Ok(ffi::LoadOptions { threads, cache, context, memory, tokenizer, chat_template: None })
 }
 
 /// Bytes that the model at `path` and one session of it would take, item by item; nothing is loaded.
@@ -75,7 +75,9 @@ pub struct Model {
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (path="builtin".into(), *, threads=0, cache="f32", context=None, memory=None, tokenizer=None))]
+    #[pyo3(signature = (
+        path="builtin".into(), *, threads=0, cache="f32", context=None, memory=None, tokenizer=None, chat_template=None
+    ))]
     #[allow(clippy::too_many_arguments)] // Keywords, as Python has them.
     fn new(
         py: Python<'_>,
@@ -85,8 +87,9 @@ impl Model {
         context: Option<u32>,
         memory: Option<u64>,
         tokenizer: Option<PathBuf>,
+        chat_template: Option<String>,
     ) -> PyResult<Self> {
-        let options = options(py, threads, cache, context, memory, tokenizer)?;
+        let options = ffi::LoadOptions { chat_template, ..options(py, threads, cache, context, memory, tokenizer)? };
         Ok(Self { inner: detached(py, || ffi::Model::open(path.display().to_string(), options))? })
     }
 

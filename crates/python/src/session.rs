@@ -21,12 +21,28 @@ pub enum Prompt {
     Text(String),
     /// Token ids.
     Tokens(Vec<u32>),
+    /// A conversation from its beginning.
+    Messages(Vec<Message>),
+}
+
+/// One turn of a conversation, a dictionary.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub struct Message {
+    role: String,
+    content: String,
+}
+
+impl From<Message> for ffi::Message {
+    fn from(Message { role, content }: Message) -> Self {
+        Self { role, content }
+    }
 }
 
 #[pymethods]
 impl Session {
-    /// Reads `prompt`, text or token ids, and writes on behind it: an iterator over pieces of text. The session is busy until
-    /// that has ended or was cancelled.
+    /// Reads `prompt`, text or token ids, and writes on behind it, or answers a conversation: an iterator over pieces of text. The
+    /// session is busy until that has ended or was cancelled.
     #[pyo3(signature = (
         prompt, *, max_tokens=200, temperature=0.8, top_k=0, top_p=0.95, min_p=0.0, repetition_penalty=1.0,
         no_repeat_ngram=0, seed=0, stop=Vec::new(), ignore_end=false, log_probabilities=false
@@ -64,6 +80,7 @@ impl Session {
         let inner = detached(py, || match prompt {
             Prompt::Text(text) => self.inner.generate(text, options),
             Prompt::Tokens(ids) => self.inner.generate_from_tokens(ids, options),
+            Prompt::Messages(messages) => self.inner.chat(messages.into_iter().map(Into::into).collect(), options),
         })?;
         Ok(Generation { inner })
     }

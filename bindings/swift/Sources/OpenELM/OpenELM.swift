@@ -7,6 +7,7 @@ public typealias Finish = OpenELMBindings.Finish
 public typealias Footprint = OpenELMBindings.Footprint
 public typealias GenerationOptions = OpenELMBindings.GenerationOptions
 public typealias LoadOptions = OpenELMBindings.LoadOptions
+public typealias Message = OpenELMBindings.Message
 public typealias OpenElmError = OpenELMBindings.OpenElmError
 public typealias Piece = OpenELMBindings.Piece
 

@@ -18,7 +18,19 @@ public final class OpenELMSession: Sendable {
         _ prompt: String,
         options: GenerationOptions = GenerationOptions()
     ) throws -> AsyncThrowingStream<Piece, any Error> {
-        let generation = try session.generate(prompt: prompt, options: options)
+        stream(try session.generate(prompt: prompt, options: options))
+    }
+
+    /// Answers the last of `messages`, a conversation from its beginning. What the session holds of it already is not read again; what
+    /// it holds beyond is forgotten.
+    public func chat(
+        _ messages: [Message],
+        options: GenerationOptions = GenerationOptions()
+    ) throws -> AsyncThrowingStream<Piece, any Error> {
+        stream(try session.chat(messages: messages, options: options))
+    }
+
+    private func stream(_ generation: Generation) -> AsyncThrowingStream<Piece, any Error> {
         current.set(generation)
         return AsyncThrowingStream { continuation in
             continuation.onTermination = { _ in generation.cancel() }

@@ -125,7 +125,7 @@ class Session:
 
     def generate(
         self,
-        prompt: Union[str, Sequence[int]],
+        prompt: Union[str, Sequence[int], Sequence[dict[str, str]]],
         *,
         max_tokens: int = 200,
         temperature: float = 0.8,
@@ -140,6 +140,9 @@ class Session:
         log_probabilities: bool = False,
     ) -> Generation:
         """Reads ``prompt``, text or token ids, and writes on behind it.
+
+        A list of messages, ``{"role": "user", "content": "Hello"}``, is a conversation from its beginning, whose last message is
+        answered: what the session holds of it already is not read again, what it holds beyond is forgotten.
 
         The most probable token is taken at ``temperature`` 0; the same ``seed`` gives the same text. Text of ``stop`` ends it and is
         no part of it. The session is busy (:class:`openelm.BusyError`) until the text has ended or was cancelled. What is wrong with
@@ -175,12 +178,14 @@ class Model:
         context: Optional[int] = None,
         memory: Optional[int] = None,
         tokenizer: Optional[_Path] = None,
+        chat_template: Optional[str] = None,
     ) -> None:
         """Opens the model at ``path``.
 
         ``threads`` of 0 is one per physical core. ``cache`` says how keys and values are stored. ``context`` is the most tokens of a
         session, ``memory`` what the model and one session may take (default: what the system has), ``tokenizer`` its file, if it is
-        not beside the model or in it.
+        not beside the model or in it. ``chat_template`` is Jinja by which conversations are written; without it they are written as
+        OpenELM-Instruct reads them.
         """
 
     def describe(self) -> dict[str, Union[None, int, str]]:

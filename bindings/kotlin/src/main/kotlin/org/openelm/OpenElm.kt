@@ -12,6 +12,7 @@ import org.openelm.bindings.Footprint
 import org.openelm.bindings.Generation
 import org.openelm.bindings.GenerationOptions
 import org.openelm.bindings.LoadOptions
+import org.openelm.bindings.Message
 import org.openelm.bindings.Model
 import org.openelm.bindings.Piece
 import org.openelm.bindings.Session
@@ -59,8 +60,18 @@ class OpenElmSession internal constructor(private val session: Session) : AutoCl
      * Reads [prompt] and writes on behind it, piece by piece, for whoever collects. Who stops collecting, or whose coroutine is
      * cancelled, ends the text at once; the session then holds the prompt and the pieces collected.
      */
-    fun generate(prompt: String, options: GenerationOptions = GenerationOptions()): Flow<Piece> = flow {
-        val generation = withContext(Dispatchers.IO) { session.generate(prompt, options) }
+    fun generate(prompt: String, options: GenerationOptions = GenerationOptions()): Flow<Piece> =
+        pieces { session.generate(prompt, options) }
+
+    /**
+     * Answers the last of [messages], a conversation from its beginning. What the session holds of it already is not read again;
+     * what it holds beyond is forgotten.
+     */
+    fun chat(messages: List<Message>, options: GenerationOptions = GenerationOptions()): Flow<Piece> =
+        pieces { session.chat(messages, options) }
+
+    private fun pieces(begin: () -> Generation): Flow<Piece> = flow {
+        val generation = withContext(Dispatchers.IO) { begin() }
         generation.use {
             try {
                 while (true) emit(generation.await() ?: break)
