@@ -4,7 +4,7 @@
 rustc=$1
 shift
 case " $* " in
-  *" --crate-name openelm_"*)
+  *" --crate-name openelm"*)
     exec "$rustc" "$@" -Zcrate-attr='feature(extract_if, let_chains, round_char_boundary, slice_as_array, slice_as_chunks, unsigned_is_multiple_of)' ;;
 esac
 exec "$rustc" "$@"
