@@ -68,7 +68,14 @@ pub struct GenerationOptions {
 /// The options that a model is opened with where none are given.
 #[unsafe(no_mangle)]
 pub extern "C" fn openelm_load_options_default() -> LoadOptions {
-    LoadOptions { threads: 0, cache: Cache::F32 as u32, context: 0, memory: 0, tokenizer: ptr::null(), chat_template: ptr::null() }
+    LoadOptions {
+        threads: 0,
+        cache: Cache::F32 as u32,
+        context: 0,
+        memory: 0,
+        tokenizer: ptr::null(),
+        chat_template: ptr::null(),
+    }
 }
 
 /// The options that a text is written with where none are given: those of the command.

@@ -118,7 +118,10 @@ fn short_calls_of_several_threads_wait_for_each_other() {
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let session = session.clone();
-            std::thread::spawn(move || (0..50).map(|_| session.fork().unwrap()).last().unwrap().text().unwrap())
+            std::thread::spawn(move || {
+                let forks: Vec<_> = (0..50).map(|_| session.fork().unwrap()).collect();
+                forks[49].text().unwrap()
+            })
         })
         .collect();
     for thread in threads {
@@ -202,7 +205,8 @@ fn a_conversation_is_read_as_its_template_writes_it_and_goes_on() {
     assert_eq!(first, text(&model.session().unwrap(), "user: Hi\nassistant: ", 8));
     let turns = vec![message("user", "Hi"), message("assistant", &first), message("user", "Bye")];
     assert_eq!(answer(&session, turns.clone()), answer(&model.session().unwrap(), turns));
-    let Err(OpenElmError::Input(sentence)) = self::model().session().unwrap().chat(vec![message("tool", "42")], greedy(1))
+    let Err(OpenElmError::Input(sentence)) =
+        self::model().session().unwrap().chat(vec![message("tool", "42")], greedy(1))
     else {
         panic!("it began")
     };

@@ -131,7 +131,7 @@ mod tests {
         let (factor, low_turns, high_turns) = (8.0, 1.0, 4.0);
         let scaling = RopeScaling::Llama3 { factor, low_turns, high_turns, original_length: 8192 };
         let table = RopeTable::new(128, 500_000.0).scaled(scaling);
-        let expected = [(0, 1.0), (1, 8.146_172e-1), (30, 1.371_893_7e-3), (35, 9.556_212e-5), (63, 3.068_925_9e-7)];
+        let expected = [(0, 1.0), (1, 8.146_172e-1), (30, 1.371_893_7e-3), (35, 9.556_212e-5), (63, 3.068_926e-7)];
         for (j, expected) in expected {
             let found = table.frequencies[j];
             assert!((found / expected - 1.0).abs() < 1e-5, "{j}: {found:e} instead of {expected:e}");

@@ -27,7 +27,7 @@ pub use error::Error;
 pub use model::{LoadOptions, Model};
 pub use openelm_formats::Format;
 pub use openelm_model::{
-    CacheType, ChatError, ChatTemplate, Finish, Footprint, Generation, GenerationError, GenerationOptions as Options, MemoryError, Message, ModelConfig,
-    Piece, SamplingOptions, Token, Tokenizer, available_memory,
+    CacheType, ChatError, ChatTemplate, Finish, Footprint, Generation, GenerationError, GenerationOptions as Options,
+    MemoryError, Message, ModelConfig, Piece, SamplingOptions, Token, Tokenizer, available_memory,
 };
 pub use session::Session;

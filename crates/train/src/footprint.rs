@@ -228,7 +228,7 @@ impl Run<'_> {
     }
 
     /// Elements per row of derivatives and what is computed on the way.
-    fn scratch_per_row(&self, widest: &dyn Fn(&dyn Fn(&LayerConfig) -> usize) -> usize) -> usize {
+    fn scratch_per_row(&self, widest: &Widest<'_>) -> usize {
         let config = self.config;
         // Derivatives mirror a layer's activations; beside them the normed stream twice, and the derivative by the stream.
         let query = |layer: &LayerConfig| layer.query_heads * config.head_dim;
@@ -250,7 +250,7 @@ impl Run<'_> {
     }
 
     /// Forward and backward each have the factors of the largest product once more.
-    fn rounded_factors(&self, widest: &dyn Fn(&dyn Fn(&LayerConfig) -> usize) -> usize) -> u64 {
+    fn rounded_factors(&self, widest: &Widest<'_>) -> u64 {
         if !self.rounded {
             return 0;
         }
@@ -287,6 +287,9 @@ fn kept_per_row(config: &ModelConfig, layer: &LayerConfig) -> usize {
         + hidden
         + 2 * given_per_row(config)
 }
+
+/// The largest of what a function gives for each layer.
+type Widest<'a> = dyn Fn(&dyn Fn(&LayerConfig) -> usize) -> usize + 'a;
 
 /// Elements per row that are normalised behind a layer.
 fn given_per_row(config: &ModelConfig) -> usize {

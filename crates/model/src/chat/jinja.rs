@@ -40,7 +40,7 @@ impl Jinja {
         let token = |text: &str| if text.is_empty() { Value::UNDEFINED } else { text.into() };
         let turn =
             |Message { role, content }: &Message| context! { role => role.as_str(), content => content.as_str() };
-        let turns: Vec<Value> = messages.iter().map(turn).map(Value::from).collect();
+        let turns: Vec<Value> = messages.iter().map(turn).collect();
         let values = context! {
             messages => turns,
             add_generation_prompt => add_generation_prompt,

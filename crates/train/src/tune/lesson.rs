@@ -22,7 +22,7 @@ pub(super) type Tokens = [(u32, bool)];
 impl Lesson {
     /// A sequence for each of `rows`, in each of which its examples stand behind each other and do not see each other. Shorter
     /// ones are filled up with what nobody learns.
-    pub fn new<'t>(rows: &[Vec<&'t Tokens>], reference: Vec<f64>) -> Self {
+    pub fn new(rows: &[Vec<&Tokens>], reference: Vec<f64>) -> Self {
         let length = |row: &Vec<&Tokens>| row.iter().map(|tokens| tokens.len().saturating_sub(1)).sum::<usize>();
         let time = rows.iter().map(length).max().unwrap_or(0);
         let count = rows.len() * time;
