@@ -57,7 +57,7 @@ impl Desk {
     fn recipe(&self, output: &str, data: &str, rest: &str) -> TuneRecipe {
         let (output, data) = (self.path(output), self.path(data));
         let text = format!(
-            "output = \"{}\"\nmodel = {{ path = \"model\" }}\ndata = {{ sources = [{{ path = \"{}\" }}], held_out = 0.1, max_length = 64 }}\n\
+            "output = \"{}\"\nmodel = {{ path = \"model\" }}\ndata = {{ sources = [{{ path = \"{}\" }}], held_out = 0.1, max_length = 120, template = \"plain\" }}\n\
              schedule = {{ max_lr = 1e-2 }}\nlog = {{ every = 1, validate_every = 3 }}\ncheckpoint = {{ every = 2, keep = 0 }}\n{rest}\n",
             output.display(),
             data.display()
@@ -145,7 +145,8 @@ fn an_adapter_with_dropout_goes_on_to_the_bit_on_any_number_of_ranks_and_threads
 #[test]
 fn all_weights_go_on_to_the_bit_and_are_a_model() {
     let desk = Desk::new();
-    let [whole, parts] = ["whole", "parts"].map(|part| desk.recipe(part, "rows.jsonl", TRAIN));
+    let [whole, parts] = ["whole", "parts"]
+        .map(|part| desk.recipe(part, "rows.jsonl", TRAIN).changed(&["schedule.max_lr=1e-3".to_owned()]).unwrap());
     let outcome = run(&whole, "gguf/a-F16.gguf").unwrap();
     run_until(&parts, "gguf/a-F16.gguf", (1, 2), 3).unwrap();
     let again = run(&parts, "gguf/a-F16.gguf").unwrap();

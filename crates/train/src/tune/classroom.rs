@@ -242,13 +242,16 @@ impl Datasets for Classroom<'_> {
         trainer: &mut Trainer,
         note: &mut dyn FnMut(ValidationEntry) -> Result<(), RunError>,
     ) -> Result<(), RunError> {
-        let mut sums = Loss::default();
+        let (mut sums, mut tokens) = (Loss::default(), 0);
         let corpus = self.validation.as_mut().unwrap_or(&mut self.corpus);
         let batches = self.held_out.chunks(self.recipe.train.batch_size).take(self.recipe.log.validation_batches);
         for rows in batches {
-            sums += &trainer.validate(&self.objective, &corpus.lesson(rows)?);
+            let lesson = corpus.lesson(rows)?;
+            tokens += lesson.amount() as u64;
+            sums += &trainer.validate(&self.objective, &lesson);
         }
-        if sums.tokens == 0 {
+        // Tokens of pairs that a hinge is content with do not count in a loss.
+        if tokens == 0 {
             return Ok(());
         }
         let means = sums.metrics.iter().map(|sum| sum / sums.amount);
@@ -257,7 +260,7 @@ impl Datasets for Classroom<'_> {
             step: trainer.steps(),
             corpus: "validation".to_owned(),
             validation_loss: sums.mean(),
-            validation_tokens: sums.tokens as u64,
+            validation_tokens: tokens,
             validation_metrics: named.filter(|(_, mean)| mean.is_finite()).collect::<BTreeMap<_, _>>(),
         })
     }

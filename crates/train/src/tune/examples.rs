@@ -170,21 +170,22 @@ impl Encoding<'_> {
     /// The ids of what `record` says, marked where they are learnt; `None` if it is too long and left out.
     fn sides(&self, record: &Record, template: &mut Option<TemplateName>) -> Result<Option<Vec<Vec<u32>>>, DataError> {
         let wrong = |reason: String| record.wrong(reason);
+        let is_pair = ["chosen", "rejected"].iter().any(|key| record.fields.contains_key(*key));
+        if is_pair != self.pairs {
+            return Err(record.wrong(match is_pair {
+                true => "it is a pair of answers; pairs are learnt from with a [preference] in the recipe",
+                false => "it is no pair of answers: it has neither chosen nor rejected",
+            }));
+        }
         let example = Example::of(record).map_err(wrong)?;
         let (Example::Supervised(text) | Example::Pair([text, _])) = &example;
         template.get_or_insert(self.template(text));
-        match (example, self.pairs) {
-            (Example::Supervised(text), false) => {
+        match example {
+            Example::Supervised(text) => {
                 let ids = self.supervised(&text).map_err(wrong)?;
                 self.fitted(ids).map(|ids| ids.map(|ids| vec![ids])).map_err(wrong)
             }
-            (Example::Pair(pair), true) => self.pair(&pair).map_err(wrong),
-            (Example::Pair(_), false) => Err(wrong(
-                "it is a pair of answers; pairs are learnt from with a [preference] in the recipe".to_owned(),
-            )),
-            (Example::Supervised(_), true) => {
-                Err(wrong("it is no pair of answers: it has neither chosen nor rejected".to_owned()))
-            }
+            Example::Pair(pair) => self.pair(&pair).map_err(wrong),
         }
     }
 
