@@ -97,7 +97,7 @@ class OpenElm(HFLM):
         self.network, self.backend, self.logits_cache, self.softmax_dtype = network.eval(), "causal", True, None
         self.batch_size_per_gpu, self._max_length = batch, context or config["max_context_length"]
         self._device, self._rank, self._world_size = torch.device("cpu"), 0, 1
-        self.custom_prefix_token_id, self.add_bos_token = 1, True
+        self.custom_prefix_token_id, self.add_bos_token, self.enable_thinking = 1, True, None
         self.sentencepiece = sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
 
     def tok_encode(self, string, add_special_tokens=None, **_):

@@ -308,7 +308,9 @@ fn string(value: &Jinja) -> Result<String, String> {
 /// A list of at least one text.
 fn texts(expression: &Expression, fields: &Jinja) -> Result<Vec<String>, String> {
     let value = expression.value(fields)?;
-    let items = value.try_iter().map_err(|_| format!("{value} is no list of texts"))?;
+    let wrong = || format!("{value} is no list of texts");
+    // A text would be a list of its characters.
+    let items = if value.as_str().is_some() { Err(wrong()) } else { value.try_iter().map_err(|_| wrong()) }?;
     let texts = items.map(|item| string(&item)).collect::<Result<Vec<_>, _>>()?;
     if texts.is_empty() { Err("the list is empty".to_owned()) } else { Ok(texts) }
 }
