@@ -6,7 +6,8 @@
 For each MODEL the peer that its format is meant for loads it, and its greedy tokens behind a prompt are compared with those
 of `openelm generate --greedy`:
 
-    Hugging Face folder    safetensors + PyTorch (torch_openelm.py beside this file, a plain PyTorch model)
+    Hugging Face folder    safetensors + PyTorch (torch_openelm.py beside this file, a plain PyTorch model);
+                           transformers for other families than OpenELM
     CoreNet folder         torch.load(weights_only=True) + the same model
     MLX folder             mlx-lm: mlx_lm.load and its generate_step
     GGUF file              llama.cpp through llama-cpp-python, and the Python package gguf
@@ -16,7 +17,7 @@ config.json, and a module `OpenELM(geometry)` with CoreNet's parameter names.
 Where greedy tokens part, the peer's own margin between the two tokens is printed: peers that compute in half precision or
 with quantised activations may part where it is near zero. Exit status 0 if all tokens agree, 1 otherwise.
 
-    pip install torch safetensors mlx[cpu] mlx-lm gguf llama-cpp-python
+    pip install torch safetensors transformers mlx[cpu] mlx-lm gguf llama-cpp-python
 """
 import argparse
 import importlib.metadata
@@ -67,8 +68,25 @@ def torch_peer(options, tensors, config):
     return next_logits
 
 
-def hugging_face(folder, options, prompt, _):
+def transformers_peer(folder, options, prompt):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(options.threads)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+    @torch.no_grad()
+    def next_logits(ids):
+        return model(torch.tensor([ids])).logits[0, -1].numpy()
+
+    return [version("transformers")], sentencepiece_ids(folder, options), *greedy(next_logits, prompt, options.tokens)
+
+
+def hugging_face(folder, options, prompt, inspected):
     from safetensors.torch import load_file
+
+    if inspected["geometry"]["family"] != "openelm":
+        return transformers_peer(folder, options, prompt)
 
     tensors = {}
     for file in sorted(folder.glob("model*.safetensors")):

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use openelm_formats::{FormatError, encode};
 use openelm_model::kernels::Threads;
-use openelm_model::{Encoding, ModelConfig, Tensor, TensorSpec, initial_deviation, tensor_specs};
+use openelm_model::{Encoding, ModelConfig, Tensor, TensorSpec, initial_deviation, initial_value, tensor_specs};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -52,7 +52,7 @@ impl RandomModel {
         &self.config
     }
 
-    /// Makes a tensor of the model: norms are 1.
+    /// Makes a tensor of the model: norms are 1, biases 0.
     ///
     /// # Errors
     /// If it is none of the model's.
@@ -60,8 +60,8 @@ impl RandomModel {
         let encoding = self.format.encoding_of(spec, self.config.layers.len());
         let pool = initial_deviation(&self.config, spec).map(|deviation| (encoding, deviation.to_bits()));
         let Some(key) = pool else {
-            let ones = Tensor::from_f32(spec.shape.clone(), vec![1.0; spec.len()])?;
-            return encode(&ones, encoding, &spec.name, &self.threads);
+            let vector = Tensor::from_f32(spec.shape.clone(), vec![initial_value(spec); spec.len()])?;
+            return encode(&vector, encoding, &spec.name, &self.threads);
         };
         let unknown = || FormatError::Inexpressible { reason: format!("the model has no tensor {}", spec.name) };
         let pool = self.pools.get(&key).ok_or_else(unknown)?;

@@ -11,6 +11,7 @@ use openelm_kernels::{Heads, Norm};
 use crate::family::Family;
 use crate::geometry::{Geometry, Multipliers};
 use crate::layout::{TensorSpec, tensor_specs};
+use crate::rivals;
 
 /// One layer's own sizes.
 #[derive(Debug, Clone, PartialEq)]
@@ -239,8 +240,11 @@ pub enum ConfigError {
         /// What the geometry has.
         what: &'static str,
     },
-    /// A name that is no OpenELM model's.
-    #[error("no model is called {name}; known are openelm-270m, openelm-450m, openelm-1.1b and openelm-3b")]
+    /// A name that no known model has.
+    #[error(
+        "no model is called {name}; known are openelm-270m, openelm-450m, openelm-1.1b, openelm-3b, {}",
+        rivals::names().collect::<Vec<_>>().join(", ")
+    )]
     Name {
         /// The name given.
         name: String,
@@ -280,7 +284,8 @@ impl ModelConfig {
         geometry.build(32_000).unwrap_or_else(|e| unreachable!("a released geometry is sound: {e}"))
     }
 
-    /// A released model by its name: `openelm-270m`, `OpenELM-1_1B`, `3B` and the like.
+    /// A released model by its name: `openelm-270m`, `OpenELM-1_1B`, `3B` and the like; or one of another family, such as
+    /// `smollm2-135m` or `olmo-1b`.
     ///
     /// # Errors
     /// If no model has that name.
@@ -291,7 +296,7 @@ impl ModelConfig {
             "450m" => Ok(Self::openelm_450m()),
             "1.1b" => Ok(Self::openelm_1_1b()),
             "3b" => Ok(Self::openelm_3b()),
-            _ => Err(ConfigError::Name { name: name.to_owned() }),
+            _ => rivals::by_name(&plain).ok_or_else(|| ConfigError::Name { name: name.to_owned() }),
         }
     }
 

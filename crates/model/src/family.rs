@@ -66,7 +66,8 @@ impl Family {
         let common = [
             (config.norms.kind != own.kind, "norms of that kind"),
             (config.norms.placement != own.placement, "norms in that place"),
-            (config.qkv_bias != (self == Family::Qwen2), "this choice of qkv_bias"),
+            (config.qkv_bias && self != Family::Qwen2, "biases"),
+            (!config.qkv_bias && self == Family::Qwen2, "no biases"),
         ];
         let first = &config.layers[0];
         let alike = config.layers.iter().all(|layer| {
@@ -79,12 +80,9 @@ impl Family {
                 (config.rope_scaling != RopeScaling::None, "scaled rotations"),
             ],
             _ => [
-                (!alike, "layers of different widths"),
-                (
-                    !config.ffn_glu || config.activation != Activation::Swish,
-                    "other networks than gated ones with swish",
-                ),
-                (config.qk_norm != self.qk_norm(), "this choice of qk_norm"),
+                (!alike, "layers of different widths; give one multiplier for all of them"),
+                (!config.ffn_glu || config.activation != Activation::Swish, "other networks than gated ones with swish"),
+                (config.qk_norm != self.qk_norm(), if self == Family::Olmo2 { NOT_NORMALISED } else { NORMALISED }),
             ],
         };
         // OLMo's configurations say nothing of it.
@@ -93,6 +91,9 @@ impl Family {
         all.into_iter().find(|(found, _)| *found).map(|(_, what)| what)
     }
 }
+
+const NORMALISED: &str = "normalised queries and keys; set qk_norm = false";
+const NOT_NORMALISED: &str = "queries and keys that are not normalised over all heads; set qk_norm = true";
 
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,6 +23,7 @@ mod layout;
 mod linear;
 mod memory;
 mod model;
+mod rivals;
 pub mod sentencepiece;
 mod sequence;
 mod session;

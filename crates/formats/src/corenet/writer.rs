@@ -6,7 +6,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use openelm_model::kernels::Threads;
-use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec, tensor_specs};
+use openelm_model::{DType, Encoding, Family, ModelConfig, Tensor, TensorSpec, tensor_specs};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
@@ -21,7 +21,7 @@ const ROOT: &str = "checkpoint_average";
 /// table does not have. Tensors are asked for one at a time.
 ///
 /// # Errors
-/// If a value does not fit the dtype, a model is there already, or the system cannot write.
+/// If the model is no OpenELM, a value does not fit the dtype, a model is there already, or the system cannot write.
 pub fn write(
     folder: &Path,
     config: &ModelConfig,
@@ -29,6 +29,10 @@ pub fn write(
     dtype: DType,
     threads: &Threads,
 ) -> Result<(), FormatError> {
+    if config.family != Family::OpenElm {
+        let reason = format!("CoreNet's format knows OpenELM alone, not {}; write hf, mlx or gguf instead", config.family);
+        return Err(FormatError::Inexpressible { reason });
+    }
     std::fs::create_dir_all(folder).map_err(FormatError::io(folder))?;
     let (weights, yaml) = (folder.join("checkpoint_average.pt"), folder.join("config.yaml"));
     for path in [&weights, &yaml] {

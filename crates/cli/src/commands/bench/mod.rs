@@ -26,7 +26,8 @@ pub struct Arguments {
     /// A model [default: the one built in]
     #[arg(default_value = BUILTIN, hide_default_value = true, conflicts_with = "config")]
     model: PathBuf,
-    /// Measure random weights of this size instead: openelm-270m, openelm-450m, openelm-1.1b or openelm-3b
+    /// Measure random weights of this size instead: openelm-270m, openelm-450m, openelm-1.1b, openelm-3b, or a rival such
+    /// as smollm2-135m, tinyllama-1.1b, qwen2.5-0.5b, olmo-1b or olmo-2-1b
     #[arg(long, value_name = "NAME")]
     config: Option<String>,
     /// Weight formats, with commas: f32, f16, bf16, q8_0, q4_0, q4_k, …, mlx4, mlx8, … [default: as stored; q4_0 with --config]

@@ -23,7 +23,8 @@ const VOCABULARY: usize = 32_000;
 /// Show the layers, sizes and memory of a model before it exists.
 #[derive(Args)]
 pub struct Arguments {
-    /// A released model: openelm-270m, openelm-450m, openelm-1.1b or openelm-3b
+    /// A released model: openelm-270m, openelm-450m, openelm-1.1b or openelm-3b; or one beside it, such as smollm2-135m,
+    /// tinyllama-1.1b, llama-3.2-1b, qwen2.5-0.5b, olmo-1b or olmo-2-1b
     #[arg(conflicts_with_all = ["layers", "dim", "head_dim", "gqa_groups", "ffn", "heads", "ffn_divisor", "no_glu", "untied", "no_qk_norm"])]
     name: Option<String>,
     /// Transformer layers
@@ -56,7 +57,7 @@ pub struct Arguments {
     /// No normalisation of queries and keys
     #[arg(long)]
     no_qk_norm: bool,
-    /// Entries of the vocabulary [default: 32000, and with --train those of the recipe's tokenizer]
+    /// Entries of the vocabulary [default: the model's own, otherwise 32000; with --train those of the recipe's tokenizer]
     #[arg(long)]
     vocab_size: Option<usize>,
     /// Longest sequence
@@ -122,10 +123,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn config(arguments: &Arguments) -> Result<ModelConfig> {
-    let vocab_size = arguments.vocab_size.unwrap_or(VOCABULARY);
     if let Some(name) = &arguments.name {
         let mut config = ModelConfig::by_name(name)?;
-        config.vocab_size = vocab_size;
+        config.vocab_size = arguments.vocab_size.unwrap_or(config.vocab_size);
         config.validate()?;
         return Ok(config);
     }
@@ -143,7 +143,7 @@ fn config(arguments: &Arguments) -> Result<ModelConfig> {
         context_length: arguments.context,
         ..Geometry::default()
     };
-    Ok(geometry.build(vocab_size)?)
+    Ok(geometry.build(arguments.vocab_size.unwrap_or(VOCABULARY))?)
 }
 
 /// Key/value cache in 16-bit floating point.
