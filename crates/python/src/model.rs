@@ -37,7 +37,9 @@ fn options(
         "f32" => ffi::CacheType::F32,
         "f16" => ffi::CacheType::F16,
         "int8" => ffi::CacheType::Int8,
-        other => return Err(exception(py, "InputError", format!("the cache is {other:?}; it must be f32, f16 or int8"))),
+        other => {
+            return Err(exception(py, "InputError", format!("the cache is {other:?}; it must be f32, f16 or int8")));
+        }
     };
     let tokenizer = tokenizer.map(|path| path.display().to_string());
     Ok(ffi::LoadOptions { threads, cache, context, memory, tokenizer, chat_template: None })
