@@ -247,8 +247,9 @@ fn parts_of_different_encodings_run_as_they_are() {
 fn corenet_has_no_other_family() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("out");
-    let refused =
-        convert(&stored("llama"), &output, Target::CoreNet(DType::F32), &Threads::single(), &|_| ControlFlow::Continue(()));
+    let refused = convert(&stored("llama"), &output, Target::CoreNet(DType::F32), &Threads::single(), &|_| {
+        ControlFlow::Continue(())
+    });
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("Llama") && !output.exists(), "{refused}");
 }
@@ -265,7 +266,8 @@ fn what_is_not_known_of_a_configuration_is_refused_by_its_key() {
         assert!(e.contains("config.json"), "{e}");
         e
     };
-    let set = |key: &'static str, value: serde_json::Value| move |config: &mut serde_json::Value| config[key] = value.clone();
+    let set =
+        |key: &'static str, value: serde_json::Value| move |config: &mut serde_json::Value| config[key] = value.clone();
     for (name, key, value, parts) in [
         ("olmo", "clip_qkv", json!(8.0), &["clip_qkv is 8.0", "OLMo"][..]),
         ("llama", "attention_bias", json!(true), &["attention_bias is true"]),
@@ -282,7 +284,12 @@ fn what_is_not_known_of_a_configuration_is_refused_by_its_key() {
         ("llama", "num_hidden_layers", json!(1u64 << 40), &["num_hidden_layers"]),
         ("llama", "model_type", json!("gpt_neox"), &["gpt_neox", "olmo2"]),
         ("llama", "partial_rotary_factor", json!(0.5), &["partial_rotary_factor is 0.5"]),
-        ("llama", "rope_parameters", json!({ "rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4 }), &["yarn", "linear"]),
+        (
+            "llama",
+            "rope_parameters",
+            json!({ "rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4 }),
+            &["yarn", "linear"],
+        ),
         ("llama", "rope_parameters", json!({ "rope_type": "linear", "rope_theta": 1e4 }), &["factor is missing"]),
         ("llama", "rope_parameters", json!({ "rope_type": "linear", "factor": 0.0 }), &["factor", "positive"]),
         ("llama", "rope_parameters", json!({ "rope_type": "default", "attention_factor": 2.0 }), &["attention_factor"]),
@@ -306,7 +313,11 @@ fn what_is_not_known_of_a_configuration_is_refused_by_its_key() {
     // What is switched off, and what says nothing of the arithmetic, may be there.
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(golden("rivals/llama/config.json")).unwrap();
-    let text = text.replacen('{', "{\"rope_interleaved\": false, \"is_llama_config\": true, \"transformers.js_config\": {\"a\": 1}, \"x\": null,", 1);
+    let text = text.replacen(
+        '{',
+        "{\"rope_interleaved\": false, \"is_llama_config\": true, \"transformers.js_config\": {\"a\": 1}, \"x\": null,",
+        1,
+    );
     with_config("llama", &text, folder.path());
     assert_eq!(open(folder.path()).unwrap().config, stored("llama").config);
 }
@@ -315,7 +326,11 @@ fn what_is_not_known_of_a_configuration_is_refused_by_its_key() {
 fn refused_tensor(name: &str, family: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(golden("rivals").join(name).join("config.json")).unwrap();
-    with_config(name, &text.replace(&format!("\"model_type\": \"{name}\""), &format!("\"model_type\": \"{family}\"")), folder.path());
+    with_config(
+        name,
+        &text.replace(&format!("\"model_type\": \"{name}\""), &format!("\"model_type\": \"{family}\"")),
+        folder.path(),
+    );
     open(folder.path()).unwrap_err().to_string()
 }
 
@@ -330,7 +345,8 @@ fn a_file_with_the_name_of_another_architecture_is_refused() {
         ("llama", "olmo2", "post_attention_norm"),
     ] {
         let mut bytes = std::fs::read(golden("rivals").join(name).join("model.gguf")).unwrap();
-        let places: Vec<usize> = bytes.windows(5).enumerate().filter(|(_, w)| *w == name.as_bytes()).map(|(i, _)| i).collect();
+        let places: Vec<usize> =
+            bytes.windows(5).enumerate().filter(|(_, w)| *w == name.as_bytes()).map(|(i, _)| i).collect();
         places.into_iter().for_each(|at| bytes[at..at + 5].copy_from_slice(other.as_bytes()));
         std::fs::write(&file, &bytes).unwrap();
         let e = open(&file).unwrap_err().to_string();

@@ -81,7 +81,10 @@ impl Family {
             ],
             _ => [
                 (!alike, "layers of different widths; give one multiplier for all of them"),
-                (!config.ffn_glu || config.activation != Activation::Swish, "other networks than gated ones with swish"),
+                (
+                    !config.ffn_glu || config.activation != Activation::Swish,
+                    "other networks than gated ones with swish",
+                ),
                 (config.qk_norm != self.qk_norm(), if self == Family::Olmo2 { NOT_NORMALISED } else { NORMALISED }),
             ],
         };

@@ -23,9 +23,7 @@ struct Uniform {
 /// What only some of them have.
 fn scaling(name: &str) -> RopeScaling {
     match name {
-        "llama-3.2-1b" => {
-            RopeScaling::Llama3 { factor: 32.0, low_turns: 1.0, high_turns: 4.0, original_length: 8192 }
-        }
+        "llama-3.2-1b" => RopeScaling::Llama3 { factor: 32.0, low_turns: 1.0, high_turns: 4.0, original_length: 8192 },
         _ => RopeScaling::None,
     }
 }

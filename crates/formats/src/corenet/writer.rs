@@ -30,7 +30,8 @@ pub fn write(
     threads: &Threads,
 ) -> Result<(), FormatError> {
     if config.family != Family::OpenElm {
-        let reason = format!("CoreNet's format knows OpenELM alone, not {}; write hf, mlx or gguf instead", config.family);
+        let reason =
+            format!("CoreNet's format knows OpenELM alone, not {}; write hf, mlx or gguf instead", config.family);
         return Err(FormatError::Inexpressible { reason });
     }
     std::fs::create_dir_all(folder).map_err(FormatError::io(folder))?;
