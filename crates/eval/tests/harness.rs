@@ -1,5 +1,7 @@
 //! Agreement with lm-evaluation-harness 0.4.9.1: what is asked, what the model says of it, and what that makes.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 

@@ -1,5 +1,7 @@
 //! A task of one's own on the model in this repository: batching, order, sharing, interruption, and what can be wrong with it.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;

@@ -44,7 +44,7 @@ fn gradients(name: &str, keeping: Keeping) -> (f64, Vec<(String, Vec<f64>)>) {
     let bytes = std::fs::read(folder.path().join("model.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let values = |data: &[u8]| bytemuck::pod_collect_to_vec::<u8, f32>(data).into_iter().map(f64::from).collect();
-    (report.loss, file.iter().map(|(name, view)| (name.to_owned(), values(view.data()))).collect())
+    (report.loss.mean(), file.iter().map(|(name, view)| (name.to_owned(), values(view.data()))).collect())
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the tests share: settings for a server of their own, and what a pull tells.
 
+#![allow(dead_code, reason = "each test takes a part of it")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
