@@ -26,6 +26,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Generate(commands::generate::Arguments),
+    Chat(commands::chat::Arguments),
+    Perplexity(commands::perplexity::Arguments),
     Pretrain(commands::pretrain::Arguments),
     Tune(commands::tune::Arguments),
     TrainLog(commands::train_log::Arguments),
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
     let Cli { command } = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|e| e.exit());
     let result = match command {
         Command::Generate(arguments) => commands::generate::run(arguments),
+        Command::Chat(arguments) => commands::chat::run(arguments),
+        Command::Perplexity(arguments) => commands::perplexity::run(arguments),
         Command::Pretrain(arguments) => alone().and_then(|()| commands::pretrain::run(arguments)),
         Command::Tune(arguments) => alone().and_then(|()| commands::tune::run(arguments)),
         Command::TrainLog(arguments) => commands::train_log::run(arguments),

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Commands with a few ways to call them.
-const EXAMPLES: [(&str, &[&str]); 16] = [
+const EXAMPLES: [(&str, &[&str]); 18] = [
     (
         "generate",
         &[
@@ -11,6 +11,18 @@ const EXAMPLES: [(&str, &[&str]); 16] = [
             "openelm generate \"The fox\" --model model/ --greedy -n 50 --json",
             "openelm generate --file prompt.txt --model tale.gguf --temperature 0.7 --stop \"THE END\"",
         ],
+    ),
+    (
+        "chat",
+        &[
+            "openelm chat --model openelm-1.1b-instruct --system \"You answer briefly.\"",
+            "openelm chat --model model.gguf --adapter mine/ --temperature 0.3",
+            "openelm chat --model model/ --json < questions.jsonl",
+        ],
+    ),
+    (
+        "perplexity",
+        &["openelm perplexity book.txt", "openelm perplexity book.txt --model model.gguf --window 512 --exact --json"],
     ),
     (
         "pretrain",

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use openelm_model::{Engine, Finish, Generation, GenerationOptions, SamplingOptions};
+use openelm_model::{Engine, Finish, Generation};
 use serde_json::json;
 
+use super::sampling::{SamplingArguments, name};
 use super::{AdapterOptions, ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
 use crate::input::{read_file, read_stdin};
 use crate::model::ModelOptions;
@@ -33,36 +34,8 @@ pub struct Arguments {
     /// How keys and values are stored: f32 is exact, f16 takes half and int8 a quarter of its memory
     #[arg(long, value_enum, default_value_t = CacheOption::F32)]
     cache: CacheOption,
-    /// Always take the most probable token; the same as --temperature 0
-    #[arg(long, conflicts_with = "temperature")]
-    greedy: bool,
-    /// Flattens (above 1) or sharpens (below 1) the distribution
-    #[arg(long, short, default_value_t = 0.8)]
-    temperature: f32,
-    /// Draw among this many most probable tokens; 0 is all
-    #[arg(long, default_value_t = 0)]
-    top_k: usize,
-    /// Draw among the fewest most probable tokens that reach this probability; 1 is all
-    #[arg(long, default_value_t = 0.95)]
-    top_p: f32,
-    /// Draw among tokens at least this probable relative to the most probable one
-    #[arg(long, default_value_t = 0.0)]
-    min_p: f32,
-    /// Makes tokens that were there before less probable; 1 is off
-    #[arg(long, default_value_t = 1.0)]
-    repetition_penalty: f32,
-    /// No sequence of this many tokens comes twice; 0 is off
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    no_repeat_ngram: usize,
-    /// The same seed gives the same text
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// End where this text would come; can be given several times
-    #[arg(long, value_name = "TEXT")]
-    stop: Vec<String>,
-    /// Go on behind the token that ends a text
-    #[arg(long)]
-    ignore_eos: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
     /// Print one JSON object at the end instead of the text
     #[arg(long)]
     json: bool,
@@ -85,7 +58,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         let tokens = ids.len();
         bail!("the prompt has {tokens} tokens and the context only {limit}; shorten it or raise --context");
     }
-    let options = options(&arguments);
+    let options = arguments.sampling.options(arguments.max_tokens);
     options.sampling.validate()?;
     let tokens = ids.len().saturating_add(options.max_tokens).min(limit);
     let weights = arguments.arithmetic.weight_bytes(&stored);
@@ -144,29 +117,6 @@ fn read_prompt(arguments: &Arguments) -> Result<String> {
         return read_file(file);
     }
     read_stdin()
-}
-
-fn options(arguments: &Arguments) -> GenerationOptions {
-    let sampling = SamplingOptions {
-        repetition_penalty: arguments.repetition_penalty,
-        no_repeat_ngram: arguments.no_repeat_ngram,
-        temperature: if arguments.greedy { 0.0 } else { arguments.temperature },
-        top_k: arguments.top_k,
-        top_p: arguments.top_p,
-        min_p: arguments.min_p,
-        seed: arguments.seed,
-    };
-    let Arguments { max_tokens, ref stop, ignore_eos, .. } = *arguments;
-    GenerationOptions { sampling, max_tokens, stop: stop.clone(), ignore_eos, log_probabilities: false }
-}
-
-fn name(finish: Finish) -> &'static str {
-    match finish {
-        Finish::EndOfText => "end_of_text",
-        Finish::Stop => "stop",
-        Finish::MaxTokens => "max_tokens",
-        Finish::ContextFull => "context_full",
-    }
 }
 
 fn rate(tokens: usize, time: Duration) -> f64 {

@@ -2,6 +2,7 @@
 
 pub mod average;
 pub mod bench;
+pub mod chat;
 pub mod compare;
 pub mod convert;
 pub mod eval;
@@ -11,10 +12,12 @@ pub mod generate;
 pub mod inspect;
 pub mod logits;
 pub mod manual;
+pub mod perplexity;
 pub mod plan;
 pub mod pretrain;
 #[cfg(feature = "hub")]
 pub mod pull;
+mod sampling;
 pub mod tokenizer;
 pub mod train_log;
 mod training;

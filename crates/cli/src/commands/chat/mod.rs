@@ -1,0 +1,89 @@
+//! `openelm chat`: a conversation with a model.
+
+mod conversation;
+mod script;
+mod terminal;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use openelm_model::{ChatTemplate, Engine, Tokenizer};
+
+use self::conversation::Conversation;
+use super::sampling::SamplingArguments;
+use super::{AdapterOptions, ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
+use crate::input::read_file;
+use crate::model::ModelOptions;
+
+/// Talk with a model.
+#[derive(Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// What the model is told before the conversation begins
+    #[arg(long, short, value_name = "TEXT")]
+    system: Option<String>,
+    /// A conversation that /save wrote, to go on with
+    #[arg(long, value_name = "FILE")]
+    load: Option<PathBuf>,
+    /// Chat template in Jinja [default: the model's own; OpenELM-Instruct's for OpenELM]
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+    /// Most tokens of an answer
+    #[arg(long, short = 'n', default_value_t = 1024)]
+    max_tokens: usize,
+    /// Longest conversation in tokens [default: what the model was trained for]
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<usize>,
+    /// How keys and values are stored: f32 is exact, f16 takes half and int8 a quarter of its memory
+    #[arg(long, value_enum, default_value_t = CacheOption::F32)]
+    cache: CacheOption,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    /// Read a JSON object per line ({"content": "…"} goes on, {"messages": […]} begins anew) and answer each with one
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    adapter: AdapterOptions,
+    #[command(flatten)]
+    arithmetic: ArithmeticOptions,
+    #[command(flatten)]
+    threads: ThreadOptions,
+    #[command(flatten)]
+    memory: MemoryOptions,
+}
+
+pub fn run(arguments: Arguments) -> Result<()> {
+    let (stored, tokenizer) = arguments.model.open()?;
+    let template = match &arguments.template {
+        Some(file) => template_in(file, &tokenizer)?,
+        None => match stored.chat_template(&tokenizer)? {
+            Some(template) => template,
+            None => bail!("{} has no chat template; give one with --template", stored.path.display()),
+        },
+    };
+    let mut messages = match &arguments.load {
+        Some(file) => conversation::load(file)?,
+        None => Vec::new(),
+    };
+    if let Some(system) = &arguments.system {
+        conversation::set_system(&mut messages, system);
+    }
+    let options = arguments.sampling.options(arguments.max_tokens);
+    options.sampling.validate()?;
+    let limit = arguments.context.unwrap_or(stored.config.context_length);
+    let (weights, cache) = (arguments.arithmetic.weight_bytes(&stored), arguments.cache.into());
+    arguments.memory.check(&stored.config, weights, limit, cache)?;
+    let threads = arguments.threads.threads();
+    let model = arguments.arithmetic.load(stored, &threads)?;
+    let session = arguments.adapter.session(Engine::new(model, threads).with_cache(cache), limit)?;
+    let conversation = Conversation::new(session, tokenizer, template, options, messages);
+    if arguments.json { script::run(conversation) } else { terminal::run(conversation) }
+}
+
+fn template_in(file: &std::path::Path, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+    let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.control_spelling(id)).unwrap_or_default();
+    let (bos, eos) = (spelling(tokenizer.bos_id()), spelling(tokenizer.eos_id()));
+    ChatTemplate::from_source(&read_file(file)?, bos, eos).with_context(|| file.display().to_string())
+}
