@@ -130,7 +130,7 @@ fn what_cannot_be_evaluated_is_said_in_one_sentence() {
     fs::write(schema.path().join("arc_easy.test.jsonl"), "{\"text\": \"no question\"}\n").unwrap();
     refused(
         &["eval", "--tasks", "arc_easy", "--data", path(schema.path())],
-        &["arc_easy.test.jsonl, document 1", "question"],
+        &["arc_easy.test.jsonl, document 1", "`choices` is undefined"],
     );
 }
 

@@ -185,7 +185,9 @@ fn quantised_parts_are_joined_and_cut_without_a_change() {
             let packed = first.into_packed_model(&Threads::new(2)).unwrap();
             let wide = [packed.widened(), second.into_model().unwrap().widened()];
             let [a, b] = wide.map(|model| distance(name, &model, 1000));
-            assert_eq!(a, b, "{name} as {target:?}");
+            // MLX rounds what it widens to the type of the scales; products in integers do not.
+            let apart = if matches!(target, Target::Gguf(_)) { 0.0 } else { 0.01 * b };
+            assert!((a - b).abs() <= apart, "{name} as {target:?}: {a} and {b}");
             let (chunked, whole) = (distance(name, &packed, 3), distance(name, &packed, 1000));
             assert_eq!(chunked, whole, "{name} as {target:?}");
         }
@@ -302,9 +304,9 @@ fn what_is_not_known_of_a_configuration_is_refused_by_its_key() {
     // The keys of one family with the name of another.
     let other = |name: &str, family: &'static str| refused_tensor(name, family);
     for (name, family, part) in [
-        ("qwen2", "llama", "q_proj.bias"),
+        ("qwen2", "llama", "_proj.bias"),
         ("olmo2", "llama", "layernorm"),
-        ("llama", "qwen2", "q_proj.bias"),
+        ("llama", "qwen2", "_proj.bias"),
         ("llama", "olmo2", "q_norm"),
     ] {
         let e = other(name, family);

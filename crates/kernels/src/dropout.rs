@@ -96,7 +96,7 @@ mod tests {
             forward(&Threads::new(2), &mut out, &vec![1.0; width * rows], width, dropout);
             let count = out.len() as f32;
             let dropped = out.iter().filter(|&&x| x == 0.0).count() as f32 / count;
-            let mean = out.iter().sum::<f32>() / count;
+            let mean = (out.iter().copied().map(f64::from).sum::<f64>() / out.len() as f64) as f32;
             // Four standard deviations of so many draws.
             let allowed = 4.0 * (probability * (1.0 - probability) / count).sqrt() + 1e-4;
             assert!((dropped - probability).abs() <= allowed, "{dropped} dropped instead of {probability}");

@@ -342,9 +342,11 @@ mod tests {
                 (part, Ok(_)) => panic!("{part}: it was read"),
             }
         }
-        let mut scaled: Vec<_> = header.values.clone().into_iter().collect();
-        scaled.push(("openelm.rope.scaling.type".to_owned(), Value::Text("linear".to_owned())));
-        let refused = from_bytes(file(&scaled, &header.tensors, &bytes).into(), Path::new("a.gguf")).unwrap_err();
-        assert!(refused.to_string().contains("scaled (linear)"), "{refused}");
+        for (kind, part) in [("linear", "scaled, but not by which factor"), ("yarn", "yarn")] {
+            let mut scaled: Vec<_> = header.values.clone().into_iter().collect();
+            scaled.push(("openelm.rope.scaling.type".to_owned(), Value::Text(kind.to_owned())));
+            let refused = from_bytes(file(&scaled, &header.tensors, &bytes).into(), Path::new("a.gguf")).unwrap_err();
+            assert!(refused.to_string().contains(part), "{refused}");
+        }
     }
 }

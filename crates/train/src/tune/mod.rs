@@ -105,21 +105,10 @@ impl<'r> Tuning<'r> {
         Ok(Self { recipe, base, fingerprint, tokenizer, objective, classroom: RefCell::new(None), steps: 0 })
     }
 
-    /// Most tokens of an example.
-    fn max_length(&self) -> Result<usize, TuneError> {
-        let context = self.base.config().context_length;
-        let length = self.recipe.data.max_length.unwrap_or(context);
-        if length > context {
-            let expected = format!("the model's context has {context} tokens");
-            return Err(TuneError::Value { key: "data.max_length", value: length.to_string(), expected });
-        }
-        Ok(length)
-    }
-
     /// Reads and encodes what is learnt from and measured, and asks the reference where there is one.
     fn prepare(&mut self, threads: &Threads, stop: &AtomicBool, watch: &mut dyn FnMut(Event)) -> Result<(), RunError> {
         let data = &self.recipe.data;
-        let max_length = self.max_length()?;
+        let max_length = self.recipe.max_length(self.base.config())?;
         let tokenizer = &*self.tokenizer.tokenizer;
         let encoding = Encoding { recipe: data, tokenizer, pairs: self.recipe.preference.is_some(), max_length };
         let mut read = |sources: &[RowSource], what: &'static str| {

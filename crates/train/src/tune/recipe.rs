@@ -6,6 +6,7 @@ use openelm_model::{ModelConfig, Target, targets};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::error::TuneError;
 use super::preference::PreferenceLoss;
 use super::template::TemplateName;
 use crate::data::{CorpusConfig, Format, OnError, Source};
@@ -399,6 +400,20 @@ impl TuneRecipe {
         let recipe: Self = file::read(path, sets)?;
         recipe.check()?;
         Ok(recipe)
+    }
+
+    /// Most tokens of an example, with a model of the geometry `config`.
+    ///
+    /// # Errors
+    /// If the model's context has not so many.
+    pub fn max_length(&self, config: &ModelConfig) -> Result<usize, TuneError> {
+        let context = config.context_length;
+        let length = self.data.max_length.unwrap_or(context);
+        if length > context {
+            let expected = format!("the model's context has {context} tokens");
+            return Err(TuneError::Value { key: "data.max_length", value: length.to_string(), expected });
+        }
+        Ok(length)
     }
 
     /// Whether the recipe at `path` is one of tuning: it names a model instead of describing one.
