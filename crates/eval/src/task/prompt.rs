@@ -127,6 +127,7 @@ pub struct Renderer {
     variant: Option<String>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a task has one")]
 enum Question {
     Choices {
         context: Template,
