@@ -1,6 +1,6 @@
 //! OpenELM for C: `include/openelm.h` is made of this crate. A thin layer over the handles of `openelm-ffi`.
 //!
-//! A handle is a number in a table ([`handles`]), so that one that was closed, or never was, is refused and does no harm. The
+//! A handle is a number in a table (`handles`), so that one that was closed, or never was, is refused and does no harm. The
 //! layout of a struct and the meaning of a function stay as they are within one [`API_VERSION`]; new needs get new functions.
 
 #![allow(clippy::missing_safety_doc)] // The header's comment says it for all: pointers are valid, texts end with a zero byte.

@@ -41,7 +41,7 @@ pub use inspect::{Inspection, StoredFile, TokenizerSummary, inspect};
 pub use lfs::refuse_pointer_at;
 pub use open::open;
 pub use parts::PartName;
-pub use perplexity::{Evaluation, Perplexity, perplexity};
+pub use perplexity::{Evaluation, Perplexity, PerplexityError, perplexity};
 pub use stored::{Format, StoredModel};
 pub use tokenizer::{EmbeddedJson, EmbeddedTokenizer, StoredTokenizer};
 pub use whole::check_whole;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! All three are inner products along rows, once what stands across is transposed while it is rounded; that costs little beside
-//! the products. The bits are those of [`linear::forward_bf16`](crate::linear::forward_bf16), on any processor.
+//! the products. The bits are those of [`linear::forward_bf16`], on any processor.
 
 use half::bf16;
 

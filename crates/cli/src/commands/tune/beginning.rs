@@ -29,7 +29,7 @@ pub struct Beginning {
     /// Without a recipe: folder for checkpoints and logs
     #[arg(long, short, value_name = "FOLDER", default_value = "tuned", conflicts_with = "recipe")]
     output: PathBuf,
-    /// Tune an adapter: LoRA [default]
+    /// Tune an adapter: LoRA (default)
     #[arg(long, group = "what", conflicts_with = "recipe")]
     lora: bool,
     /// Tune an adapter: DoRA
