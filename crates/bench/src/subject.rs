@@ -148,7 +148,7 @@ fn write(
 ) -> Result<(), FormatError> {
     match format {
         WeightFormat::Gguf(quantisation) => {
-            gguf::write(path, "benchmark", config, &tokenizer(config.vocab_size), tensor, quantisation, threads)
+            gguf::write(path, "benchmark", config, &tokenizer(config.vocab_size).into(), tensor, quantisation, threads)
         }
         WeightFormat::Mlx(affine) => mlx::write(path, config, None, tensor, DType::F16, Some(affine), threads),
     }

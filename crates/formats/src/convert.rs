@@ -109,15 +109,13 @@ fn write(
             |folder: &Path| write_folder(model, folder, target, tensor, threads).map_err(|e| e.renamed(folder, output));
         return atomic::write_folder(output, fill, |e| FormatError::io(output)(e));
     };
-    let tokenizer = model.tokenizer.as_ref().map(|tokenizer| tokenizer.sentencepiece()).transpose()?.flatten();
-    let Some(tokenizer) = tokenizer else {
-        let what = " that GGUF can hold, a SentencePiece model";
-        return Err(FormatError::NoTokenizer { path: model.path.clone(), what });
+    let Some(tokenizer) = &model.tokenizer else {
+        return Err(FormatError::NoTokenizer { path: model.path.clone(), what: " to put into the file" });
     };
     let name = model.released_name().map(str::to_owned);
     let name = name.or_else(|| Some(model.path.file_stem()?.to_string_lossy().into_owned()));
     let name = name.as_deref().unwrap_or("OpenELM");
-    gguf::write(output, name, &model.config, &tokenizer, tensor, quantisation, threads)
+    gguf::write(output, name, &model.config, tokenizer, tensor, quantisation, threads)
 }
 
 fn write_folder(

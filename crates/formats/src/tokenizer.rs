@@ -87,6 +87,12 @@ impl EmbeddedTokenizer {
     }
 }
 
+impl From<EmbeddedTokenizer> for StoredTokenizer {
+    fn from(embedded: EmbeddedTokenizer) -> Self {
+        StoredTokenizer::SentencePiece(embedded)
+    }
+}
+
 impl From<Bytes> for EmbeddedTokenizer {
     /// The model alone: prompts begin with BOS.
     fn from(model: Bytes) -> Self {
@@ -123,6 +129,27 @@ impl StoredTokenizer {
         })
     }
 
+    /// The same with everything in memory: a file becomes what it holds.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is no tokenizer.
+    pub(crate) fn embedded(&self) -> Result<Self, FormatError> {
+        let StoredTokenizer::File(path) = self else { return Ok(self.clone()) };
+        if let Some(embedded) = self.sentencepiece()? {
+            return Ok(StoredTokenizer::SentencePiece(embedded));
+        }
+        let file = Tokenizer::find(path)?;
+        let tokenizer = Tokenizer::open(&file)?;
+        Ok(StoredTokenizer::HuggingFace(EmbeddedJson {
+            json: std::fs::read(&file).map_err(FormatError::io(&file))?.into(),
+            bos: tokenizer.bos_id(),
+            eos: tokenizer.eos_id(),
+            adds_bos: tokenizer.adds_bos(),
+            ends: tokenizer.eos_ids().to_vec(),
+            chat_template: self.chat_template()?,
+        }))
+    }
+
     /// The source of the chat template that comes with it; `None` if there is none.
     ///
     /// # Errors
@@ -143,9 +170,11 @@ impl StoredTokenizer {
         match self {
             StoredTokenizer::SentencePiece(embedded) => Ok(Some(embedded.clone())),
             StoredTokenizer::HuggingFace(_) => Ok(None),
-            StoredTokenizer::File(path) if is_json(path) => Ok(None),
             StoredTokenizer::File(path) => {
                 let file = Tokenizer::find(path)?;
+                if is_json(&file) {
+                    return Ok(None);
+                }
                 let tokenizer = Tokenizer::open(&file)?;
                 let model = std::fs::read(&file).map_err(FormatError::io(&file))?.into();
                 let ends = tokenizer.eos_ids().to_vec();

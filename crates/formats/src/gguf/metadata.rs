@@ -108,10 +108,12 @@ fn scaling(
         ("none", None) => Ok(RopeScaling::None),
         ("linear", None) => match factor {
             Some(factor) => Ok(RopeScaling::Linear { factor }),
-            None => Err("its rotations are scaled, but not by which factor".to_owned()),
+            None => Err("its rotations are scaled (linear), but it does not say by which factor".to_owned()),
         },
         ("none" | "linear", Some(factors)) => {
-            let frequencies = openelm_model::kernels::rope::frequencies(head_dim, theta);
+            // A damaged width must not make us allocate for it.
+            let fits = 2 * factors.len() == head_dim;
+            let frequencies = openelm_model::kernels::rope::frequencies(if fits { head_dim } else { 0 }, theta);
             llama3(&frequencies, factors, original, context_length)
                 .ok_or_else(|| "its rope_freqs.weight scales rotations in a way that is not Llama 3's".to_owned())
         }

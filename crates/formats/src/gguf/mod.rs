@@ -39,7 +39,8 @@ mod tests {
     fn metadata_and_tensor_list_are_those_of_llama_cpp() {
         let golden = |name: &str| openelm_testing::golden("gguf").join(name);
         let source = read(&golden("a-F32.gguf")).unwrap();
-        let tokenizer = bytes::Bytes::from(std::fs::read(golden("tokenizer.model")).unwrap()).into();
+        let model = bytes::Bytes::from(std::fs::read(golden("tokenizer.model")).unwrap());
+        let tokenizer = crate::EmbeddedTokenizer::from(model).into();
         let folder = tempfile::tempdir().unwrap();
         for (name, quantisation) in [
             ("a-F32.gguf", Quantisation::Float(DType::F32)),

@@ -114,7 +114,16 @@ fn kind_of(id: usize, text: &str, ids: &Ids) -> Type {
 }
 
 /// A tokenizer as the file wants it.
+#[derive(Default)]
 pub(super) struct Pieces {
+    /// What llama.cpp calls its kind.
+    pub model: &'static str,
+    /// What it calls the way in which texts are cut.
+    pub pre: &'static str,
+    /// Pairs that join, where they are listed.
+    pub merges: Vec<String>,
+    /// The source of the chat template.
+    pub chat_template: Option<String>,
     pub texts: Vec<String>,
     pub scores: Vec<f32>,
     pub kinds: Vec<i32>,
@@ -130,9 +139,18 @@ pub(super) struct Pieces {
     pub space_prefix: bool,
 }
 
+/// The tokenizer as the file wants it, for a model of `rows` rows.
+pub(super) fn pieces(tokenizer: &StoredTokenizer, rows: usize) -> Result<Pieces, String> {
+    match tokenizer.embedded().map_err(|e| e.to_string())? {
+        StoredTokenizer::HuggingFace(embedded) => byte_level::pieces(&embedded, rows),
+        StoredTokenizer::SentencePiece(embedded) => sentencepiece(&embedded, rows),
+        StoredTokenizer::File(path) => Err(format!("{} is no tokenizer", path.display())),
+    }
+}
+
 /// Takes a SentencePiece model apart and fills it up to `rows` with pieces that never occur, as llama.cpp expects. One that is
 /// more than LLaMA's is refused: the file could not say so, and the same text would have other ids there.
-pub(super) fn pieces(tokenizer: &EmbeddedTokenizer, rows: usize) -> Result<Pieces, String> {
+fn sentencepiece(tokenizer: &EmbeddedTokenizer, rows: usize) -> Result<Pieces, String> {
     const UNUSED: i32 = 5;
     let checked = tokenizer.open().map_err(|e| e.to_string())?;
     let model = ModelProto::decode(&*tokenizer.model).map_err(|e| e.to_string())?;
@@ -148,6 +166,10 @@ pub(super) fn pieces(tokenizer: &EmbeddedTokenizer, rows: usize) -> Result<Piece
         return Err("the tokenizer has more than two tokens that end a text; GGUF has keys for two".to_owned());
     }
     let mut pieces = Pieces {
+        model: "llama",
+        pre: "default",
+        merges: Vec::new(),
+        chat_template: tokenizer.chat_template.clone(),
         texts: model.pieces.iter().map(|piece| piece.piece().to_owned()).collect(),
         scores: model.pieces.iter().map(SentencePiece::score).collect(),
         kinds: model.pieces.iter().map(|piece| piece.r#type() as i32).collect(),
@@ -253,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_the_file_cannot_say_is_refused() {
-        let refused = |name: &str| pieces(&model(name), 1000).map(|_| ()).unwrap_err();
+        let refused = |name: &str| sentencepiece(&model(name), 1000).map(|_| ()).unwrap_err();
         for (name, part) in [
             ("unigram_bytes.model", "another model"),
             ("bpe_identity.model", "no bytes"),
@@ -261,12 +283,12 @@ mod tests {
         ] {
             assert!(refused(name).contains(part), "{name}: {}", refused(name));
         }
-        pieces(&model("bpe_bytes.model"), 1000).unwrap();
+        sentencepiece(&model("bpe_bytes.model"), 1000).unwrap();
         let changed = |change: fn(&mut ModelProto)| {
             let mut changed = ModelProto::decode(&*model("bpe_bytes.model").model).unwrap();
             change(&mut changed);
             let embedded = bytes::Bytes::from(changed.encode_to_vec()).into();
-            pieces(&embedded, 1000).map(|_| ()).unwrap_err()
+            sentencepiece(&embedded, 1000).map(|_| ()).unwrap_err()
         };
         fn normalizer(model: &mut ModelProto) -> &mut NormalizerSpec {
             model.normalizer_spec.get_or_insert_default()

@@ -18,7 +18,7 @@ use super::types::{file_type, kind_of};
 use super::{ALIGNMENT, MAGIC};
 use crate::encode::encode;
 use crate::places::{Cutter, Place};
-use crate::{EmbeddedTokenizer, FormatError, atomic};
+use crate::{FormatError, StoredTokenizer, atomic};
 
 /// What the matrices become. Vectors stay in `f32`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub fn write(
     target: &Path,
     name: &str,
     config: &ModelConfig,
-    tokenizer: &EmbeddedTokenizer,
+    tokenizer: &StoredTokenizer,
     tensor: &dyn Fn(&TensorSpec) -> Result<Tensor, FormatError>,
     quantisation: Quantisation,
     threads: &Threads,
@@ -299,10 +299,15 @@ fn geometry(values: &mut Values, config: &ModelConfig) -> Result<(), String> {
 }
 
 fn tokenizer(values: &mut Values, pieces: &Pieces) -> Result<(), String> {
-    values.text("tokenizer.ggml.model", "llama");
-    values.text("tokenizer.ggml.pre", "default");
+    values.text("tokenizer.ggml.model", pieces.model);
+    values.text("tokenizer.ggml.pre", pieces.pre);
     values.texts("tokenizer.ggml.tokens", &pieces.texts);
-    values.array("tokenizer.ggml.scores", 6, pieces.scores.iter().map(|score| score.to_le_bytes()));
+    let lists_merges = !pieces.merges.is_empty();
+    if lists_merges {
+        values.texts("tokenizer.ggml.merges", &pieces.merges);
+    } else {
+        values.array("tokenizer.ggml.scores", 6, pieces.scores.iter().map(|score| score.to_le_bytes()));
+    }
     values.array("tokenizer.ggml.token_type", 5, pieces.kinds.iter().map(|kind| kind.to_le_bytes()));
     let ids = [
         ("tokenizer.ggml.bos_token_id", pieces.bos),
@@ -315,11 +320,15 @@ fn tokenizer(values: &mut Values, pieces: &Pieces) -> Result<(), String> {
             values.size(key, id as usize)?;
         }
     }
-    if !pieces.adds_bos {
-        values.bool("tokenizer.ggml.add_bos_token", false);
+    // Of those with merges it depends on how texts are cut what llama.cpp does where nothing is said.
+    if !pieces.adds_bos || lists_merges {
+        values.bool("tokenizer.ggml.add_bos_token", pieces.adds_bos);
     }
     if !pieces.space_prefix {
         values.bool("tokenizer.ggml.add_space_prefix", false);
+    }
+    if let Some(source) = &pieces.chat_template {
+        values.text("tokenizer.chat_template", source);
     }
     Ok(())
 }

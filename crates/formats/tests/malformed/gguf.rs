@@ -17,7 +17,8 @@ fn sound() -> Vec<u8> {
     let geometry = Geometry { layers: 1, dim: 32, head_dim: 4, gqa_groups: 1, ffn_divisor: 32, ..Geometry::default() };
     let pieces = EmbeddedTokenizer::from(Bytes::from(std::fs::read(golden("gguf/tokenizer.model")).unwrap()));
     let (file, config) = (folder.path().join("model.gguf"), geometry.build(384).unwrap());
-    gguf::write(&file, "x", &config, &pieces, &some_of, Quantisation::Float(DType::F32), &Threads::single()).unwrap();
+    gguf::write(&file, "x", &config, &pieces.into(), &some_of, Quantisation::Float(DType::F32), &Threads::single())
+        .unwrap();
     std::fs::read(file).unwrap()
 }
 
