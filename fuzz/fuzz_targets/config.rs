@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use openelm_model::{Geometry, tensor_specs};
 use openelm_formats::{corenet, huggingface};
 use openelm_fuzz::{micro, some_tensor};
+use openelm_model::{Geometry, tensor_specs};
 
 thread_local! {
     static FOLDER: tempfile::TempDir = {

@@ -4,9 +4,12 @@
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use openelm_model::kernels::Threads;
-use openelm_model::{Adapter, AdapterModule, AdapterOptions, Engine, Geometry, ModelConfig, Multipliers, Session, Tensor, Tokenizer, targets};
 use openelm_formats::StoredModel;
+use openelm_model::kernels::Threads;
+use openelm_model::{
+    Adapter, AdapterModule, AdapterOptions, Engine, Geometry, ModelConfig, Multipliers, Session, Tensor, Tokenizer,
+    targets,
+};
 
 /// The file `name` of `tests/golden`.
 pub fn golden(name: &str) -> PathBuf {
@@ -47,7 +50,8 @@ pub fn use_model(stored: StoredModel) {
 
 /// Uses a tokenizer that was read: there and back.
 pub fn use_tokenizer(tokenizer: &Tokenizer) {
-    let text = "Once upon a  time, 12 élan\n\u{1f600} a ▁ b\t\u{200d}\u{ff5e}e\u{301}\0 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    let text =
+        "Once upon a  time, 12 élan\n\u{1f600} a ▁ b\t\u{200d}\u{ff5e}e\u{301}\0 aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     let ids = tokenizer.encode_with(text, true, true);
     tokenizer.decode(&ids);
     tokenizer.decode(&[0, 1, 2, 3, 255, u32::MAX]);

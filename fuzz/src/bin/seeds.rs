@@ -4,14 +4,14 @@ use std::fs;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use openelm_model::kernels::Threads;
-use openelm_model::kernels::quant::BlockFormat;
-use openelm_model::{DType, TensorSpec};
 use openelm_formats::adapter::{corenet as corenet_adapter, peft};
 use openelm_formats::gguf::Quantisation;
 use openelm_formats::huggingface::{self, WriteOptions};
 use openelm_formats::{EmbeddedTokenizer, FormatError, corenet, gguf};
 use openelm_fuzz::{golden, micro, micro_adapter, some_tensor};
+use openelm_model::kernels::Threads;
+use openelm_model::kernels::quant::BlockFormat;
+use openelm_model::{DType, TensorSpec};
 
 /// Writes a seed, behind the byte that tells a target what it is.
 fn seed(target: &str, name: &str, mode: Option<u8>, bytes: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
@@ -35,8 +35,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let pieces = fs::read(golden("gguf/tokenizer.model"))?;
-    let tokenizer = EmbeddedTokenizer::from(Bytes::from(pieces.clone()));
-    let wide = openelm_model::Geometry { layers: 1, dim: 32, head_dim: 4, gqa_groups: 1, ffn_divisor: 32, ..Default::default() };
+    let tokenizer = EmbeddedTokenizer::from(Bytes::from(pieces.clone())).into();
+    let wide = openelm_model::Geometry {
+        layers: 1,
+        dim: 32,
+        head_dim: 4,
+        gqa_groups: 1,
+        ffn_divisor: 32,
+        ..Default::default()
+    };
     for (name, quantisation) in
         [("f32", Quantisation::Float(DType::F32)), ("q8_0", Quantisation::Blocks(BlockFormat::Q8_0))]
     {
