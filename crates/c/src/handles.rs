@@ -1,7 +1,7 @@
 //! Numbers that stand for objects. A number is never given out twice, so that one that was closed stays closed.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openelm_ffi::{Generation, Model, Session};
 
@@ -38,12 +38,12 @@ pub(crate) struct Table<T> {
 
 struct Entries<T> {
     last: u64,
-    open: HashMap<u64, Arc<T>>,
+    open: BTreeMap<u64, Arc<T>>,
 }
 
 impl<T> Table<T> {
-    fn new(what: &'static str) -> Self {
-        Self { what, entries: Mutex::new(Entries { last: 0, open: HashMap::new() }) }
+    const fn new(what: &'static str) -> Self {
+        Self { what, entries: Mutex::new(Entries { last: 0, open: BTreeMap::new() }) }
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries<T>> {
@@ -68,6 +68,6 @@ impl<T> Table<T> {
     }
 }
 
-pub(crate) static MODELS: LazyLock<Table<Model>> = LazyLock::new(|| Table::new("model"));
-pub(crate) static SESSIONS: LazyLock<Table<Session>> = LazyLock::new(|| Table::new("session"));
-pub(crate) static GENERATIONS: LazyLock<Table<Generation>> = LazyLock::new(|| Table::new("generation"));
+pub(crate) static MODELS: Table<Model> = Table::new("model");
+pub(crate) static SESSIONS: Table<Session> = Table::new("session");
+pub(crate) static GENERATIONS: Table<Generation> = Table::new("generation");

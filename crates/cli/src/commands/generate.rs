@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use openelm_model::{Engine, Finish, Generation};
+use openelm_model::{Finish, Generation};
 use serde_json::json;
 
+use super::running::RunningOptions;
 use super::sampling::{SamplingArguments, name};
-use super::{AdapterOptions, ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
 use crate::input::{read_file, read_stdin};
 use crate::model::ModelOptions;
 use crate::tell;
@@ -31,22 +31,13 @@ pub struct Arguments {
     /// Longest sequence, prompt included [default: what the model was trained for]
     #[arg(long, value_name = "TOKENS")]
     context: Option<usize>,
-    /// How keys and values are stored: f32 is exact, f16 takes half and int8 a quarter of its memory
-    #[arg(long, value_enum, default_value_t = CacheOption::F32)]
-    cache: CacheOption,
     #[command(flatten)]
     sampling: SamplingArguments,
     /// Print one JSON object at the end instead of the text
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    adapter: AdapterOptions,
-    #[command(flatten)]
-    arithmetic: ArithmeticOptions,
-    #[command(flatten)]
-    threads: ThreadOptions,
-    #[command(flatten)]
-    memory: MemoryOptions,
+    running: RunningOptions,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
@@ -61,12 +52,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let options = arguments.sampling.options(arguments.max_tokens);
     options.sampling.validate()?;
     let tokens = ids.len().saturating_add(options.max_tokens).min(limit);
-    let weights = arguments.arithmetic.weight_bytes(&stored);
-    let cache = arguments.cache.into();
-    arguments.memory.check(&stored.config, weights, tokens, cache)?;
-    let threads = arguments.threads.threads();
-    let model = arguments.arithmetic.load(stored, &threads)?;
-    let mut session = arguments.adapter.session(Engine::new(model, threads).with_cache(cache), limit)?;
+    arguments.running.check_memory(&stored, tokens)?;
+    let mut session = arguments.running.session(stored, limit)?;
 
     let mut out = stdout().lock();
     let mut show = |text: &str| match arguments.json {

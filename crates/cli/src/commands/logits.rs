@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use openelm_formats::StoredModel;
-use openelm_model::{CacheType, Engine, Session, check_finite};
+use openelm_model::{Session, check_finite};
 
-use super::{AdapterOptions, ArithmeticOptions, MemoryOptions, ThreadOptions, parse_ids};
+use super::parse_ids;
+use super::running::RunningOptions;
 use crate::input::read_file;
 use crate::model::{open, tokenizer_of};
 
@@ -19,17 +20,11 @@ pub struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     input: Input,
-    #[command(flatten)]
-    adapter: AdapterOptions,
-    #[command(flatten)]
-    arithmetic: ArithmeticOptions,
     /// Tokenizer for --text, if it is not beside the model or in it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     #[command(flatten)]
-    threads: ThreadOptions,
-    #[command(flatten)]
-    memory: MemoryOptions,
+    running: RunningOptions,
 }
 
 #[derive(Args)]
@@ -49,12 +44,9 @@ struct Input {
 pub fn run(arguments: Arguments) -> Result<()> {
     let stored = open(&arguments.model, arguments.tokenizer.as_deref())?;
     let ids = ids(&arguments.input, &stored)?;
-    let weights = arguments.arithmetic.weight_bytes(&stored);
-    arguments.memory.check(&stored.config, weights, ids.len(), CacheType::default())?;
-    let threads = arguments.threads.threads();
-    let model = arguments.arithmetic.load(stored, &threads)?;
-    check(&ids, model.config().vocab_size)?;
-    print(arguments.adapter.session(Engine::new(model, threads), ids.len())?, &ids)
+    check(&ids, stored.config.vocab_size)?;
+    arguments.running.check_memory(&stored, ids.len())?;
+    print(arguments.running.session(stored, ids.len())?, &ids)
 }
 
 fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod pretrain;
 #[cfg(feature = "hub")]
 pub mod pull;
+mod running;
 mod sampling;
 pub mod tokenizer;
 pub mod train_log;
@@ -25,17 +26,13 @@ pub mod tune;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
 use openelm_formats::{FormatError, StoredModel};
 use openelm_model::kernels::Threads;
-use openelm_model::{
-    Adapter, AdapterWeights, CacheType, DType, Engine, Footprint, Model, ModelConfig, Precision, Session,
-    available_memory,
-};
+use openelm_model::{Adapter, CacheType, DType, Footprint, Model, ModelConfig, Precision, available_memory};
 
 use crate::model::locate;
 
@@ -130,21 +127,6 @@ impl AdapterOptions {
     pub fn open(&self, config: &ModelConfig) -> Result<Vec<(Adapter, f32)>> {
         open_adapters(&self.adapter, config)
     }
-
-    /// An empty session of `engine` for up to `limit` tokens, with the adapters at work.
-    pub fn session(&self, engine: Engine, limit: usize) -> Result<Session> {
-        if self.is_empty() {
-            return Ok(Session::new(engine, limit));
-        }
-        let weights = combined(&self.open(engine.model().config())?, &engine);
-        Ok(Session::adapted(engine, limit, Arc::new(weights))?)
-    }
-}
-
-/// All `adapters`, ready to run in `engine`.
-pub fn combined(adapters: &[(Adapter, f32)], engine: &Engine) -> AdapterWeights {
-    let adapters: Vec<(&Adapter, f32)> = adapters.iter().map(|(adapter, weight)| (adapter, *weight)).collect();
-    AdapterWeights::combined(&adapters, engine.model(), engine.threads())
 }
 
 /// `adapters` for a model of the geometry `config`, with their weights.

@@ -8,10 +8,9 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use indicatif::ProgressBar;
 use openelm_formats::{Evaluation, Perplexity, perplexity};
-use openelm_model::{CacheType, Engine};
 use serde_json::json;
 
-use super::{AdapterOptions, ArithmeticOptions, MemoryOptions, ThreadOptions};
+use super::running::RunningOptions;
 use crate::input::read_file;
 use crate::model::ModelOptions;
 
@@ -36,13 +35,7 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    adapter: AdapterOptions,
-    #[command(flatten)]
-    arithmetic: ArithmeticOptions,
-    #[command(flatten)]
-    threads: ThreadOptions,
-    #[command(flatten)]
-    memory: MemoryOptions,
+    running: RunningOptions,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
@@ -57,11 +50,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
     };
     let ids = tokenizer.encode_prompt(&text);
     let limit = window + 1;
-    let weights = arguments.arithmetic.weight_bytes(&stored);
-    arguments.memory.check(&stored.config, weights, limit, CacheType::default())?;
-    let threads = arguments.threads.threads();
-    let model = arguments.arithmetic.load(stored, &threads)?;
-    let mut session = arguments.adapter.session(Engine::new(model, threads), limit)?;
+    arguments.running.check_memory(&stored, limit)?;
+    let mut session = arguments.running.session(stored, limit)?;
 
     let count = match arguments.stride {
         Some(stride) => 1 + ids.len().saturating_sub(window).div_ceil(stride.max(1)),

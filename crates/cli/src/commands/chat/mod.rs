@@ -8,11 +8,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use openelm_model::{ChatTemplate, Engine, Tokenizer};
+use openelm_model::{ChatTemplate, Tokenizer};
 
 use self::conversation::Conversation;
+use super::running::RunningOptions;
 use super::sampling::SamplingArguments;
-use super::{AdapterOptions, ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions};
 use crate::input::read_file;
 use crate::model::ModelOptions;
 
@@ -36,22 +36,13 @@ pub struct Arguments {
     /// Longest conversation in tokens [default: what the model was trained for]
     #[arg(long, value_name = "TOKENS")]
     context: Option<usize>,
-    /// How keys and values are stored: f32 is exact, f16 takes half and int8 a quarter of its memory
-    #[arg(long, value_enum, default_value_t = CacheOption::F32)]
-    cache: CacheOption,
     #[command(flatten)]
     sampling: SamplingArguments,
     /// Read a JSON object per line ({"content": "…"} goes on, {"messages": […]} begins anew) and answer each with one
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    adapter: AdapterOptions,
-    #[command(flatten)]
-    arithmetic: ArithmeticOptions,
-    #[command(flatten)]
-    threads: ThreadOptions,
-    #[command(flatten)]
-    memory: MemoryOptions,
+    running: RunningOptions,
 }
 
 pub fn run(arguments: Arguments) -> Result<()> {
@@ -73,11 +64,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let options = arguments.sampling.options(arguments.max_tokens);
     options.sampling.validate()?;
     let limit = arguments.context.unwrap_or(stored.config.context_length);
-    let (weights, cache) = (arguments.arithmetic.weight_bytes(&stored), arguments.cache.into());
-    arguments.memory.check(&stored.config, weights, limit, cache)?;
-    let threads = arguments.threads.threads();
-    let model = arguments.arithmetic.load(stored, &threads)?;
-    let session = arguments.adapter.session(Engine::new(model, threads).with_cache(cache), limit)?;
+    arguments.running.check_memory(&stored, limit)?;
+    let session = arguments.running.session(stored, limit)?;
     let conversation = Conversation::new(session, tokenizer, template, options, messages);
     if arguments.json { script::run(conversation) } else { terminal::run(conversation) }
 }

@@ -19,7 +19,8 @@ use openelm_eval::{
 use openelm_formats::atomic;
 
 use super::compare::TextOptions;
-use super::{AdapterOptions, ArithmeticOptions, CacheOption, MemoryOptions, ThreadOptions, shown};
+use super::running::RunningOptions;
+use super::shown;
 use crate::interrupt::Stop;
 use crate::model::ModelOptions;
 use crate::tell;
@@ -62,9 +63,6 @@ pub struct Arguments {
     /// The seed that shots are drawn with
     #[arg(long, default_value_t = 1234)]
     seed: u32,
-    /// How keys and values are stored: f32 is exact, f16 takes half and int8 a quarter of its memory
-    #[arg(long, value_enum, default_value_t = CacheOption::F32)]
-    cache: CacheOption,
     /// Folder for results, samples and finished requests
     #[arg(long, short, value_name = "FOLDER")]
     output: Option<PathBuf>,
@@ -86,13 +84,7 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    adapter: AdapterOptions,
-    #[command(flatten)]
-    arithmetic: ArithmeticOptions,
-    #[command(flatten)]
-    threads: ThreadOptions,
-    #[command(flatten)]
-    memory: MemoryOptions,
+    running: RunningOptions,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

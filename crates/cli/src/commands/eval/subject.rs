@@ -1,15 +1,14 @@
 //! The model that is evaluated.
 
-use std::sync::Arc;
-
 use anyhow::{Result, ensure};
 use openelm_eval::{Options, Scorer, tokens_in_memory};
 use openelm_formats::{StoredModel, fingerprint, fingerprint_of_adapter};
-use openelm_model::{Engine, Tokenizer};
+use openelm_model::Tokenizer;
 use serde_json::{Value, json};
 
 use super::{Arguments, Bos};
-use crate::commands::{combined, shown};
+use crate::commands::running::combined;
+use crate::commands::shown;
 
 /// A model that is ready to be evaluated, and how it will be.
 pub struct Subject {
@@ -28,10 +27,9 @@ impl Subject {
         let bos = arguments.bos.map_or(tokenizer.adds_bos(), |bos| bos == Bos::Yes);
         ensure!(!bos || tokenizer.bos_id().is_some(), "--bos=yes: the tokenizer has no token that begins a text");
         let options = Options { limit: arguments.limit, seed: arguments.seed, ..Options::new(bos, context) };
-        let cache = arguments.cache.into();
-        let weights = arguments.arithmetic.weight_bytes(&stored);
-        arguments.memory.check(&stored.config, weights, tokens_in_memory(context), cache)?;
-        let adapters = arguments.adapter.open(&stored.config)?;
+        let running = &arguments.running;
+        running.check_memory(&stored, tokens_in_memory(context))?;
+        let adapters = running.adapter.open(&stored.config)?;
         let known =
             |(adapter, weight): &(_, f32)| json!({ "sha256": fingerprint_of_adapter(adapter), "weight": weight });
         let name = shown(&stored.path);
@@ -41,12 +39,11 @@ impl Subject {
             "weights": stored.main_encoding().to_string(),
             "parameters": stored.config.parameters(),
             "adapters": adapters.iter().map(known).collect::<Vec<_>>(),
-            "arithmetic": arguments.arithmetic.name(),
-            "cache": format!("{:?}", arguments.cache).to_lowercase(),
+            "arithmetic": running.arithmetic.name(),
+            "cache": format!("{:?}", running.cache).to_lowercase(),
         });
-        let threads = arguments.threads.threads();
-        let engine = Engine::new(arguments.arithmetic.load(stored, &threads)?, threads).with_cache(cache);
-        let adapter = (!adapters.is_empty()).then(|| Arc::new(combined(&adapters, &engine)));
+        let engine = running.engine(stored)?;
+        let adapter = combined(&adapters, &engine);
         Ok(Self { name, identity, options, scorer: Scorer::new(engine, adapter, context), tokenizer })
     }
 }

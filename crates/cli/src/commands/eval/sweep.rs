@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments, selections: &[Selection]) -> Result<()> {
     let scratch = tempfile::tempdir().context("there is no temporary folder")?;
     let (stored, tokenizer) = arguments.model.open()?;
     let ids = tokenizer.encode_prompt(&arguments.text.read()?);
-    let threads = arguments.threads.threads();
+    let threads = arguments.running.threads.threads();
     let plain = tempfile::tempdir_in(scratch.path())?;
     let mut lines = vec![line(arguments, selections, &stop, stored, "as it is".to_owned(), plain.path())?];
     let open = || arguments.model.stored();

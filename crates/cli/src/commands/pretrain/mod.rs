@@ -2,7 +2,6 @@
 
 mod init;
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use openelm_train::pretrain::pretrain_on;
 use openelm_train::run::{Event, Outcome};
 use openelm_train::{Recipe, TrainingFootprint};
 
-use super::training::{Display, Outline, Summary, job, room_for};
+use super::training::{Display, Outline, Summary, conclude, job, room_for};
 use super::{MemoryOptions, ThreadOptions};
 use crate::interrupt::Stop;
 use crate::tell;
@@ -74,13 +73,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     for (source, counts) in recipe.data.sources.iter().zip(&outcome.counts) {
         tell(format!("{}: {}", source.path, read(counts)));
     }
-    tell(format!("curve: {}", recipe.output.join("loss.svg").display()));
-    writeln!(stdout(), "{}", outcome.checkpoint.display())?;
-    // A script must not go on with a model that is half trained.
-    if !outcome.finished {
-        stop.check()?;
-    }
-    Ok(())
+    conclude(&outcome, &recipe.output, &stop)
 }
 
 /// A run that ended, and by what it may have been stopped.

@@ -7,13 +7,14 @@ mod summary;
 mod terminal;
 mod view;
 
-use std::path::PathBuf;
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use openelm_model::kernels::{Threads, limits};
 use openelm_model::{ByteSize, available_memory};
 use openelm_train::TrainingFootprint;
-use openelm_train::run::Event;
+use openelm_train::run::{Event, Outcome};
 
 use super::{MemoryOptions, refusal};
 use crate::interrupt::Stop;
@@ -42,6 +43,17 @@ pub fn room_for(footprint: &TrainingFootprint, options: &MemoryOptions) -> Resul
         footprint.check(available).map_err(|e| refusal(&e))?;
     }
     Ok(format!("memory: {total} of {} available (openelm plan --train has the items)", ByteSize(available)))
+}
+
+/// Says where the loss curve and the last checkpoint of the run in `output` are.
+pub fn conclude(outcome: &Outcome, output: &Path, stop: &Stop) -> Result<()> {
+    tell(format!("curve: {}", output.join("loss.svg").display()));
+    writeln!(stdout(), "{}", outcome.checkpoint.display())?;
+    // A script must not go on with a model that is half trained.
+    if !outcome.finished {
+        stop.check()?;
+    }
+    Ok(())
 }
 
 /// How a run is shown.

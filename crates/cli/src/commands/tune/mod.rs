@@ -2,7 +2,6 @@
 
 mod beginning;
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use openelm_train::collective::Collective;
 use openelm_train::run::{Event, Outcome, RunError};
 use openelm_train::tune::{TuneError, TuneRecipe, tune_on};
 
-use super::training::{Display, Outline, Summary, job, room_for};
+use super::training::{Display, Outline, Summary, conclude, job, room_for};
 use super::{MemoryOptions, ThreadOptions};
 use crate::interrupt::Stop;
 use crate::model::open;
@@ -49,13 +48,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let state = if outcome.finished { "done" } else { "stopped; the same command goes on" };
     tell(format!("step {}: {state}", outcome.step));
     tell(format!("recipe: {}", recipe.output.join("recipe.toml").display()));
-    tell(format!("curve: {}", recipe.output.join("loss.svg").display()));
-    writeln!(stdout(), "{}", outcome.checkpoint.display())?;
-    // A script must not go on with a model that is half trained.
-    if !outcome.finished {
-        stop.check()?;
-    }
-    Ok(())
+    conclude(&outcome, &recipe.output, &stop)
 }
 
 /// A run that ended, and by what it may have been stopped.

@@ -1,15 +1,16 @@
 //! What a tuning run is: a TOML file with every number in it.
 
+mod adapter;
+mod examples;
+
 use std::path::{Path, PathBuf};
 
-use openelm_model::{ModelConfig, Target, targets};
+use openelm_model::ModelConfig;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::TuneError;
 use super::preference::PreferenceLoss;
-use super::template::TemplateName;
-use crate::data::{CorpusConfig, Format, OnError, Source};
 use crate::network::Keeping;
 use crate::recipe::checks::{at_least_one, not_negative, positive, require};
 use crate::recipe::{
@@ -17,6 +18,9 @@ use crate::recipe::{
     SpikeRecipe, changes, file,
 };
 use crate::schedule::Schedule;
+pub(crate) use adapter::means;
+pub use adapter::{AdapterKind, AdapterRecipe, TargetNumbers, TargetRecipe};
+pub use examples::{ExamplesRecipe, Learn, RowSource, TooLong};
 
 /// A tuning run: supervised, or by preferences where there is a `preference`; of all weights, or of an adapter where there is an
 /// `adapter`. Paths are relative to the current folder.
@@ -73,216 +77,6 @@ pub struct BaseRecipe {
     /// Whether quantised weights are widened on the way, instead of products in integers with activations rounded to 8 bits.
     #[serde(default)]
     pub exact: bool,
-}
-
-/// What is learnt from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExamplesRecipe {
-    /// Where the examples are.
-    pub sources: Vec<RowSource>,
-    /// Examples that progress is measured on, and nothing is learnt from.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub validation: Vec<RowSource>,
-    /// Share of the examples of `sources` that are held out in their place.
-    #[serde(default)]
-    pub held_out: f64,
-    /// How an example becomes text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub template: Option<TemplateName>,
-    /// Which tokens are learnt.
-    #[serde(default)]
-    pub learn: Learn,
-    /// Most tokens of an example; the model's context where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_length: Option<usize>,
-    /// Of pairs that are too long, the most tokens of a prompt, whose end is kept; half of `max_length` where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_prompt_length: Option<usize>,
-    /// What is done with an example that is too long.
-    #[serde(default)]
-    pub too_long: TooLong,
-    /// Whether examples share a row, without seeing each other.
-    #[serde(default = "yes")]
-    pub packing: bool,
-    /// What is done with a row that is no example.
-    #[serde(default)]
-    pub on_error: OnError,
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl ExamplesRecipe {
-    /// Examples of `sources`, everything else by default.
-    pub fn new(sources: Vec<RowSource>) -> Self {
-        Self {
-            sources,
-            validation: Vec::new(),
-            held_out: 0.0,
-            template: None,
-            learn: Learn::default(),
-            max_length: None,
-            max_prompt_length: None,
-            too_long: TooLong::default(),
-            packing: true,
-            on_error: OnError::default(),
-        }
-    }
-}
-
-/// Files of rows: JSONL, JSON lists or Parquet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RowSource {
-    /// A file, a pattern or a folder, as for a corpus.
-    pub path: String,
-    /// What the files are, where their names do not say it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<Format>,
-}
-
-impl RowSource {
-    /// As a corpus has it.
-    pub(super) fn corpus(sources: &[Self]) -> CorpusConfig {
-        let source = |source: &Self| Source { format: source.format, ..Source::new(&source.path) };
-        CorpusConfig::new(sources.iter().map(source).collect())
-    }
-}
-
-/// Which tokens are learnt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Learn {
-    /// Those of the answers, with the token that ends each.
-    #[default]
-    Answers,
-    /// All.
-    All,
-}
-
-/// What is done with an example that is too long.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TooLong {
-    /// The run is refused.
-    #[default]
-    Refuse,
-    /// Its end is cut off; of pairs the beginning of the prompt first.
-    Cut,
-    /// It is left out.
-    Drop,
-}
-
-/// The adapter that is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdapterRecipe {
-    /// LoRA or DoRA.
-    pub kind: AdapterKind,
-    /// Rows of A and columns of B.
-    pub rank: usize,
-    /// Numerator of the scale.
-    pub alpha: f64,
-    /// Whether a change is scaled by `alpha / sqrt(rank)` instead of `alpha / rank`.
-    pub rs_lora: bool,
-    /// Share of the inputs of A that are dropped.
-    pub dropout: f64,
-    /// The modules that are adapted.
-    pub targets: Vec<TargetRecipe>,
-    /// An adapter to begin with; its kind, ranks, alphas and modules then hold.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub start: Option<PathBuf>,
-}
-
-impl Default for AdapterRecipe {
-    fn default() -> Self {
-        let linear = ["qkv_proj", "out_proj", "proj_1", "proj_2"];
-        Self {
-            kind: AdapterKind::Lora,
-            rank: 16,
-            alpha: 32.0,
-            rs_lora: false,
-            dropout: 0.05,
-            targets: linear.map(|name| TargetRecipe::Name(name.to_owned())).to_vec(),
-            start: None,
-        }
-    }
-}
-
-impl AdapterRecipe {
-    /// Rank and alpha of the module `name`, if it is adapted: those of the last target that means it.
-    pub(super) fn numbers_of(&self, name: &str) -> Option<(usize, f64)> {
-        let parts = self.targets.iter().rev().map(TargetRecipe::parts);
-        let (_, rank, alpha) = parts.into_iter().find(|(target, ..)| means(target, name))?;
-        Some((rank.unwrap_or(self.rank), alpha.unwrap_or(self.alpha)))
-    }
-
-    /// Parameters that it has on a model of the geometry `config`, if it begins anew.
-    pub(crate) fn parameters(&self, config: &ModelConfig) -> usize {
-        let numbers = |target: Target| {
-            let rank = self.numbers_of(&target.name).map_or(0, |(rank, _)| rank);
-            let has_magnitude = rank > 0 && self.kind == AdapterKind::Dora && !target.embedding;
-            rank * (target.inputs + target.outputs) + if has_magnitude { target.outputs } else { 0 }
-        };
-        targets(config).into_iter().map(numbers).sum()
-    }
-
-    /// The largest rank.
-    pub(crate) fn largest_rank(&self) -> usize {
-        self.targets.iter().map(|target| target.parts().1.unwrap_or(self.rank)).max().unwrap_or(self.rank)
-    }
-}
-
-/// Whether `target` is `name`, or what it ends with behind a dot.
-pub(super) fn means(target: &str, name: &str) -> bool {
-    name.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
-}
-
-/// What an adapter does to a linear layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AdapterKind {
-    /// Adds a product of two small matrices (Hu et al. 2021).
-    Lora,
-    /// The same, with the lengths of rows in training by themselves (Liu et al. 2024). The embedding, which has none, gets LoRA.
-    Dora,
-}
-
-/// Modules by a whole name, such as `layers.0.attn.qkv_proj`, or its last parts, such as `qkv_proj`; perhaps with numbers of their
-/// own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TargetRecipe {
-    /// The name alone.
-    Name(String),
-    /// With numbers.
-    Numbers(TargetNumbers),
-}
-
-/// Modules with a rank and an alpha of their own.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TargetNumbers {
-    /// The name.
-    pub name: String,
-    /// Rank, if it is not that of all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rank: Option<usize>,
-    /// Alpha, if it is not that of all.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-}
-
-impl TargetRecipe {
-    /// Name, rank and alpha.
-    pub(super) fn parts(&self) -> (&str, Option<usize>, Option<f64>) {
-        match self {
-            Self::Name(name) => (name, None, None),
-            Self::Numbers(TargetNumbers { name, rank, alpha }) => (name, *rank, *alpha),
-        }
-    }
 }
 
 /// What is learnt from pairs of answers.
@@ -470,17 +264,7 @@ impl TuneRecipe {
     /// See [`RecipeError::Value`].
     pub fn check(&self) -> Result<(), RecipeError> {
         let Self { data, train, schedule, log, checkpoint, spike, optimizer, .. } = self;
-        require(!data.sources.is_empty(), "data.sources", "empty", "a run needs something to learn from")?;
-        let share = (0.0..1.0).contains(&data.held_out);
-        require(share, "data.held_out", data.held_out, "it must be at least 0 and below 1")?;
-        let one = data.held_out == 0.0 || data.validation.is_empty();
-        require(one, "data.held_out", data.held_out, "name data.validation or hold out a share, not both")?;
-        let length = data.max_length.unwrap_or(2);
-        require(length >= 2, "data.max_length", length, "it must be at least 2")?;
-        let prompt = data.max_prompt_length.unwrap_or(1);
-        at_least_one("data.max_prompt_length", prompt as u64)?;
-        let fits = data.max_length.is_none_or(|length| prompt < length);
-        require(fits, "data.max_prompt_length", prompt, "it must be less than data.max_length")?;
+        data.check()?;
         at_least_one("train.batch_size", train.batch_size as u64)?;
         at_least_one("train.accumulation", train.accumulation as u64)?;
         at_least_one("train.shares", train.shares.unwrap_or(1) as u64)?;
@@ -488,7 +272,9 @@ impl TuneRecipe {
         positive("train.epochs", train.epochs.unwrap_or(1.0))?;
         let one = train.epochs.is_none() || train.steps.is_none();
         require(one, "train.steps", train.steps.unwrap_or(0), "say train.epochs or train.steps, not both")?;
-        self.check_adapter()?;
+        if let Some(adapter) = &self.adapter {
+            adapter.check()?;
+        }
         if let Some(preference) = &self.preference {
             positive("preference.beta", preference.beta())?;
             not_negative("preference.gamma", preference.gamma)?;
@@ -506,20 +292,6 @@ impl TuneRecipe {
         checkpoint.check()?;
         spike.check()?;
         optimizer.check()
-    }
-
-    fn check_adapter(&self) -> Result<(), RecipeError> {
-        let Some(adapter) = &self.adapter else { return Ok(()) };
-        at_least_one("adapter.rank", adapter.rank as u64)?;
-        positive("adapter.alpha", adapter.alpha)?;
-        let dropout = adapter.dropout;
-        require((0.0..1.0).contains(&dropout), "adapter.dropout", dropout, "it must be at least 0 and below 1")?;
-        require(!adapter.targets.is_empty(), "adapter.targets", "empty", "name the modules to adapt: \"qkv_proj\"")?;
-        adapter.targets.iter().try_for_each(|target| {
-            let (_, rank, alpha) = target.parts();
-            at_least_one("adapter.targets.rank", rank.unwrap_or(1) as u64)?;
-            positive("adapter.targets.alpha", alpha.unwrap_or(1.0))
-        })
     }
 }
 
