@@ -127,11 +127,17 @@ fn what_cannot_be_evaluated_is_said_in_one_sentence() {
     refused(&["eval", "--tasks", "arc_easy", "--data", data, "--compare", "GPT"], &["GPT", "OpenELM-270M"]);
     refused(&["eval", "--tasks", "arc_easy", "--data", data, "--model", "nowhere"], &["nowhere"]);
     let schema = tempfile::tempdir().unwrap();
-    fs::write(schema.path().join("arc_easy.test.jsonl"), "{\"text\": \"no question\"}\n").unwrap();
-    refused(
-        &["eval", "--tasks", "arc_easy", "--data", path(schema.path())],
-        &["arc_easy.test.jsonl, document 1", "`choices` is undefined"],
-    );
+    for (document, missing) in [
+        (json!({ "text": "in another schema" }), "choices"),
+        (json!({ "choices": { "text": ["a", "b"], "label": ["A", "B"] }, "answerKey": "A" }), "question"),
+    ] {
+        fs::write(schema.path().join("arc_easy.test.jsonl"), format!("{document}\n")).unwrap();
+        let undefined = format!("`{missing}` is undefined");
+        refused(
+            &["eval", "--tasks", "arc_easy", "--data", path(schema.path())],
+            &["arc_easy.test.jsonl, document 1", &undefined],
+        );
+    }
 }
 
 /// Every task on the first documents of its whole set, in the hub's schemas.

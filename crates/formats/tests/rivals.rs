@@ -164,7 +164,8 @@ fn quantised_parts_are_joined_and_cut_without_a_change() {
         for (number, target) in [
             Target::Gguf(Quantisation::Blocks(BlockFormat::Q4_1)),
             Target::Gguf(Quantisation::Blocks(BlockFormat::Q8_0)),
-            Target::Mlx(DType::F16, Some(affine)),
+            // Scales in f32: MLX rounds what it widens to the type of the scales, which products in integers do not.
+            Target::Mlx(DType::F32, Some(affine)),
         ]
         .into_iter()
         .enumerate()
@@ -186,10 +187,7 @@ fn quantised_parts_are_joined_and_cut_without_a_change() {
             let wide = second.into_model().unwrap().widened();
             for site in sites(packed.config()) {
                 let [a, b] = [&packed, &wide].map(|model| model.matrix(site).to_f32());
-                // MLX rounds products with scales and their sums with biases to f16; products in integers do not.
-                let largest = b.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-                let apart = if matches!(target, Target::Gguf(_)) { 0.0 } else { largest / 512.0 };
-                assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= apart), "{name} as {target:?}: {site:?}");
+                assert_eq!(a, b, "{name} as {target:?}: {site:?}");
             }
             let (chunked, whole) = (distance(name, &packed, 3), distance(name, &packed, 1000));
             assert_eq!(chunked, whole, "{name} as {target:?}");
@@ -307,9 +305,9 @@ fn what_is_not_known_of_a_configuration_is_refused_by_its_key() {
     // The keys of one family with the name of another.
     let other = |name: &str, family: &'static str| refused_tensor(name, family);
     for (name, family, part) in [
-        ("qwen2", "llama", "_proj.bias"),
+        ("qwen2", "llama", "k_proj.bias"),
         ("olmo2", "llama", "layernorm"),
-        ("llama", "qwen2", "_proj.bias"),
+        ("llama", "qwen2", "q_proj.bias"),
         ("llama", "olmo2", "q_norm"),
     ] {
         let e = other(name, family);

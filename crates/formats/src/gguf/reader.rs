@@ -342,7 +342,7 @@ mod tests {
                 (part, Ok(_)) => panic!("{part}: it was read"),
             }
         }
-        for (kind, part) in [("linear", "by which factor"), ("yarn", "yarn")] {
+        for (kind, part) in [("linear", "scaled (linear)"), ("yarn", "yarn")] {
             let mut scaled: Vec<_> = header.values.clone().into_iter().collect();
             scaled.push(("openelm.rope.scaling.type".to_owned(), Value::Text(kind.to_owned())));
             let refused = from_bytes(file(&scaled, &header.tensors, &bytes).into(), Path::new("a.gguf")).unwrap_err();

@@ -13,7 +13,6 @@ use serde_json::{Map, Value};
 
 use super::DataError;
 use super::content::{Content, Found};
-use super::records::Record;
 
 /// Rows read at a time.
 const ROWS: usize = 256;
@@ -110,16 +109,16 @@ impl Column {
     }
 }
 
-/// Calls `visit` with each row of a file, in order.
-pub(super) fn records<E: From<DataError>>(
+/// Calls `visit` with the fields and the number of each row of a file, in order.
+pub(super) fn rows<E: From<DataError>>(
     content: &Content,
-    visit: &mut dyn FnMut(Record) -> Result<(), E>,
+    visit: &mut dyn FnMut(Map<String, Value>, u64) -> Result<(), E>,
 ) -> Result<(), E> {
     let path = content.path();
     let wrong = |e| DataError::File { path: path.to_owned(), reason: format!("not a sound Parquet file: {e}") };
     let file = SerializedFileReader::new(content.clone()).map_err(wrong)?;
     for (row, number) in file.get_row_iter(None).map_err(wrong)?.zip(1..) {
-        visit(Record::of_row(object(&row.map_err(wrong)?), path, number))?;
+        visit(object(&row.map_err(wrong)?), number)?;
     }
     Ok(())
 }

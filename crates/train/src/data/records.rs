@@ -25,12 +25,6 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The row `number` of a table.
-    #[cfg(feature = "parquet")]
-    pub(super) fn of_row(fields: Map<String, Value>, path: &Path, number: u64) -> Self {
-        Self { fields, path: path.to_owned(), number, is_line: false }
-    }
-
     /// An error in this row.
     pub fn wrong(&self, reason: impl Into<String>) -> DataError {
         wrong(&self.path, self.number, self.is_line, reason.into())
@@ -61,7 +55,9 @@ pub(super) fn visit<E: From<DataError>>(
             Err(DataError::File { path: path.to_owned(), reason }.into())
         }
         #[cfg(feature = "parquet")]
-        Format::Parquet => super::parquet::records(content, visit),
+        Format::Parquet => super::parquet::rows(content, &mut |fields, number| {
+            visit(Record { fields, path: path.to_owned(), number, is_line: false })
+        }),
         #[cfg(not(feature = "parquet"))]
         Format::Parquet => {
             let reason = "this build reads no Parquet; build with the feature \"parquet\"".to_owned();
