@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Literal, Optional, Union
+from typing import Literal, Optional, Union, final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import Self, disjoint_base
 
 _Path = Union[str, "os.PathLike[str]"]
 _Cache = Literal["f32", "f16", "int8"]
@@ -47,6 +48,7 @@ def convert(
     mlx, ``quantisation`` (``"q4_0"`` to ``"q6_K"``) is for gguf. Nothing that exists is overwritten; Ctrl-C leaves nothing behind.
     """
 
+@final
 class Tokenizer:
     """Text to token ids and back."""
 
@@ -75,6 +77,7 @@ class Tokenizer:
 
     def __len__(self) -> int: ...
 
+@final
 class Piece:
     """Some text, and the tokens drawn since the piece before."""
 
@@ -90,6 +93,7 @@ class Piece:
     def log_probabilities(self) -> Optional[list[float]]:
         """The logarithm of each token's probability by the model's own distribution, if asked for."""
 
+@final
 class Generation(Iterator[Piece]):
     """Pieces of a text as they are made; other Python threads run meanwhile.
 
@@ -120,6 +124,7 @@ class Generation(Iterator[Piece]):
         traceback: Optional[TracebackType] = None,
     ) -> None: ...
 
+@final
 class Session:
     """A conversation with a model: it remembers what it has read and written, and goes on from there."""
 
@@ -166,12 +171,13 @@ class Session:
     def drop_cache(self) -> None:
         """Gives back the keys and values; they are computed again, to the same bits, when the session goes on."""
 
+@disjoint_base
 class Model:
     """A model with its tokenizer, ready to run. Sessions and threads share it."""
 
-    def __init__(
-        self,
-        path: _Path = "builtin",
+    def __new__(
+        cls,
+        path: _Path = ...,
         *,
         threads: int = 0,
         cache: _Cache = "f32",
@@ -179,7 +185,7 @@ class Model:
         memory: Optional[int] = None,
         tokenizer: Optional[_Path] = None,
         chat_template: Optional[str] = None,
-    ) -> None:
+    ) -> Self:
         """Opens the model at ``path``.
 
         ``threads`` of 0 is one per physical core. ``cache`` says how keys and values are stored. ``context`` is the most tokens of a
