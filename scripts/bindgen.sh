@@ -11,5 +11,4 @@ tools=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools")
 version=$(sed -n '/^name = "uniffi"$/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)
 [ -x "$tools/bin/uniffi-bindgen" ] ||
   CARGO_TARGET_DIR="$tools/build" cargo install --quiet --locked --root "$tools" --features cli "uniffi@$version"
-"$tools/bin/uniffi-bindgen" generate --library "$library" --language "$language" --no-format \
-  --config crates/ffi/uniffi.toml --out-dir "$out"
+"$tools/bin/uniffi-bindgen" generate --library "$library" --language "$language" --no-format --out-dir "$out"

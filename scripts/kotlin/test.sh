@@ -29,5 +29,6 @@ java -Xmx1500m -cp "$lib/*" org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdli
 # The command ends its text with a line break of its own.
 cargo run --locked --release --quiet -- generate "Once upon a time" --model "$model" --greedy -n 40 2>/dev/null |
   python3 -c 'import sys; sys.stdout.write(sys.stdin.read().removeprefix("Once upon a time")[:-1])' >"$work/expected.txt"
-java -Xmx128m -Djna.library.path="$(dirname "$library")" -cp "$work/classes:$classpath" \
+# A heap that is whole from the beginning, so that what grows is not Java's.
+java -Xms64m -Xmx64m -XX:+AlwaysPreTouch -Djna.library.path="$(dirname "$library")" -cp "$work/classes:$classpath" \
   ChecksKt "$model" "$work/expected.txt" "$rounds"

@@ -93,6 +93,6 @@ fun main(arguments: Array<String>) = runBlocking {
         if (index == rounds.toInt() / 5) before = resident()
     }
     println("$rounds rounds: $before KiB after a fifth of them, ${resident()} KiB at the end")
-    // A leak of 16 KiB a round would be seen; below that the JVM's own heap comes and goes.
+    // A leak of 16 KiB a round would be seen; below that compiled code and classes come.
     check(rounds.toInt() < 1000 || resident() - before < 16 * rounds.toLong())
 }
