@@ -26,6 +26,21 @@ pub enum Products {
     BF16,
 }
 
+impl Products {
+    /// `BF16` where this processor multiplies them so much faster that rounding pays
+    /// ([`limits::bf16_is_faster`](crate::limits::bf16_is_faster)).
+    pub fn fastest(threads: &Threads) -> Self {
+        // Nothing is measured in WebAssembly, which has no instruction for them.
+        #[cfg(not(target_family = "wasm"))]
+        if crate::limits::bf16_is_faster(threads) {
+            return Self::BF16;
+        }
+        #[cfg(target_family = "wasm")]
+        let _ = threads;
+        Self::F32
+    }
+}
+
 /// Factors, rounded.
 #[derive(Default)]
 pub struct Buffers {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use openelm_kernels::rounded::Products;
-use openelm_kernels::{Matrix, Norm, OutOfMemory, Packed, RowParts, Threads, limits};
+use openelm_kernels::{Matrix, Norm, OutOfMemory, Packed, RowParts, Threads};
 
 use crate::config::ModelConfig;
 use crate::forward::Layers;
@@ -131,7 +131,7 @@ impl Model {
     /// Puts a model together for speed: quantised matrices are packed for the integer kernels, where there are kernels for
     /// them. Their products are then taken in integers, with activations rounded to 8 bits; without packing, quantised weights
     /// are widened again and again. Takes about as long as reading the weights once. Where all weights are `bf16`, activations
-    /// are rounded to it too if this processor is faster at such products ([`limits::bf16_is_faster`]).
+    /// are rounded to it too if this processor is faster at such products ([`Products::fastest`]).
     ///
     /// `tensor` is asked for one tensor at a time, and what is packed is let go of before the next: memory holds it once.
     ///
@@ -159,10 +159,7 @@ impl Model {
         let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<Vec<_>, E>>()?;
         let matrices = || weights.iter().flat_map(Weight::parts).filter(|part| !part.is_vector());
         let in_bf16 = matrices().all(|part| matches!(part.matrix(), Matrix::BF16(_)));
-        let products = match matrices().count() > 0 && in_bf16 && limits::bf16_is_faster(threads) {
-            true => Products::BF16,
-            false => Products::F32,
-        };
+        let products = if matrices().count() > 0 && in_bf16 { Products::fastest(threads) } else { Products::F32 };
         Ok(Self { config, weights, products })
     }
 
