@@ -20,8 +20,8 @@ import xllamacpp
 openelm, model, book = sys.argv[1:4]
 PROMPTS, WINDOWS = [int(n) for n in (sys.argv[4:] + ["20", "20"][len(sys.argv) - 4 :])]
 WINDOW, MADE = 512, 64
-# More tokens than any vocabulary has.
-EVERY = 1 << 20
+# Added to a logit before sampling, so that this token is the one drawn; the log-probabilities reported are those before it.
+FORCED = 1e5
 
 parameters = xllamacpp.CommonParams()
 parameters.model.path = model
@@ -86,9 +86,14 @@ def perplexity(text):
     for window in range(min(WINDOWS, len(ids) // WINDOW)):
         tokens = ids[window * WINDOW : (window + 1) * WINDOW]
         for i in range(WINDOW // 2 + 1, WINDOW):
-            answer = peer("/completion", {"prompt": tokens[:i], "n_predict": 1, "temperature": 0, "n_probs": EVERY, "cache_prompt": True})
-            best = answer["completion_probabilities"][0]["top_logprobs"]
-            nats -= next(entry["logprob"] for entry in best if entry["id"] == tokens[i])
+            answer = peer(
+                "/completion",
+                {"prompt": tokens[:i], "n_predict": 1, "temperature": 0, "n_probs": 1, "logit_bias": [[tokens[i], FORCED]],
+                 "cache_prompt": True},
+            )
+            drawn = answer["completion_probabilities"][0]
+            assert drawn["id"] == tokens[i]
+            nats -= drawn["logprob"]
             count += 1
     theirs = nats / count
     found = {}

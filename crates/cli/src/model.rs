@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 pub use openelm::BUILTIN;
 use openelm::builtin;
-use openelm_formats::{FormatError, StoredModel, StoredTokenizer, refuse_pointer_at};
+use openelm_formats::{FormatError, StoredModel, StoredTokenizer};
 use openelm_model::Tokenizer;
 
 use crate::pulled::located;
@@ -65,17 +65,7 @@ pub fn open_located(path: &Path) -> Result<StoredModel, FormatError> {
 /// The tokenizer that comes with `model`.
 pub fn tokenizer_of(model: &StoredModel) -> Result<Tokenizer> {
     let missing = || FormatError::NoTokenizer { path: model.path.clone(), what: "" };
-    match model.tokenizer.as_ref().ok_or_else(missing)? {
-        StoredTokenizer::File(path) => open_tokenizer(path),
-        within => Ok(within.open()?),
-    }
-}
-
-/// The tokenizer in the file or folder at `path`.
-fn open_tokenizer(path: &Path) -> Result<Tokenizer> {
-    let file = Tokenizer::find(path)?;
-    refuse_pointer_at(&file)?;
-    Ok(Tokenizer::open(&file)?)
+    Ok(model.tokenizer.as_ref().ok_or_else(missing)?.open()?)
 }
 
 /// The tokenizer at `path`: a tokenizer's file, that of the model there or pulled by that name, or the built-in one for the
@@ -84,5 +74,5 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
     if path == Path::new(BUILTIN) || path.extension().is_some_and(|extension| extension == "gguf") {
         return tokenizer_of(&open(path, None)?);
     }
-    open_tokenizer(&located(path)?)
+    Ok(StoredTokenizer::File(located(path)?).open()?)
 }

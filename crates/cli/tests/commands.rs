@@ -72,6 +72,10 @@ fn plan_agrees_with_corenet() {
     let parameters = plan["parameters"].as_u64().unwrap();
     assert!(configs.iter().any(|config| config.to_string().contains(&parameters.to_string())), "{parameters}");
 
+    // A model that is there already.
+    let llama: Value = serde_json::from_str(&output(&["plan", path(&golden("rivals/llama3")), "--json"])).unwrap();
+    assert_eq!([&llama["model_dim"], &llama["vocab_size"]], [32, 384]);
+
     let folder = tempfile::tempdir().unwrap();
     let picture = folder.path().join("plan.svg");
     output(&["plan", "openelm-1.1b", "--svg", path(&picture)]);

@@ -135,6 +135,11 @@ fn a_tokenizer_that_git_lfs_left_out_is_called_that() {
     refused(&["tokenizer", "encode", path(&file), "Once"], &parts);
     refused(&["generate", "Once", "--tokenizer", path(&file)], &parts);
     assert!(output(&["inspect", model, "--json"]).contains("is a Git LFS pointer"));
+    let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes/storyteller.toml");
+    let tokenizer = format!("tokenizer.path={:?}", path(&file));
+    let output = format!("output={:?}", path(&outer.path().join("run")));
+    refused(&["pretrain", recipe, "--set", &tokenizer, "--set", &output], &parts);
+    refused(&["plan", "--train", recipe, "--set", &tokenizer], &parts);
 }
 
 #[test]

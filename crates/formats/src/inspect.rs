@@ -5,11 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, Encoding, Sequence, Tokenizer};
+use openelm_model::{CacheType, Encoding, Sequence};
 use sha2::{Digest, Sha256};
 
 use crate::convert::half_precision_warning;
-use crate::{FormatError, StoredModel, StoredTokenizer, finite, lfs};
+use crate::{FormatError, StoredModel, StoredTokenizer, finite};
 
 /// A file that holds weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,9 +103,6 @@ pub fn inspect(model: &StoredModel, threads: &Threads) -> Result<Inspection, For
 }
 
 fn summary(stored: &StoredTokenizer) -> Result<TokenizerSummary, FormatError> {
-    if let StoredTokenizer::File(path) = stored {
-        lfs::refuse_pointer_at(&Tokenizer::find(path)?)?;
-    }
     let tokenizer = stored.open()?;
     let path = match stored {
         StoredTokenizer::File(path) => Some(path.clone()),

@@ -9,7 +9,7 @@ use openelm_model::{Tokenizer, TokenizerError};
 use prost::Message;
 use serde_json::{Value, json};
 
-use crate::{FormatError, atomic, chat, shards};
+use crate::{FormatError, atomic, chat, lfs, shards};
 
 /// Where a model's tokenizer is.
 #[derive(Debug, Clone)]
@@ -100,6 +100,12 @@ impl From<Bytes> for EmbeddedTokenizer {
     }
 }
 
+/// The tokenizer in `file`.
+fn open_file(file: &Path) -> Result<Tokenizer, FormatError> {
+    lfs::refuse_pointer_at(file)?;
+    Ok(Tokenizer::open(file)?)
+}
+
 /// Files that other tools want beside a tokenizer's own.
 const COMPANIONS: [&str; 7] = [
     "tokenizer.model",
@@ -123,7 +129,7 @@ impl StoredTokenizer {
     /// If it is damaged or cannot be read.
     pub fn open(&self) -> Result<Tokenizer, FormatError> {
         Ok(match self {
-            StoredTokenizer::File(path) => Tokenizer::open(path)?,
+            StoredTokenizer::File(path) => open_file(&Tokenizer::find(path)?)?,
             StoredTokenizer::SentencePiece(embedded) => embedded.open()?,
             StoredTokenizer::HuggingFace(embedded) => embedded.open()?,
         })
@@ -139,7 +145,7 @@ impl StoredTokenizer {
             return Ok(StoredTokenizer::SentencePiece(embedded));
         }
         let file = Tokenizer::find(path)?;
-        let tokenizer = Tokenizer::open(&file)?;
+        let tokenizer = open_file(&file)?;
         Ok(StoredTokenizer::HuggingFace(EmbeddedJson {
             json: std::fs::read(&file).map_err(FormatError::io(&file))?.into(),
             bos: tokenizer.bos_id(),
@@ -175,7 +181,7 @@ impl StoredTokenizer {
                 if is_json(&file) {
                     return Ok(None);
                 }
-                let tokenizer = Tokenizer::open(&file)?;
+                let tokenizer = open_file(&file)?;
                 let model = std::fs::read(&file).map_err(FormatError::io(&file))?.into();
                 let ends = tokenizer.eos_ids().to_vec();
                 let chat_template = self.chat_template()?;

@@ -16,6 +16,7 @@ use openelm_model::{
     DType, Engine, Family, Geometry, Model, ModelConfig, Multipliers, RopeScaling, Session, Tensor, TensorSpec, sites,
 };
 use openelm_testing::{golden, max_difference, npz};
+use safetensors::SafeTensors;
 use serde_json::json;
 
 const TOLERANCE: f32 = 5e-5;
@@ -323,6 +324,29 @@ fn what_is_not_known_of_a_configuration_is_refused_by_its_key() {
     );
     with_config("llama", &text, folder.path());
     assert_eq!(open(folder.path()).unwrap().config, stored("llama").config);
+}
+
+#[test]
+fn a_network_that_all_layers_share_may_be_stored_once() {
+    // As MobiLlama's: the golden model with the first layer's network in every layer, and the same without the others.
+    let bytes = std::fs::read(golden("rivals/llama/model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let network = |name: &str| name.contains(".mlp.");
+    let shared = |name: &str| file.tensor(&name.replace("layers.1.mlp", "layers.0.mlp")).unwrap();
+    let tensors: Vec<_> = file.names().into_iter().map(|name| (name.to_owned(), shared(name))).collect();
+    assert_eq!(tensors.iter().filter(|(name, _)| network(name)).count(), 6);
+    let once = tensors.iter().filter(|(name, _)| !name.contains("layers.1.mlp")).cloned();
+    let opened = [once.collect(), tensors.clone()].map(|tensors: Vec<_>| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(golden("rivals/llama/config.json"), folder.path().join("config.json")).unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(path, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        open(folder.path()).unwrap()
+    });
+    assert_same_values(&opened[0], &opened[1], "shared");
+    let [once, twice] = opened.map(|model| distance("llama", &model.into_model().unwrap(), 1000));
+    assert_eq!(once, twice);
+    assert!(once > 1e-2, "another model than the golden one: {once:e}");
 }
 
 /// What is said of the golden model `name` whose configuration names another family.

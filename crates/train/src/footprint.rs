@@ -1,9 +1,9 @@
 //! What a training run takes in memory, reckoned from the recipe before its first step.
 
-use openelm_model::{ByteSize, LayerConfig, ModelConfig, NormPlacement, Tokenizer, tensor_specs};
-
+use openelm_formats::StoredTokenizer;
 use openelm_kernels::Threads;
 use openelm_kernels::attention::{self, Shape};
+use openelm_model::{ByteSize, LayerConfig, ModelConfig, NormPlacement, tensor_specs};
 
 use crate::Recipe;
 use crate::network::{Keeping, LOSS_ROWS};
@@ -58,7 +58,7 @@ impl TrainingFootprint {
     /// # Errors
     /// If the tokenizer cannot be read or the geometry makes no model.
     pub fn of(recipe: &Recipe, ranks: usize) -> Result<Self, RunError> {
-        let tokenizer = Tokenizer::open(&Tokenizer::find(&recipe.tokenizer.path)?)?;
+        let tokenizer = StoredTokenizer::File(recipe.tokenizer.path.clone()).open().map_err(RunError::TokenizerFile)?;
         let config = recipe.model_config(tokenizer.vocab_size())?;
         Ok(Self::new(&config, recipe, ranks))
     }

@@ -31,6 +31,9 @@ pub enum RunError {
     /// The tokenizer cannot be read.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// The tokenizer's file cannot be opened.
+    #[error(transparent)]
+    TokenizerFile(FormatError),
     /// The recipe wants texts repaired, which this build cannot do.
     #[error("tokenizer.clean: {0}")]
     TextRepair(#[from] NoTextRepair),

@@ -30,11 +30,12 @@ impl RunTokenizer {
     /// If there is none, or it cannot be read.
     pub fn open(path: &Path) -> Result<Self, RunError> {
         let path = Tokenizer::find(path)?;
-        let tokenizer = Arc::new(Tokenizer::open(&path)?);
+        let tokenizer = StoredTokenizer::File(path.clone()).open().map_err(RunError::TokenizerFile)?;
         let bytes = std::fs::read(&path).map_err(at(&path))?;
         let is_json = path.extension().is_some_and(|extension| extension == "json");
         let file_name = if is_json { "tokenizer.json" } else { "tokenizer.model" }.to_owned();
-        Ok(Self { tokenizer, file_name, sha256: sha256_hex(&bytes), bytes: bytes.into(), companions: Arc::new([]) })
+        let (tokenizer, sha256) = (Arc::new(tokenizer), sha256_hex(&bytes));
+        Ok(Self { tokenizer, file_name, sha256, bytes: bytes.into(), companions: Arc::new([]) })
     }
 
     /// The tokenizer of a model, with what lies beside it.

@@ -5,7 +5,7 @@ mod training;
 
 use std::io::{Write, stdout};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
@@ -24,9 +24,9 @@ const VOCABULARY: usize = 32_000;
 #[derive(Args)]
 pub struct Arguments {
     /// A released model: openelm-270m, openelm-450m, openelm-1.1b or openelm-3b; or one beside it, such as smollm2-135m,
-    /// tinyllama-1.1b, llama-3.2-1b, qwen2.5-0.5b, olmo-1b or olmo-2-1b
+    /// tinyllama-1.1b, llama-3.2-1b, qwen2.5-0.5b, olmo-1b or olmo-2-1b; or the file or folder of any model
     #[arg(conflicts_with_all = ["layers", "dim", "head_dim", "gqa_groups", "ffn", "heads", "ffn_divisor", "no_glu", "untied", "no_qk_norm"])]
-    name: Option<String>,
+    model: Option<String>,
     /// Transformer layers
     #[arg(long, default_value_t = 16)]
     layers: usize,
@@ -68,7 +68,7 @@ pub struct Arguments {
         long,
         value_name = "RECIPE",
         conflicts_with_all = [
-            "name", "layers", "dim", "head_dim", "gqa_groups", "ffn", "heads", "ffn_divisor", "no_glu", "untied",
+            "model", "layers", "dim", "head_dim", "gqa_groups", "ffn", "heads", "ffn_divisor", "no_glu", "untied",
             "no_qk_norm", "context", "svg",
         ]
     )]
@@ -123,8 +123,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn config(arguments: &Arguments) -> Result<ModelConfig> {
-    if let Some(name) = &arguments.name {
-        let mut config = ModelConfig::by_name(name)?;
+    if let Some(model) = &arguments.model {
+        let mut config = match ModelConfig::by_name(model) {
+            Err(_) if Path::new(model).exists() => openelm_formats::open(Path::new(model))?.config,
+            named => named?,
+        };
         config.vocab_size = arguments.vocab_size.unwrap_or(config.vocab_size);
         config.validate()?;
         return Ok(config);
