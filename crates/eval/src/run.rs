@@ -177,11 +177,16 @@ impl Prepared<'_> {
     }
 
     fn render(&self, index: usize, shots: &[usize]) -> Result<Rendered, EvalError> {
-        let (row, document) = self.documents.get(index);
-        let pool = self.shots.iter().flat_map(|pool| shots.iter().map(|&place| pool.pool().get(place).1));
-        let shots: Vec<serde_json::Value> = pool.collect();
+        let (row, document) = self.documents.get(index)?;
+        let pool = self.shots.iter().flat_map(|pool| shots.iter().map(|&place| pool.pool().get(place)));
+        let shots = pool.map(|found| Ok(found?.1)).collect::<Result<Vec<_>, EvalError>>()?;
         let rendered = self.renderer.render(&document, &shots);
-        rendered.map_err(|reason| EvalError::Document { path: self.documents.path().to_owned(), row, reason })
+        rendered.map_err(|reason| {
+            let fields = document.as_object().into_iter().flat_map(|fields| fields.keys());
+            let fields = fields.map(String::as_str).collect::<Vec<_>>().join(", ");
+            let reason = format!("{reason}; the document has {fields}");
+            EvalError::Document { path: self.documents.path().to_owned(), row, reason }
+        })
     }
 
     /// The work of the document `index`.
@@ -262,7 +267,7 @@ impl Evaluation<'_> {
             let block = start..count.min(start + BLOCK);
             let mut documents = Vec::new();
             for index in block.clone() {
-                let (row, document) = task.documents.get(index);
+                let (row, document) = task.documents.get(index)?;
                 let shots = task.shots.as_mut().map_or(Ok(Vec::new()), |shots| shots.choose(&document))?;
                 let rendered = task.render(index, &shots)?;
                 let encoding = Encoding {

@@ -66,15 +66,25 @@ impl Shots {
         if self.harness > Harness::V0_4_9_1 && !self.spare {
             return Ok(drawn);
         }
-        let is_other = |&place: &usize| self.pool.get(place).1 != *document;
-        let others: Vec<usize> = drawn.into_iter().filter(is_other).take(self.count).collect();
+        let others: Vec<usize> = self.others(drawn, document)?.into_iter().take(self.count).collect();
         if others.len() == self.count || self.harness <= Harness::V0_4_9_1 {
             return Ok(others);
         }
-        let pool: Vec<usize> = (0..self.pool.len()).filter(is_other).collect();
+        let pool = self.others((0..self.pool.len()).collect(), document)?;
         if self.count > pool.len() {
             return Err(self.too_few(self.count, pool.len()));
         }
         Ok(self.random.sample(pool.len(), self.count).into_iter().map(|place| pool[place]).collect())
+    }
+
+    /// Those of `places` in the pool where another document than `document` is.
+    fn others(&self, places: Vec<usize>, document: &Value) -> Result<Vec<usize>, EvalError> {
+        let mut others = Vec::with_capacity(places.len());
+        for place in places {
+            if self.pool.get(place)?.1 != *document {
+                others.push(place);
+            }
+        }
+        Ok(others)
     }
 }

@@ -77,6 +77,7 @@ fn sentence(error: &Error) -> String {
 /// Methods of Python that values do not have otherwise.
 fn method(state: &mut State<'_, '_>, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
     match (value.kind(), method, arguments) {
+        (_, "index", [wanted]) if wanted.is_undefined() => Err(wrong("what it looks for is not there".to_owned())),
         (ValueKind::Seq, "index", [wanted]) => {
             let place = value.try_iter()?.position(|item| item == *wanted);
             place.map(Value::from).ok_or_else(|| wrong(format!("{wanted} is not in {value}")))

@@ -232,6 +232,12 @@ fn what_is_wrong_with_a_task_or_its_documents_is_named() {
         ("{{question}}", "{{qestion}}", "qestion"),
         ("{{question}}", "{{question.nothing()}}", "nothing"),
         ("choices = \"choices\"", "choices = \"question\"", "test.jsonl, document 1: prompt.choices"),
+        ("choices = \"choices\"", "choices = \"[a, b]\"", "is not there; the document has question, choices, answer"),
+        (
+            "answer = \"answer\"",
+            "answer = \"choices.index(gold)\"",
+            "prompt.answer: invalid operation: what it looks for is not",
+        ),
         ("answer = \"answer\"", "answer = \"gold\"", "test.jsonl, document 1: prompt.answer"),
         ("test.jsonl", "nowhere.jsonl", "nowhere.jsonl"),
         ("name = \"animals\"", "name = \"../animals\"", "must be of letters"),

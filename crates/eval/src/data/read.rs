@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
+use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -26,8 +27,11 @@ pub(super) const EXTENSIONS: &[&str] = &[
     "parquet",
 ];
 
+/// What takes documents, one at a time, each a line of JSON.
+pub(super) type Sink<'a> = dyn FnMut(&str) -> Result<(), EvalError> + 'a;
+
 /// Hands each document in the file at `path` to `sink` as a line of JSON; gives the file's SHA-256.
-pub(super) fn read(path: &Path, sink: &mut dyn FnMut(String) -> Result<(), EvalError>) -> Result<String, EvalError> {
+pub(super) fn read(path: &Path, sink: &mut Sink<'_>) -> Result<String, EvalError> {
     openelm_formats::refuse_pointer_at(path)
         .map_err(|e| EvalError::Data { path: path.to_owned(), reason: e.to_string() })?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -69,11 +73,7 @@ impl Read for Hashing {
     }
 }
 
-fn lines(
-    path: &Path,
-    mut content: impl BufRead,
-    sink: &mut dyn FnMut(String) -> Result<(), EvalError>,
-) -> Result<(), EvalError> {
+fn lines(path: &Path, mut content: impl BufRead, sink: &mut Sink<'_>) -> Result<(), EvalError> {
     let wrong = |reason: String| EvalError::Data { path: path.to_owned(), reason };
     for number in 1.. {
         let mut line = Vec::new();
@@ -87,31 +87,65 @@ fn lines(
         let line = String::from_utf8(line).map_err(|e| wrong(format!("line {number} is not UTF-8: {e}")))?;
         let line = line.strip_prefix('\u{feff}').filter(|_| number == 1).unwrap_or(&line).trim();
         if !line.is_empty() {
-            sink(line.to_owned())?;
+            sink(line)?;
         }
     }
     Ok(())
 }
 
 /// A JSON array of documents.
-fn array(
-    path: &Path,
-    mut content: impl Read,
-    sink: &mut dyn FnMut(String) -> Result<(), EvalError>,
-) -> Result<(), EvalError> {
+fn array(path: &Path, mut content: impl BufRead, sink: &mut Sink<'_>) -> Result<(), EvalError> {
     let wrong = |reason: String| EvalError::Data { path: path.to_owned(), reason };
-    let mut text = String::new();
-    content.read_to_string(&mut text).map_err(EvalError::io(path))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let documents: Vec<Value> = serde_json::from_str(text).map_err(|e| wrong(format!("no JSON array: {e}")))?;
-    documents.into_iter().try_for_each(|document| sink(document.to_string()))
+    if content.fill_buf().map_err(EvalError::io(path))?.starts_with("\u{feff}".as_bytes()) {
+        content.consume("\u{feff}".len());
+    }
+    let mut refused = None;
+    let mut json = serde_json::Deserializer::from_reader(content);
+    let read = Array { sink, refused: &mut refused }.deserialize(&mut json).and_then(|()| json.end());
+    match refused {
+        Some(refused) => Err(refused),
+        None => read.map_err(|e| wrong(format!("no JSON array: {e}"))),
+    }
+}
+
+/// Hands the elements of an array on as they are read.
+struct Array<'s, 'a> {
+    sink: &'s mut Sink<'a>,
+    /// What the sink says of the element that it does not take.
+    refused: &'s mut Option<EvalError>,
+}
+
+impl<'de> DeserializeSeed<'de> for Array<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Array<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "an array of documents")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(document) = elements.next_element::<Value>()? {
+            if let Err(e) = (self.sink)(&document.to_string()) {
+                *self.refused = Some(e);
+                return Err(A::Error::custom("a document was refused"));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(feature = "parquet")]
 use super::parquet::rows as parquet;
 
 #[cfg(not(feature = "parquet"))]
-fn parquet(path: &Path, _sink: &mut dyn FnMut(String) -> Result<(), EvalError>) -> Result<(), EvalError> {
+fn parquet(path: &Path, _sink: &mut Sink<'_>) -> Result<(), EvalError> {
     let reason = "this build reads no Parquet; build it with --features parquet".to_owned();
     Err(EvalError::Data { path: path.to_owned(), reason })
 }

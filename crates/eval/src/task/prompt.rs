@@ -303,6 +303,9 @@ fn of(key: &'static str) -> impl Fn(String) -> String {
 }
 
 fn string(value: &Jinja) -> Result<String, String> {
+    if value.is_undefined() {
+        return Err("a text of it is not there".to_owned());
+    }
     value.as_str().map(str::to_owned).ok_or_else(|| format!("{value} is no text"))
 }
 

@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use openelm_bench::WeightFormat;
 use openelm_eval::{
-    Column, Earlier, EvalError, Evaluation, Harness, Journal, Library, Results, Selection, TaskName, chart, distinct,
-    markdown, paper_table, prepare, published, rows,
+    Column, Earlier, EvalError, Evaluation, Harness, Journal, Library, Prepared, Results, Selection, TaskName, chart,
+    distinct, markdown, paper_table, prepare, published, rows,
 };
 use openelm_formats::atomic;
 
@@ -26,6 +26,9 @@ use crate::model::ModelOptions;
 use crate::tell;
 use progress::Display;
 use subject::Subject;
+
+/// Documents that take long enough for an interruption to matter.
+const MANY: usize = 500;
 
 /// Measure a model on tasks of lm-evaluation-harness, request by request as it does.
 ///
@@ -178,7 +181,12 @@ fn evaluate(arguments: &Arguments, subject: Subject, selections: &[Selection]) -
             fs::create_dir_all(folder).with_context(|| shown(folder))?;
             Journal::open(folder, &subject.identity)?
         }
-        None => Journal::default(),
+        None => {
+            if prepared.iter().map(Prepared::documents).sum::<usize>() > MANY {
+                tell("nothing is kept of this run if it is interrupted; --output FOLDER keeps every finished request");
+            }
+            Journal::default()
+        }
     };
     if !journal.is_empty() {
         tell(format!("{} finished requests are here already", journal.len()));
@@ -192,7 +200,11 @@ fn evaluate(arguments: &Arguments, subject: Subject, selections: &[Selection]) -
     let mut evaluation =
         Evaluation { scorer, tokenizer: &tokenizer, options: options.clone(), journal, stop: stop.flag() };
     let results = evaluation.run(prepared, output, &mut |progress| display.show(progress));
-    display.finish(evaluation.scorer.computed());
+    if let Err(EvalError::Stopped) | Ok(_) = results {
+        display.finish(evaluation.scorer.computed());
+    } else {
+        display.clear();
+    }
     let results = match results {
         Err(EvalError::Stopped) => {
             stop.check()?;

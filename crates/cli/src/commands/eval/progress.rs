@@ -45,9 +45,14 @@ impl Display {
         }
     }
 
+    /// Takes the bar away.
+    pub fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+
     /// Says what it took.
     pub fn finish(&self, tokens: usize) {
-        self.bar.finish_and_clear();
+        self.clear();
         let time = self.begin.elapsed();
         let rate = tokens as f64 / time.as_secs_f64().max(1e-9);
         tell(format!("{tokens} tokens through the model in {:.1} s, {rate:.0} per second", time.as_secs_f64()));
