@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use crate::FormatError;
 
 /// Keys that say nothing of what a model computes. Others that are not looked at are refused if they switch anything on.
-const WITHOUT_EFFECT: [&str; 33] = [
+const WITHOUT_EFFECT: [&str; 34] = [
     "_attn_implementation",
     "_attn_implementation_autoset",
+    "_model_name_or_path",
     "_name_or_path",
     "architectures",
     "attention_dropout",
