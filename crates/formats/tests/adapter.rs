@@ -205,8 +205,8 @@ fn ranks_and_alphas_of_single_modules_survive() {
         assert_same(&peft::read(peft_folder.path(), &model).unwrap(), &adapter);
         let config = json(&peft_folder.path().join("adapter_config.json"));
         assert_eq!((&config["r"], &config["lora_alpha"]), (&json!(3), &json!(6)));
-        assert_eq!(config["rank_pattern"], json!({ "layers.1.attn.qkv_proj": 2, "proj_1": 8 }));
-        assert_eq!(config["alpha_pattern"], json!({ "layers.1.attn.qkv_proj": 0.5, "proj_1": 16 }));
+        assert_eq!(config["rank_pattern"], json!({ "transformer.layers.1.attn.qkv_proj": 2, "proj_1": 8 }));
+        assert_eq!(config["alpha_pattern"], json!({ "transformer.layers.1.attn.qkv_proj": 0.5, "proj_1": 16 }));
     }
 }
 

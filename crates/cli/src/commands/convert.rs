@@ -7,20 +7,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use openelm_formats::gguf::Quantisation;
-use openelm_formats::{Comparison, StoredModel, Target, compare, convert};
+use openelm_formats::gguf::{self, Quantisation};
+use openelm_formats::{Comparison, StoredModel, Target, adapter, compare, convert};
 use openelm_model::DType;
 use openelm_model::kernels::Threads;
 use openelm_model::kernels::quant::{AffineFormat, BlockFormat};
 use serde_json::{Value, json};
 
 use super::compare::{TextOptions, as_json, as_text};
-use super::{DTypeArgument, ThreadOptions, encodings, shown};
+use super::{AdapterArgument, DTypeArgument, ThreadOptions, encodings, open_adapters, shown};
 use crate::interrupt::Stop;
 use crate::model::{open, tokenizer_of};
 use crate::tell;
 
-/// Write a model in another format, and say how far its logits moved.
+/// Write a model, or an adapter for it, in another format, and say how far its logits moved.
 #[derive(Args)]
 pub struct Arguments {
     /// A model of any format, folder or file, or "builtin"
@@ -32,6 +32,10 @@ pub struct Arguments {
     /// Keep only the first rows of the vocabulary: CoreNet pads LLaMA's 32000 pieces to 32128
     #[arg(long, value_name = "ROWS", num_args = 0..=1, require_equals = true, default_missing_value = "32000")]
     trim_vocab: Option<usize>,
+    /// Write this adapter of the model instead of the model: --to hf gives a folder for PEFT, mlx one for mlx-lm, gguf a file for
+    /// llama.cpp's --lora
+    #[arg(long, value_name = "ADAPTER", conflicts_with_all = ["dtype", "bits", "quant", "trim_vocab"])]
+    adapter: Option<AdapterArgument>,
     /// Tokenizer to take along, if it is not beside the model or in it
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
@@ -121,6 +125,9 @@ impl From<QuantArgument> for Quantisation {
 
 pub fn run(arguments: Arguments) -> Result<()> {
     let mut model = open(&arguments.model, arguments.tokenizer.as_deref())?;
+    if let Some(argument) = &arguments.adapter {
+        return write_adapter(argument, &model, &arguments.output, arguments.form.to);
+    }
     let text = arguments.text.read()?;
     if let Some(rows) = arguments.trim_vocab {
         model.trim_vocabulary(rows)?;
@@ -134,6 +141,27 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let written = openelm_formats::open(&arguments.output)?;
     let compared = if arguments.no_compare { None } else { moved(&model, &written, &text, &threads)? };
     report(&arguments, &model, &written, compared)
+}
+
+/// Writes the adapter of `model` that `argument` names as `output`.
+fn write_adapter(argument: &AdapterArgument, model: &StoredModel, output: &Path, to: FormatArgument) -> Result<()> {
+    ensure!(!output.exists(), "{} is there already; choose another name", output.display());
+    let mut opened = open_adapters(std::slice::from_ref(argument), &model.config)?;
+    let Some((mut adapter, weight)) = opened.pop() else { bail!("there is no adapter") };
+    ensure!(weight == 1.0, "an adapter is written as it is; leave its weight {weight} out");
+    if adapter.options.base_model.is_none() {
+        adapter.options.base_model = Some(shown(&model.path));
+    }
+    match to {
+        FormatArgument::Hf => adapter::peft::write(output, &adapter)?,
+        FormatArgument::Corenet => adapter::corenet::write(output, &adapter)?,
+        FormatArgument::Mlx => adapter::mlx::write(output, &adapter)?,
+        FormatArgument::Gguf => {
+            let name = output.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            gguf::adapter::write(output, &name, &adapter)?;
+        }
+    }
+    Ok(writeln!(stdout(), "{}", shown(output))?)
 }
 
 impl FormOptions {

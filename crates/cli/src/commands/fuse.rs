@@ -20,7 +20,7 @@ use crate::tell;
 pub struct Arguments {
     /// The model that the adapters were trained on, of any format, or "builtin"
     model: PathBuf,
-    /// The adapters, several with weights: folders of PEFT's or files of CoreNet's
+    /// The adapters, several with weights: folders of PEFT's or mlx-lm's, GGUF files or files of CoreNet's
     #[arg(required = true, value_name = "ADAPTER[=WEIGHT]")]
     adapters: Vec<AdapterArgument>,
     /// The new folder, or the new file for gguf

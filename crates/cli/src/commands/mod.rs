@@ -90,7 +90,7 @@ impl ArithmeticOptions {
 /// The adapters that a command runs a model with.
 #[derive(Args)]
 pub struct AdapterOptions {
-    /// An adapter (LoRA, DoRA): a folder of PEFT's or a file of CoreNet's, or the name it was pulled by; of several, the sum of
+    /// An adapter (LoRA, DoRA): a folder of PEFT's or mlx-lm's, a GGUF file or a file of CoreNet's, or the name it was pulled by; of several, the sum of
     /// what they change, each times its weight
     #[arg(long, value_name = "ADAPTER[=WEIGHT]")]
     adapter: Vec<AdapterArgument>,

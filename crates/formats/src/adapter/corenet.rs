@@ -8,7 +8,8 @@ use openelm_model::kernels::Threads;
 use openelm_model::{Adapter, ModelConfig, Part, Target, TensorSpec, targets};
 
 use super::corenet_config::{Config, to_yaml};
-use super::parts::{self, Announced};
+use super::members::Member;
+use super::parts::{self, Announced, Layout};
 use crate::corenet::{float, tensors, weights_in, write_state_dict};
 use crate::{FormatError, atomic};
 
@@ -50,9 +51,13 @@ pub fn read(path: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
             ));
         }
     };
-    let name_of = |target: &Target, part| tensor_name(target, part, &config.adapter_name);
-    let settings_of = |target: &Target| config.settings.get(&target.name).copied();
-    let modules = parts::assemble(announced, &targets, &file, &name_of, &settings_of)?;
+    let layout = Layout {
+        members: &|target| Member::whole(target.name.clone(), target),
+        key: &|target, _, part| tensor_name(target, part, &config.adapter_name),
+        transposed: |_, _| false,
+    };
+    let settings_of = |name: &str, _| config.settings.get(name).copied();
+    let modules = parts::assemble(announced, &targets, &file, &layout, &config.options, &settings_of)?;
     let mut adapter = Adapter::new(model, config.options, modules).map_err(|e| wrong(&e.to_string()))?;
     adapter.notes = notes;
     Ok(adapter)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::corenet::ADAPTER_NAME;
-use super::cover::cover;
+use super::cover::{cover, kind};
 use super::parts::Settings;
 use super::peft_config::{number, regex};
 use crate::FormatError;
@@ -133,8 +133,8 @@ pub(super) fn to_yaml(adapter: &Adapter) -> Result<String, FormatError> {
         }
     }
     let entry = |(embedding, settings, names): (bool, Settings, BTreeSet<&str>)| {
-        let names: Vec<String> =
-            cover(adapter.targets(), &names).into_iter().map(|name| name.replace('.', r"\.")).collect();
+        let all = adapter.targets().iter().map(|target| target.name.as_str());
+        let names: Vec<String> = cover(all, &names, kind).into_iter().map(|name| name.replace('.', r"\.")).collect();
         LayerConfig {
             regex: format!(r"(.*\.)?({})$", names.join("|")),
             module_type: if embedding { "embedding" } else { "linear" }.to_owned(),

@@ -1,13 +1,14 @@
-//! Adapters on disk: LoRA, rsLoRA and DoRA, as PEFT and as CoreNet keep them.
+//! Adapters on disk: LoRA, rsLoRA and DoRA, as PEFT, CoreNet, mlx-lm and llama.cpp keep them.
 //!
 //! ```text
-//! adapter_config.json, adapter_model.safetensors    (peft)      \
-//!                                                                 Adapter: A, B, magnitude by CoreNet's names of modules
-//! a .pt file beside a YAML with model.lora.config   (corenet)   /
+//! adapter_config.json, adapter_model.safetensors    (peft)             \
+//! a .pt file beside a YAML with model.lora.config   (corenet)           \  Adapter: A, B, magnitude by CoreNet's names of
+//! adapter_config.json, adapters.safetensors         (mlx)               /  modules
+//! a .gguf file of the type adapter, LoRA only       (gguf::adapter)    /
 //! ```
 //!
-//! Both have the same tensors under other names; what a configuration says of kinds of modules (ranks, alphas, regular
-//! expressions) is worked out for each module on reading and put together again on writing.
+//! All have the same tensors under other names, those of joined matrices part by part (`members`); what a configuration says of
+//! kinds of modules (ranks, alphas, regular expressions) is worked out for each module on reading and put together again on writing.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -22,6 +23,8 @@
 pub mod corenet;
 mod corenet_config;
 mod cover;
+mod members;
+pub mod mlx;
 mod parts;
 pub mod peft;
 mod peft_config;
@@ -30,7 +33,9 @@ use std::path::Path;
 
 use openelm_model::{Adapter, ModelConfig};
 
-use crate::FormatError;
+use crate::{FormatError, gguf};
+pub(crate) use members::Member;
+pub(crate) use parts::{Announced, Layout, Leaf, Settings, assemble, leaves};
 
 /// Rows that CoreNet pads LLaMA's 32000 pieces to.
 const PADDED: usize = 32_128;
@@ -41,12 +46,18 @@ pub fn is_in(folder: &Path) -> bool {
     folder.join(peft::CONFIG).exists() || folder.join(corenet::WEIGHTS).exists()
 }
 
-/// Reads the adapter at `path`, which must fit `model`: a folder of PEFT's, or what [`corenet::read`] takes. One of CoreNet's
-/// that was trained with a padded vocabulary is cut to the model's.
+/// Reads the adapter at `path`, which must fit `model`: a folder of PEFT's or mlx-lm's, a GGUF file, or what [`corenet::read`]
+/// takes. One of CoreNet's that was trained with a padded vocabulary is cut to the model's.
 ///
 /// # Errors
-/// See [`peft::read`] and [`corenet::read`].
+/// See [`peft::read`], [`mlx::read`], [`gguf::adapter::read`] and [`corenet::read`].
 pub fn open(path: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
+    if path.join(mlx::WEIGHTS).exists() {
+        return mlx::read(path, model);
+    }
+    if path.extension().is_some_and(|extension| extension == "gguf") {
+        return gguf::adapter::read(path, model);
+    }
     if path.join(peft::CONFIG).exists() {
         return peft::read(path, model);
     }

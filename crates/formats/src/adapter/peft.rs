@@ -7,9 +7,11 @@ use bytes::Bytes;
 use openelm_kernels::MappedFile;
 use openelm_model::{Adapter, ModelConfig, Part, Target, targets};
 
-use super::parts::{self, Announced};
-use super::peft_config::{Config, module_name, to_json};
+use super::members::Member;
+use super::parts::{self, Announced, Layout};
+use super::peft_config::{Config, to_json};
 use crate::FormatError;
+use crate::huggingface::places;
 use crate::shards::{self, Entry};
 use crate::text;
 
@@ -47,15 +49,18 @@ fn parse(
 ) -> Result<Adapter, FormatError> {
     let targets = targets(model);
     let wrong = |reason: String| FormatError::Config { path: config_path.to_owned(), reason };
-    let config = Config::parse(text::plain(text, config_path)?, &targets).map_err(wrong)?;
+    let members = |target: &Target| members(model, target);
+    let names = names(&targets, &members);
+    let config = Config::parse(text::plain(text, config_path)?, &names).map_err(wrong)?;
     let mut raw = HashMap::new();
     shards::add(&mut raw, weights, path)?;
     let announced = raw.into_iter().map(|(name, tensor)| {
         let dtype = shards::float(tensor.dtype);
         (name, Announced { shape: tensor.shape, dtype, bytes: Box::new(move || Ok(tensor.bytes)) })
     });
-    let settings_of = |target: &Target| config.settings.get(&target.name).copied();
-    let modules = parts::assemble(announced.collect(), &targets, path, &tensor_name, &settings_of)?;
+    let layout = Layout { members: &members, key: &tensor_name, transposed: |_, _| false };
+    let settings_of = |name: &str, _| config.settings.get(name).copied();
+    let modules = parts::assemble(announced.collect(), &targets, path, &layout, &config.options, &settings_of)?;
     let mut adapter = Adapter::new(model, config.options, modules).map_err(|e| wrong(e.to_string()))?;
     adapter.notes = config.notes;
     Ok(adapter)
@@ -67,27 +72,40 @@ fn parse(
 /// If an adapter is there already, PEFT cannot express it (it has one kind of adapter for all modules: no DoRA on linear
 /// modules beside LoRA on the embedding), or the system cannot write.
 pub fn write(folder: &Path, adapter: &Adapter) -> Result<(), FormatError> {
+    let members = |target: &Target| members(adapter.config(), target);
+    let layout = Layout { members: &members, key: &tensor_name, transposed: |_, _| false };
+    let leaves = parts::leaves(adapter, &layout)?;
+    let config = to_json(adapter, &leaves, &names(adapter.targets(), &members))?;
+    let entries = leaves.iter().flat_map(|leaf| leaf.tensors(&layout)).map(|(name, tensor, dtype)| Entry {
+        name,
+        dtype: shards::dtype_of(dtype),
+        shape: tensor.shape().to_vec(),
+        bytes: Box::new(move || Ok(tensor.bytes().clone())),
+    });
+    let entries: Vec<Entry<'_>> = entries.collect();
     std::fs::create_dir_all(folder).map_err(FormatError::io(folder))?;
     for path in [folder.join(CONFIG), folder.join(WEIGHTS)] {
         if path.exists() {
             return Err(FormatError::Exists { path });
         }
     }
-    let config = to_json(adapter)?;
-    let entries = adapter.tensors().map(|(target, part, tensor, dtype)| Entry {
-        name: tensor_name(target, part),
-        dtype: shards::dtype_of(dtype),
-        shape: tensor.shape().to_vec(),
-        bytes: Box::new(|| Ok(tensor.bytes().clone())),
-    });
-    let entries: Vec<Entry<'_>> = entries.collect();
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     shards::write_file(&folder.join(WEIGHTS), &entries, Some(metadata))?;
     // The configuration comes last: without it the folder is no adapter.
     shards::write_json(&folder.join(CONFIG), &config)
 }
 
-fn tensor_name(target: &Target, part: Part) -> String {
+/// The modules of the Hugging Face model, on which PEFT works, that `target` is.
+pub(super) fn members(model: &ModelConfig, target: &Target) -> Vec<Member> {
+    Member::at(places(model, target.site), target)
+}
+
+/// The names of the members of all `targets`.
+pub(super) fn names(targets: &[Target], members: &dyn Fn(&Target) -> Vec<Member>) -> Vec<String> {
+    targets.iter().flat_map(members).map(|member| member.name).collect()
+}
+
+fn tensor_name(target: &Target, module: &str, part: Part) -> String {
     let (key, weight) = target.key(part);
-    format!("base_model.model.{}.{key}{}", module_name(target), if weight { ".weight" } else { "" })
+    format!("base_model.model.{module}.{key}{}", if weight { ".weight" } else { "" })
 }

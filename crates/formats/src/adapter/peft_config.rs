@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use openelm_model::{Adapter, AdapterModule, AdapterOptions, Target};
+use openelm_model::{Adapter, AdapterModule, AdapterOptions};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::cover::cover;
-use super::parts::Settings;
+use super::cover::{cover, kind};
+use super::parts::{Leaf, Settings};
 use crate::FormatError;
-use crate::huggingface::file_name_of;
 
 /// The version whose keys are written.
 const VERSION: &str = "0.21.2";
@@ -92,13 +91,14 @@ enum Targeted {
 /// A configuration, worked out for the modules of a model.
 pub(super) struct Config {
     pub options: AdapterOptions,
-    /// The modules that it adapts, by CoreNet's names.
+    /// The modules that it adapts, by their names in the Hugging Face model.
     pub settings: BTreeMap<String, Settings>,
     pub notes: Vec<String>,
 }
 
 impl Config {
-    pub fn parse(text: &[u8], targets: &[Target]) -> Result<Self, String> {
+    /// Works the configuration out for the modules of these `names`.
+    pub fn parse(text: &[u8], names: &[String]) -> Result<Self, String> {
         let keys: Keys = serde_json::from_slice(text).map_err(|e| e.to_string())?;
         if keys.peft_type != "LORA" {
             return Err(format!("peft_type is {:?}; only \"LORA\" can be read", keys.peft_type));
@@ -114,19 +114,19 @@ impl Config {
                 ));
             }
         }
-        let ranks = by_pattern(keys.rank_pattern, targets, "rank_pattern", |value| {
+        let ranks = by_pattern(keys.rank_pattern, names, "rank_pattern", |value| {
             value.as_u64().and_then(|rank| usize::try_from(rank).ok())
         })?;
-        let alphas = by_pattern(keys.alpha_pattern, targets, "alpha_pattern", Value::as_f64)?;
+        let alphas = by_pattern(keys.alpha_pattern, names, "alpha_pattern", Value::as_f64)?;
         let mut settings = BTreeMap::new();
-        for (target, adapted) in targets.iter().zip(adapted(keys.target_modules, targets)?) {
-            let rank = ranks.get(&target.name).copied().unwrap_or(keys.r);
-            let alpha = alphas.get(&target.name).copied().unwrap_or(keys.lora_alpha);
+        for (name, adapted) in names.iter().zip(adapted(keys.target_modules, names)?) {
+            let rank = ranks.get(name).copied().unwrap_or(keys.r);
+            let alpha = alphas.get(name).copied().unwrap_or(keys.lora_alpha);
             if rank == 0 {
-                return Err(format!("the rank of {} is 0; it must be at least 1", target.name));
+                return Err(format!("the rank of {name} is 0; it must be at least 1"));
             }
             if adapted {
-                settings.insert(target.name.clone(), Settings { rank, alpha, dora: keys.use_dora });
+                settings.insert(name.clone(), Settings { rank, alpha, dora: keys.use_dora });
             }
         }
         let options = AdapterOptions {
@@ -159,33 +159,32 @@ fn check_others(others: &Map<String, Value>) -> Result<Vec<String>, String> {
     Ok(notes)
 }
 
-/// Which of `targets` are adapted: all, or those of the names or the regular expression given.
-fn adapted(targeted: Option<Targeted>, targets: &[Target]) -> Result<Vec<bool>, String> {
-    let names = targets.iter().map(module_name);
+/// Which of the modules of these `names` are adapted: all, or those of the names or the regular expression given.
+fn adapted(targeted: Option<Targeted>, names: &[String]) -> Result<Vec<bool>, String> {
     match targeted {
-        None => Ok(vec![true; targets.len()]),
+        None => Ok(vec![true; names.len()]),
         Some(Targeted::Pattern(pattern)) => {
             let regex = regex(&format!("^(?:{pattern})$"), "target_modules")?;
-            Ok(names.map(|name| regex.is_match(&name)).collect())
+            Ok(names.iter().map(|name| regex.is_match(name)).collect())
         }
         Some(Targeted::Names(given)) => {
             let means = |given: &str, name: &str| {
                 name.strip_suffix(given).is_some_and(|before| before.is_empty() || before.ends_with('.'))
             };
-            if let Some(stray) = given.iter().find(|given| !names.clone().any(|name| means(given, &name))) {
+            if let Some(stray) = given.iter().find(|given| !names.iter().any(|name| means(given, name))) {
                 return Err(format!(
                     "target_modules names {stray:?}, but the model has no such linear or embedding module"
                 ));
             }
-            Ok(names.map(|name| given.iter().any(|given| means(given, &name))).collect())
+            Ok(names.iter().map(|name| given.iter().any(|given| means(given, name))).collect())
         }
     }
 }
 
-/// The value of each target for which there is one: that of the first pattern that its name ends with.
+/// The value of each module for which there is one: that of the first pattern that its name ends with.
 fn by_pattern<T: Copy>(
     patterns: Option<Map<String, Value>>,
-    targets: &[Target],
+    names: &[String],
     key: &str,
     read: impl Fn(&Value) -> Option<T>,
 ) -> Result<BTreeMap<String, T>, String> {
@@ -193,8 +192,8 @@ fn by_pattern<T: Copy>(
     for (pattern, value) in patterns.unwrap_or_default() {
         let read = read(&value).ok_or_else(|| format!("{key} has {value} for {pattern:?}, which is no such number"))?;
         let regex = regex(&format!(r"^(?:.*\.)?(?:{pattern})$"), key)?;
-        for target in targets.iter().filter(|target| regex.is_match(&module_name(target))) {
-            values.entry(target.name.clone()).or_insert(read);
+        for name in names.iter().filter(|name| regex.is_match(name)) {
+            values.entry(name.clone()).or_insert(read);
         }
     }
     Ok(values)
@@ -209,23 +208,16 @@ pub(super) fn regex(pattern: &str, key: &str) -> Result<Regex, String> {
     })
 }
 
-/// The name of a module in Apple's Hugging Face model, on which PEFT works.
-pub(super) fn module_name(target: &Target) -> String {
-    let name = file_name_of(&format!("{}.weight", target.name));
-    name.trim_end_matches(".weight").to_owned()
-}
-
-/// The `adapter_config.json` of `adapter`.
-pub(super) fn to_json(adapter: &Adapter) -> Result<Value, FormatError> {
-    let dora = adapter.modules().any(|(_, module)| module.magnitude.is_some());
-    if dora && let Some((target, _)) = adapter.modules().find(|(_, module)| module.magnitude.is_none()) {
-        let reason =
-            format!("PEFT has DoRA on all modules of an adapter or on none, but {} has none here", target.name);
+/// The `adapter_config.json` of `adapter`, whose modules are `leaves`, of those of `names` that the model has.
+pub(super) fn to_json(adapter: &Adapter, leaves: &[Leaf<'_>], names: &[String]) -> Result<Value, FormatError> {
+    let dora = leaves.iter().any(|leaf| leaf.module.magnitude.is_some());
+    if dora && let Some(leaf) = leaves.iter().find(|leaf| leaf.module.magnitude.is_none()) {
+        let reason = format!("PEFT has DoRA on all modules of an adapter or on none, but {} has none here", leaf.name);
         return Err(FormatError::Inexpressible { reason });
     }
-    let chosen = adapter.modules().map(|(target, _)| target.name.as_str()).collect();
-    let (rank, rank_pattern) = patterns(adapter, |module| module.rank() as f64);
-    let (alpha, alpha_pattern) = patterns(adapter, |module| module.alpha);
+    let chosen = leaves.iter().map(|leaf| leaf.name.as_str()).collect();
+    let (rank, rank_pattern) = patterns(leaves, names, |module| module.rank() as f64);
+    let (alpha, alpha_pattern) = patterns(leaves, names, |module| module.alpha);
     let mut config = json!({
         "base_model_name_or_path": adapter.options.base_model,
         "bias": "none",
@@ -244,7 +236,7 @@ pub(super) fn to_json(adapter: &Adapter) -> Result<Value, FormatError> {
         "qalora_group_size": 16,
         "r": rank,
         "rank_pattern": rank_pattern,
-        "target_modules": cover(adapter.targets(), &chosen).into_iter().map(peft_name).collect::<BTreeSet<_>>(),
+        "target_modules": cover(names.iter().map(String::as_str), &chosen, kind),
         "use_dora": dora,
         "use_qalora": false,
         "use_rslora": adapter.options.rs_lora,
@@ -279,26 +271,22 @@ pub(super) fn to_json(adapter: &Adapter) -> Result<Value, FormatError> {
 }
 
 /// The value that most modules have, and those of the others by the names of their modules.
-fn patterns(adapter: &Adapter, value: impl Fn(&AdapterModule) -> f64) -> (Value, Map<String, Value>) {
+fn patterns(leaves: &[Leaf<'_>], all: &[String], value: impl Fn(&AdapterModule) -> f64) -> (Value, Map<String, Value>) {
     let mut groups: Vec<(f64, BTreeSet<&str>)> = Vec::new();
-    for (target, module) in adapter.modules() {
-        let value = value(module);
+    for leaf in leaves {
+        let value = value(&leaf.module);
         match groups.iter_mut().find(|(known, _)| *known == value) {
-            Some((_, names)) => _ = names.insert(&target.name),
-            None => groups.push((value, BTreeSet::from([target.name.as_str()]))),
+            Some((_, names)) => _ = names.insert(&leaf.name),
+            None => groups.push((value, BTreeSet::from([leaf.name.as_str()]))),
         }
     }
     groups.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
     let mut groups = groups.into_iter().map(|(value, names)| (number(value), names));
     let most = groups.next().map_or(Value::Null, |(value, _)| value);
     let others = groups.flat_map(|(value, names)| {
-        cover(adapter.targets(), &names).into_iter().map(move |name| (peft_name(name), value.clone()))
+        cover(all.iter().map(String::as_str), &names, kind).into_iter().map(move |name| (name, value.clone()))
     });
     (most, others.collect())
-}
-
-fn peft_name(name: String) -> String {
-    if name == "classifier" { "lm_head".to_owned() } else { name }
 }
 
 /// A whole number without a fraction, as Python writes what is an `int` there.

@@ -7,6 +7,7 @@
 //! tensors, each aligned
 //! ```
 
+pub mod adapter;
 mod byte_level;
 mod metadata;
 mod names;

@@ -16,13 +16,18 @@ pub(super) fn is_interleaved(family: Family, role: Role) -> bool {
 
 /// Queries, keys and values of a file in the order of halves.
 pub(crate) fn untangled(parts: &Stack, heads: Heads) -> Stack {
-    let half = heads.head_dim / 2;
-    let source = |row: usize| {
-        let (head, element) = (row / heads.head_dim, row % heads.head_dim);
-        head * heads.head_dim + 2 * (element % half) + element / half
-    };
     let parts = parts.parts().iter().enumerate();
-    Stack::new(parts.map(|(i, part)| if i < 2 { part.reordered(source) } else { part.clone() }).collect())
+    let turned = |(i, part): (usize, &Tensor)| if i < 2 { untangled_part(part, heads.head_dim) } else { part.clone() };
+    Stack::new(parts.map(turned).collect())
+}
+
+/// Queries or keys in the order of halves.
+pub(super) fn untangled_part(part: &Tensor, head_dim: usize) -> Tensor {
+    let half = head_dim / 2;
+    part.reordered(|row| {
+        let (head, element) = (row / head_dim, row % head_dim);
+        head * head_dim + 2 * (element % half) + element / half
+    })
 }
 
 /// Queries or keys in the order of neighbours.

@@ -344,9 +344,9 @@ fn size_label(parameters: usize) -> String {
 
 /// Keys and values as they stand in a file.
 #[derive(Default)]
-struct Values {
-    bytes: Vec<u8>,
-    count: u64,
+pub(super) struct Values {
+    pub bytes: Vec<u8>,
+    pub count: u64,
 }
 
 impl Values {
@@ -356,7 +356,7 @@ impl Values {
         self.count += 1;
     }
 
-    fn text(&mut self, key: &str, text: &str) {
+    pub fn text(&mut self, key: &str, text: &str) {
         self.key(key, 8);
         put_text(&mut self.bytes, text);
     }
@@ -368,7 +368,7 @@ impl Values {
         texts.iter().for_each(|text| put_text(&mut self.bytes, text));
     }
 
-    fn float(&mut self, key: &str, value: f32) {
+    pub fn float(&mut self, key: &str, value: f32) {
         self.key(key, 6);
         self.bytes.extend(value.to_le_bytes());
     }
@@ -378,7 +378,7 @@ impl Values {
         self.bytes.push(value.into());
     }
 
-    fn size(&mut self, key: &str, value: usize) -> Result<(), String> {
+    pub fn size(&mut self, key: &str, value: usize) -> Result<(), String> {
         self.key(key, 4);
         self.bytes.extend(u32_of(key, value)?.to_le_bytes());
         Ok(())
@@ -402,7 +402,7 @@ fn u32_of(key: &str, value: usize) -> Result<u32, String> {
     u32::try_from(value).map_err(|_| format!("{key} is {value}, which GGUF cannot hold"))
 }
 
-fn put_text(bytes: &mut Vec<u8>, text: &str) {
+pub(super) fn put_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend((text.len() as u64).to_le_bytes());
     bytes.extend(text.bytes());
 }

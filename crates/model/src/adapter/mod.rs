@@ -75,6 +75,7 @@ pub struct Adapter {
     pub options: AdapterOptions,
     /// What was guessed or passed over on reading, in sentences.
     pub notes: Vec<String>,
+    config: ModelConfig,
     targets: Vec<Target>,
     modules: BTreeMap<String, AdapterModule>,
 }
@@ -105,7 +106,12 @@ impl Adapter {
             };
             check(target, module).map_err(|reason| wrong(format!("adapter of {name}: {reason}")))?;
         }
-        Ok(Self { options, notes: Vec::new(), targets, modules })
+        Ok(Self { options, notes: Vec::new(), config: model.clone(), targets, modules })
+    }
+
+    /// The geometry of the model that it fits.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
     }
 
     /// The modules of the model that could be adapted.
@@ -157,6 +163,7 @@ impl Adapter {
                 module.magnitude = module.magnitude.as_ref().map(|magnitude| magnitude.first_rows(rows));
             }
         }
+        self.config.vocab_size = rows;
         Ok(())
     }
 }
