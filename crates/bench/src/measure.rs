@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use openelm_model::kernels::Threads;
-use openelm_model::{CacheType, Engine, Feed, Footprint, Logits, ModelConfig, Rows, Sequence, Session, TensorSpec};
+use openelm_model::{
+    Adapter, AdapterWeights, CacheType, Engine, EngineError, Feed, Footprint, Logits, ModelConfig, Rows, Sequence,
+    Session, TensorSpec,
+};
 
 use crate::address_space;
 use crate::limits::Limits;
@@ -47,7 +50,7 @@ impl Options {
     }
 }
 
-/// Measures all `sources`, beside `peer` if there is one; `progress` is told what comes next, and each rate as
+/// Measures all `sources`, with the sum of `adapters`, each times its weight, at work, and beside `peer` if there is one; `progress` is told what comes next, and each rate as
 /// soon as it is known.
 ///
 /// # Errors
@@ -55,6 +58,7 @@ impl Options {
 pub fn run(
     sources: &[Source<'_>],
     options: &Options,
+    adapters: &[(Adapter, f32)],
     peer: Option<&Peer>,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Report, BenchError> {
@@ -79,7 +83,7 @@ pub fn run(
                 None => limits.push(now),
             }
             let peer = peer.zip(subject.peer.as_ref());
-            measured.push(measure(&subject, options, threads, peer, &mut progress)?);
+            measured.push(measure(&subject, options, adapters, (threads, peer), &mut progress)?);
         }
     }
     let finish = |(mut run, rates): (Run, Vec<Rate>)| {
@@ -145,8 +149,8 @@ impl Rate {
 fn measure(
     subject: &Subject<'_>,
     options: &Options,
-    threads: &Threads,
-    peer: Option<(&Peer, &(PathBuf, WeightFormat))>,
+    adapters: &[(Adapter, f32)],
+    (threads, peer): (&Threads, Option<(&Peer, &(PathBuf, WeightFormat))>),
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Run, Vec<Rate>), BenchError> {
     let layout = (subject.open)()?;
@@ -157,12 +161,15 @@ fn measure(
     let begin = Instant::now();
     let model = (subject.open)()?.into_packed_model(threads)?;
     let engine = Arc::new(Engine::new(model, threads.clone()).with_cache(options.cache));
+    let adapter = at_work(adapters, &engine);
     let load_seconds = begin.elapsed().as_secs_f64();
     let products = engine.model().products();
+    let adapter_parameters: usize = adapters.iter().map(|(adapter, _)| linear_parameters(adapter)).sum();
+    let adapted = |work: Work, rows: usize| work.in_products(products).with_adapter(adapter_parameters, rows);
     let work =
-        |tokens, cached| Work::of_tokens(&layout.config, encoding, tokens, cached, options.cache).in_products(products);
+        |tokens, cached| adapted(Work::of_tokens(&layout.config, encoding, tokens, cached, options.cache), tokens);
 
-    let mut bench = Bench { engine: &engine, rounds: options.rounds, peer: None, private: 0 };
+    let mut bench = Bench { engine: &engine, adapter, rounds: options.rounds, peer: None, private: 0 };
     bench.peer = peer.map(|(peer, (file, _))| (peer, file.as_path()));
     let mut rates = Vec::new();
     for &tokens in &options.prompts {
@@ -206,8 +213,10 @@ fn measure(
             sequences,
             medians,
             first_token_seconds: None,
-            work: Work::of_sequences(&layout.config, encoding, sequences, BATCH_PROMPT, options.cache)
-                .in_products(products),
+            work: adapted(
+                Work::of_sequences(&layout.config, encoding, sequences, BATCH_PROMPT, options.cache),
+                sequences,
+            ),
             work_tokens: sequences,
         });
     }
@@ -215,6 +224,7 @@ fn measure(
         weights: subject.format.to_string(),
         weight_bytes: layout.size() as u64,
         parameters: layout.config.parameters() as u64,
+        adapter_parameters: adapter_parameters as u64,
         threads: threads.count(),
         peer_weights: peer.map(|(_, (_, format))| format.to_string()),
         load_seconds,
@@ -225,9 +235,22 @@ fn measure(
     Ok((run, rates))
 }
 
+/// The sum of `adapters` for the model of `engine`, if there are any.
+fn at_work(adapters: &[(Adapter, f32)], engine: &Engine) -> Option<Arc<AdapterWeights>> {
+    let adapters: Vec<(&Adapter, f32)> = adapters.iter().map(|(adapter, weight)| (adapter, *weight)).collect();
+    (!adapters.is_empty()).then(|| Arc::new(AdapterWeights::combined(&adapters, engine.model(), engine.threads())))
+}
+
+/// Elements of the factors that every token is multiplied with: of an embedding's A it takes one column.
+fn linear_parameters(adapter: &Adapter) -> usize {
+    let linear = adapter.modules().filter(|(target, _)| !target.embedding);
+    linear.map(|(target, module)| module.rank() * (target.inputs + target.outputs)).sum()
+}
+
 /// A loaded model that is measured.
 struct Bench<'a> {
     engine: &'a Arc<Engine>,
+    adapter: Option<Arc<AdapterWeights>>,
     rounds: usize,
     peer: Option<(&'a Peer, &'a Path)>,
     /// The most private memory seen.
@@ -235,14 +258,22 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// A session with the adapter at work.
+    fn session(&self, limit: usize) -> Result<Session, EngineError> {
+        match &self.adapter {
+            Some(adapter) => Session::adapted(self.engine.clone(), limit, adapter.clone()),
+            None => Ok(Session::new(self.engine.clone(), limit)),
+        }
+    }
+
     /// The rate of a prompt in a session that has seen one like it, and the median seconds of a new session.
     fn prefill(&mut self, tokens: usize) -> Result<(Medians, Option<f64>), BenchError> {
         let ids = ids(tokens, self.engine.model().config().vocab_size);
-        let (engine, mut private) = (self.engine, self.private);
+        let mut private = self.private;
         let mut first_token = Vec::new();
         let ours = || {
             let begin = Instant::now();
-            let mut session = Session::new(engine.clone(), tokens);
+            let mut session = self.session(tokens)?;
             black_box(session.append(&ids)?);
             first_token.push(begin.elapsed().as_secs_f64());
             session.truncate(0);
@@ -263,7 +294,7 @@ impl Bench<'_> {
         let before = ids(cached.max(1), vocabulary);
         let ids = ids(tokens, vocabulary);
         let limit = before.len() + tokens;
-        let mut session = Session::new(self.engine.clone(), limit);
+        let mut session = self.session(limit)?;
         session.append(&before)?;
         let mut private = self.private;
         let ours = || {
@@ -286,7 +317,12 @@ impl Bench<'_> {
         let vocabulary = self.engine.model().config().vocab_size;
         let ids = ids(BATCH_PROMPT + sequences * tokens, vocabulary);
         let (prompt, drawn) = ids.split_at(BATCH_PROMPT);
-        let mut together: Vec<Sequence> = (0..sequences).map(|_| self.engine.sequence(BATCH_PROMPT + tokens)).collect();
+        let limit = BATCH_PROMPT + tokens;
+        let sequence = |_| match &self.adapter {
+            Some(adapter) => self.engine.adapted_sequence(limit, adapter.clone()),
+            None => Ok(self.engine.sequence(limit)),
+        };
+        let mut together: Vec<Sequence> = (0..sequences).map(sequence).collect::<Result<_, _>>()?;
         let (engine, mut logits, mut private) = (self.engine, Logits::default(), self.private);
         for sequence in &mut together {
             engine.step(&mut [Feed { sequence, tokens: prompt, logits: Rows::Last }], &mut logits)?;

@@ -26,6 +26,8 @@ pub struct Run {
     pub weight_bytes: u64,
     /// Parameters in all.
     pub parameters: u64,
+    /// Those of the adapters at work beside them, without what they have on the embedding table.
+    pub adapter_parameters: u64,
     /// Number of threads.
     pub threads: usize,
     /// Format of the weights that the peer was given.

@@ -68,6 +68,17 @@ impl Work {
         work
     }
 
+    /// The same with adapters at work on `rows` rows, whose factors have `parameters` elements, in `f32`.
+    #[must_use]
+    pub fn with_adapter(self, parameters: usize, rows: usize) -> Self {
+        let (parameters, rows) = (parameters as u64, rows as u64);
+        Self {
+            bytes: self.bytes + parameters * size_of::<f32>() as u64,
+            f32_operations: self.f32_operations + 2 * rows * parameters,
+            ..self
+        }
+    }
+
     /// The same where floats are multiplied in `products`.
     #[must_use]
     pub fn in_products(self, products: Products) -> Self {

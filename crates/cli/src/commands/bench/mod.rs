@@ -14,7 +14,7 @@ use openelm_bench::{BenchError, Options, Peer, Source, WeightFormat};
 use openelm_formats::{FormatError, StoredModel};
 use openelm_model::ModelConfig;
 
-use super::{CacheOption, MemoryOptions, note_on_threads, refusal};
+use super::{AdapterOptions, CacheOption, MemoryOptions, note_on_threads, refusal};
 use crate::interrupt::leave_on_interrupt;
 use crate::model::{BUILTIN, locate, open_located};
 use crate::tell;
@@ -58,8 +58,10 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
     /// Path of llama.cpp's llama-bench, which takes its turn after each of ours
-    #[arg(long, value_name = "PROGRAM")]
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "adapter")]
     vs: Option<PathBuf>,
+    #[command(flatten)]
+    adapter: AdapterOptions,
     #[command(flatten)]
     memory: MemoryOptions,
 }
@@ -67,6 +69,11 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<()> {
     let peer = arguments.vs.as_deref().map(Peer::new).transpose()?;
     let sources = sources(&arguments)?;
+    let config = sources.first().map(Source::size).transpose()?.map(|(config, _)| config);
+    let adapters = match config.filter(|_| !arguments.adapter.is_empty()) {
+        Some(config) => arguments.adapter.open(&config)?,
+        None => Vec::new(),
+    };
     let scratch = Scratch::new(&std::env::temp_dir()).context("a folder for temporary files")?;
     let interrupted = remove_on_interrupt(scratch.path())?;
     arguments.threads.iter().copied().for_each(note_on_threads);
@@ -85,7 +92,7 @@ pub fn run(arguments: Arguments) -> Result<()> {
         scratch: scratch.path().to_owned(),
         ignore_memory: arguments.memory.ignore_memory,
     };
-    let report = openelm_bench::run(&sources, &options, peer.as_ref(), &mut |what| tell(what));
+    let report = openelm_bench::run(&sources, &options, &adapters, peer.as_ref(), &mut |what| tell(what));
     while interrupted.load(Ordering::Relaxed) {
         // What was measured lost its files: the program is about to end.
         std::thread::park();

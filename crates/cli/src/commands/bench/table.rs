@@ -51,8 +51,12 @@ pub fn render(report: &Report) -> String {
             rates.add_row(row);
         }
     }
+    let adapted = report.runs.iter().map(|run| run.adapter_parameters).max().filter(|&parameters| parameters > 0);
+    let adapted = adapted.map_or(String::new(), |parameters| {
+        format!(", with adapters of {:.1} M parameters at work", parameters as f64 / 1e6)
+    });
     format!(
-        "{limits}\n\n{models}\n\n{rates}\n\nmedians of {} rounds, keys and values in {}\n{LEGEND}",
+        "{limits}\n\n{models}\n\n{rates}\n\nmedians of {} rounds, keys and values in {}{adapted}\n{LEGEND}",
         report.rounds, report.cache
     )
 }
@@ -149,6 +153,7 @@ mod tests {
             weights: "mlx4".to_owned(),
             weight_bytes: 150 << 20,
             parameters: 1,
+            adapter_parameters: 0,
             threads: 2,
             peer_weights: Some("q4_0".to_owned()),
             load_seconds: 0.012,
