@@ -54,7 +54,7 @@ pub use openelm_kernels as kernels;
 pub use openelm_kernels::attention::CacheType;
 pub use sequence::Sequence;
 pub use session::Session;
-pub use stack::Stack;
+pub use stack::{Loaded, Stack};
 pub use tensor::{DType, Encoding, Tensor, TensorError};
 pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
 pub use weights::{LayerWeights, Weights, vector};

@@ -10,7 +10,7 @@ use openelm_kernels::{Matrix, Norm, OutOfMemory, Packed, RowParts, Threads};
 use crate::config::ModelConfig;
 use crate::forward::Layers;
 use crate::layout::{Site, TensorSpec, layer_roles, norms_have_weights, sites, tensor_specs};
-use crate::stack::Stack;
+use crate::stack::{Loaded, Stack};
 use crate::tensor::Tensor;
 use crate::weights::{LayerWeights, Weights, vector};
 
@@ -133,17 +133,29 @@ impl Model {
     /// are widened again and again. Takes about as long as reading the weights once. Where all weights are `bf16`, activations
     /// are rounded to it too if this processor is faster at such products ([`Products::fastest`]).
     ///
-    /// `tensor` is asked for one tensor at a time, and what is packed is let go of before the next: memory holds it once.
+    /// `tensor` is asked for one tensor at a time, and what is packed is let go of before the next: memory holds it once. What comes
+    /// packed stays where it is.
     ///
     /// # Errors
     /// What `tensor` reports, a tensor of the wrong shape, or no memory.
-    pub fn packing<T: Into<Stack>, E: From<ModelError>>(
+    pub fn packing<T: Into<Loaded>, E: From<ModelError>>(
         config: ModelConfig,
         threads: &Threads,
         mut tensor: impl FnMut(&TensorSpec) -> Result<T, E>,
     ) -> Result<Self, E> {
         let weight = |spec: TensorSpec| {
-            let parts = checked(&spec, tensor(&spec)?.into())?.quantised_joined();
+            let stack = match tensor(&spec)?.into() {
+                Loaded::Stored(stack) => stack,
+                Loaded::Packed(packed) => {
+                    let found = vec![packed.rows(), packed.columns()];
+                    return if found == spec.shape {
+                        Ok(Weight::Packed(packed))
+                    } else {
+                        Err(misshapen(&spec, found).into())
+                    };
+                }
+            };
+            let parts = checked(&spec, stack)?.quantised_joined();
             let packed = |tensor: &Tensor| match spec.shape[..] {
                 [_, columns] => Packed::new(threads, tensor.matrix(), columns)
                     .map_err(|source| ModelError::Memory { name: spec.name.clone(), source }),
@@ -237,11 +249,14 @@ impl Layers for Model {
     }
 }
 
+fn misshapen(spec: &TensorSpec, found: Vec<usize>) -> ModelError {
+    ModelError::Shape { name: spec.name.clone(), expected: spec.shape.clone(), found }
+}
+
 /// `tensor` if it has the shape of `spec`; vectors widened.
 fn checked(spec: &TensorSpec, tensor: Stack) -> Result<Stack, ModelError> {
     if tensor.shape() != spec.shape {
-        let (name, expected) = (spec.name.clone(), spec.shape.clone());
-        return Err(ModelError::Shape { name, expected, found: tensor.shape() });
+        return Err(misshapen(spec, tensor.shape()));
     }
     Ok(if spec.shape.len() == 1 { tensor.joined().widened().into() } else { tensor })
 }

@@ -1,6 +1,9 @@
 //! Tensors whose rows stand one below the other.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use openelm_kernels::Packed;
 
 use crate::tensor::{DType, Encoding, Tensor};
 
@@ -12,6 +15,20 @@ pub struct Stack(Vec<Tensor>);
 impl From<Tensor> for Stack {
     fn from(tensor: Tensor) -> Self {
         Self(vec![tensor])
+    }
+}
+
+/// A tensor as a model is put together from it.
+pub enum Loaded {
+    /// As it lies in a file.
+    Stored(Stack),
+    /// In the order of the integer kernels already: it stays where it is.
+    Packed(Arc<Packed>),
+}
+
+impl<T: Into<Stack>> From<T> for Loaded {
+    fn from(tensor: T) -> Self {
+        Self::Stored(tensor.into())
     }
 }
 

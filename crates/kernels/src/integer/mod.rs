@@ -17,6 +17,7 @@ mod lanes;
 mod layout;
 mod packed;
 mod prefill;
+mod unpacked;
 
 use std::cell::RefCell;
 

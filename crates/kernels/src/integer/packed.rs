@@ -1,4 +1,5 @@
-//! Quantised matrices in the order that the kernels read them; made once, when a model is loaded.
+//! Quantised matrices in the order that the kernels read them: made once, when a model is loaded, or borrowed from a file that
+//! holds them so.
 
 use half::f16;
 
@@ -20,7 +21,7 @@ pub(super) enum Width {
 
 impl Width {
     /// Bytes of a step.
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         QUAD_BYTES
             * match self {
                 Width::Four => 4,
@@ -44,12 +45,12 @@ pub(super) enum Scaling {
 
 impl Scaling {
     /// Steps of a block.
-    fn steps(self) -> usize {
+    pub(super) fn steps(self) -> usize {
         if matches!(self, Scaling::Groups { .. }) { 4 } else { 8 }
     }
 
     /// Bytes of a block's header.
-    fn header(self) -> usize {
+    pub(super) fn header(self) -> usize {
         match self {
             Scaling::Groups { float, minima, shift } => {
                 let floats = (4 >> shift) * LANES * if minima { 2 } else { 1 };
@@ -69,7 +70,24 @@ pub struct Packed {
     pub(super) scaling: Scaling,
     /// The number that stands for zero.
     pub(super) zero: i32,
-    bytes: Zeroed,
+    bytes: Panels,
+}
+
+/// Where panels lie.
+enum Panels {
+    /// In memory of their own.
+    Own(Zeroed),
+    /// In somebody else's, such as a mapped file.
+    Shared(Box<dyn AsRef<[u8]> + Send + Sync>),
+}
+
+impl AsRef<[u8]> for Panels {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Panels::Own(bytes) => bytes.as_ref(),
+            Panels::Shared(bytes) => (**bytes).as_ref(),
+        }
+    }
 }
 
 impl Packed {
@@ -94,7 +112,37 @@ impl Packed {
                 }
             }
         });
-        Ok(Some(Self { rows, columns, width, scaling, zero, bytes }))
+        Ok(Some(Self { rows, columns, width, scaling, zero, bytes: Panels::Own(bytes) }))
+    }
+
+    /// The matrix `[rows, columns]` of `format` whose panels, as [`Packed::panels`] gives them, are `bytes`: they stay where they
+    /// are. `None` if they are not as many as such a matrix has, or its rows do not fill blocks. The order of panels is the same
+    /// on every instruction set.
+    pub fn from_panels(
+        format: BlockFormat,
+        rows: usize,
+        columns: usize,
+        bytes: impl AsRef<[u8]> + Send + Sync + 'static,
+    ) -> Option<Self> {
+        let size = Self::size_of(format, rows, columns)?;
+        let (width, scaling, zero) = layout_of_blocks(format);
+        let bytes = Panels::Shared(Box::new(bytes));
+        (bytes.as_ref().len() == size).then_some(Self { rows, columns, width, scaling, zero, bytes })
+    }
+
+    /// Bytes of the panels of a matrix `[rows, columns]` of `format`; `None` if its rows do not fill blocks, or the number
+    /// overflows.
+    pub fn size_of(format: BlockFormat, rows: usize, columns: usize) -> Option<usize> {
+        let (width, scaling, _) = layout_of_blocks(format);
+        let block = scaling.header() + scaling.steps() * width.bytes();
+        let panel = columns.div_ceil(scaling.steps() * STEP).checked_mul(block)?;
+        let fills = columns > 0 && columns.is_multiple_of(format.block_len());
+        fills.then(|| rows.div_ceil(LANES).checked_mul(panel))?
+    }
+
+    /// The panels: see [`Packed::from_panels`].
+    pub fn panels(&self) -> &[u8] {
+        self.bytes.as_ref()
     }
 
     /// Weight rows: outputs of the layer.
@@ -137,7 +185,7 @@ impl Packed {
         self.steps() / self.scaling.steps() * self.block_bytes()
     }
 
-    fn block_bytes(&self) -> usize {
+    pub(super) fn block_bytes(&self) -> usize {
         self.scaling.header() + self.scaling.steps() * self.width.bytes()
     }
 
@@ -211,21 +259,8 @@ pub(super) unsafe fn read<L: IntegerLanes, R: LayoutKernel>(packed: &Packed, rea
 
 /// Width, scaling and zero of a matrix that there are kernels for.
 fn layout_of(matrix: Matrix<'_>) -> Option<(Width, Scaling, i32)> {
-    let groups = |minima| Scaling::Groups { float: Float::F16, minima, shift: 0 };
     match matrix {
-        Matrix::Blocks(Blocks { format, .. }) => {
-            let (width, scaling) = match format {
-                BlockFormat::Q4_0 => (Width::Four, groups(false)),
-                BlockFormat::Q4_1 => (Width::Four, groups(true)),
-                BlockFormat::Q5_0 => (Width::Five, groups(false)),
-                BlockFormat::Q5_1 => (Width::Five, groups(true)),
-                BlockFormat::Q8_0 => (Width::Eight, groups(false)),
-                BlockFormat::Q4_K => (Width::Four, Scaling::SubBlocks32),
-                BlockFormat::Q5_K => (Width::Five, Scaling::SubBlocks32),
-                BlockFormat::Q6_K => (Width::Six, Scaling::SubBlocks16),
-            };
-            Some((width, scaling, format.zero()))
-        }
+        Matrix::Blocks(Blocks { format, .. }) => Some(layout_of_blocks(format)),
         Matrix::Affine(Affine { format, scales, .. }) => {
             let width = match format.bits {
                 4 => Width::Four,
@@ -245,6 +280,22 @@ fn layout_of(matrix: Matrix<'_>) -> Option<(Width, Scaling, i32)> {
         }
         _ => None,
     }
+}
+
+/// Width, scaling and zero of a format of blocks.
+pub(super) fn layout_of_blocks(format: BlockFormat) -> (Width, Scaling, i32) {
+    let groups = |minima| Scaling::Groups { float: Float::F16, minima, shift: 0 };
+    let (width, scaling) = match format {
+        BlockFormat::Q4_0 => (Width::Four, groups(false)),
+        BlockFormat::Q4_1 => (Width::Four, groups(true)),
+        BlockFormat::Q5_0 => (Width::Five, groups(false)),
+        BlockFormat::Q5_1 => (Width::Five, groups(true)),
+        BlockFormat::Q8_0 => (Width::Eight, groups(false)),
+        BlockFormat::Q4_K => (Width::Four, Scaling::SubBlocks32),
+        BlockFormat::Q5_K => (Width::Five, Scaling::SubBlocks32),
+        BlockFormat::Q6_K => (Width::Six, Scaling::SubBlocks16),
+    };
+    (width, scaling, format.zero())
 }
 
 /// One row's place in a panel that is being packed.
@@ -350,7 +401,7 @@ fn pack_affine(mut target: Lane<'_>, affine: Affine<'_>, start: usize, columns: 
 }
 
 /// Number `i` of a step's row.
-fn number(width: Width, step: &[u8], lane: usize, i: usize) -> u8 {
+pub(super) fn number(width: Width, step: &[u8], lane: usize, i: usize) -> u8 {
     let (q, byte) = (i / 4, 4 * lane + i % 4);
     if width == Width::Eight {
         return step[q * QUAD_BYTES + byte];

@@ -86,6 +86,28 @@ fn packing_keeps_every_weight_to_the_bit() {
 }
 
 #[test]
+fn panels_are_borrowed_as_they_are_and_become_the_same_blocks_again() {
+    for format in BlockFormat::ALL {
+        let (rows, columns) = (37, 3 * format.block_len());
+        let quantised = Quantised::new(Format::Blocks(format), &values(rows * columns, 0.3));
+        let packed = Packed::new(&Threads::new(2), quantised.matrix(), columns).unwrap().unwrap();
+        assert_eq!(Packed::size_of(format, rows, columns), Some(packed.size()));
+        let panels = packed.panels().to_vec();
+        let (cut, address) = (panels[1..].to_vec(), panels.as_ptr());
+        assert!(Packed::from_panels(format, rows, columns, cut).is_none());
+        let borrowed = Packed::from_panels(format, rows, columns, panels).unwrap();
+        assert_eq!(borrowed.panels().as_ptr(), address, "{format}: a copy was made");
+        assert_eq!(Matrix::Packed(&borrowed).to_f32(), quantised.matrix().to_f32(), "{format}");
+        assert_eq!(borrowed.unpacked(format), quantised.bytes, "{format}");
+        let x = values(2 * columns, 1.0);
+        let [own, others] = [&packed, &borrowed].map(|packed| run(InstructionSet::best(), 1, &x, packed, 0.0));
+        assert_eq!(own, others, "{format}");
+    }
+    assert_eq!(Packed::size_of(BlockFormat::Q4_K, 16, 128), None);
+    assert_eq!(Packed::size_of(BlockFormat::Q4_0, usize::MAX, usize::MAX / 32 * 32), None);
+}
+
+#[test]
 fn formats_without_kernels_are_left_as_they_are() {
     let format = Format::Affine(AffineFormat::new(3, 64).unwrap());
     let quantised = Quantised::new(format, &values(64, 0.1));

@@ -99,6 +99,25 @@ impl BlockFormat {
         }
     }
 
+    /// Puts the numbers of one block in their places, the other way round than [`BlockFormat::numbers`]; scales stay.
+    pub(crate) fn put_numbers(self, numbers: &[u8], block: &mut [u8]) {
+        match self {
+            BlockFormat::Q4_0 => small_blocks::put_numbers(numbers, &mut block[2..18], false),
+            BlockFormat::Q4_1 => small_blocks::put_numbers(numbers, &mut block[4..20], false),
+            BlockFormat::Q5_0 => small_blocks::put_numbers(numbers, &mut block[2..22], true),
+            BlockFormat::Q5_1 => small_blocks::put_numbers(numbers, &mut block[4..24], true),
+            BlockFormat::Q8_0 => small_blocks::put_numbers_q8_0(numbers, block),
+            BlockFormat::Q4_K => k_blocks::put_q4_k(block, numbers),
+            BlockFormat::Q5_K => k_blocks::put_q5_k(block, numbers),
+            BlockFormat::Q6_K => k_blocks::put_q6_k(block, numbers),
+        }
+    }
+
+    /// Puts scales and minima of the sub-blocks of a block of Q4_K or Q5_K in their places.
+    pub(crate) fn put_scales_and_minima(block: &mut [u8], scales: &[u8; 8], minima: &[u8; 8]) {
+        k_blocks::put_scales_and_minima(&mut block[4..16], scales, minima);
+    }
+
     /// Scales and minima of the sub-blocks of a block of Q4_K or Q5_K.
     pub(crate) fn scales_and_minima(block: &[u8]) -> ([u8; 8], [u8; 8]) {
         let pair = |j| k_blocks::scale_and_minimum(&block[4..16], j);

@@ -23,7 +23,7 @@ pub(super) fn scale_and_minimum(packed: &[u8], j: usize) -> (u8, u8) {
     }
 }
 
-fn put_scales_and_minima(packed: &mut [u8], scales: &[u8; 8], minima: &[u8; 8]) {
+pub(super) fn put_scales_and_minima(packed: &mut [u8], scales: &[u8; 8], minima: &[u8; 8]) {
     for j in 0..4 {
         packed[j] = scales[j] | scales[j + 4] >> 4 << 6;
         packed[j + 4] = minima[j] | minima[j + 4] >> 4 << 6;
@@ -98,21 +98,28 @@ pub(super) fn numbers_q6_k(block: &[u8], out: &mut [u8]) {
 }
 
 pub(super) fn quantise_q4_k(values: &[f32], block: &mut [u8]) {
-    quantise_with_minima(values, block, 15, |block, q| put_nibbles(&mut block[16..144], q));
+    quantise_with_minima(values, block, 15, put_q4_k);
 }
 
 pub(super) fn quantise_q5_k(values: &[f32], block: &mut [u8]) {
-    quantise_with_minima(values, block, 31, |block, q| {
-        let (high, nibbles) = block[16..176].split_at_mut(32);
-        high.fill(0);
-        for (i, q) in q.iter().enumerate() {
-            high[i % 32] |= (q >> 4) << (i / 32);
-        }
-        put_nibbles(nibbles, q);
-    });
+    quantise_with_minima(values, block, 31, put_q5_k);
 }
 
-fn put_nibbles(nibbles: &mut [u8], q: &[u8; LEN]) {
+/// Puts the numbers of a block in their places: the other way round than [`numbers_q5_k`].
+pub(super) fn put_q5_k(block: &mut [u8], q: &[u8]) {
+    let (high, nibbles) = block[16..176].split_at_mut(32);
+    high.fill(0);
+    for (i, q) in q.iter().enumerate() {
+        high[i % 32] |= (q >> 4) << (i / 32);
+    }
+    put_nibbles(nibbles, q);
+}
+
+pub(super) fn put_q4_k(block: &mut [u8], q: &[u8]) {
+    put_nibbles(&mut block[16..144], q);
+}
+
+fn put_nibbles(nibbles: &mut [u8], q: &[u8]) {
     for (i, byte) in nibbles.iter_mut().enumerate() {
         let (first, l) = (i / 32 * 64, i % 32);
         *byte = q[first + l] & 15 | (q[first + 32 + l] & 15) << 4;
@@ -120,7 +127,7 @@ fn put_nibbles(nibbles: &mut [u8], q: &[u8; LEN]) {
 }
 
 /// Scales and minima of the 8 sub-blocks, both rounded to 6 bits, then the values with what they became.
-fn quantise_with_minima(values: &[f32], block: &mut [u8], levels: u8, put: impl Fn(&mut [u8], &[u8; LEN])) {
+fn quantise_with_minima(values: &[f32], block: &mut [u8], levels: u8, put: impl Fn(&mut [u8], &[u8])) {
     let mut scales = [0.0f32; 8];
     let mut minima = [0.0f32; 8];
     for (j, values) in values.chunks_exact(32).enumerate() {
@@ -212,11 +219,18 @@ pub(super) fn quantise_q6_k(values: &[f32], block: &mut [u8]) {
     let rounded = scales.map(|scale| (scale * inverse).round().clamp(-128.0, 127.0) as i8);
     put_half(&mut block[208..], if largest == 0.0 { 0.0 } else { 1.0 / inverse });
     let d = half_at(&block[208..]);
-    block[..192].fill(0);
     block[192..208].iter_mut().zip(rounded).for_each(|(byte, scale)| *byte = scale as u8);
-    for (i, x) in values.iter().enumerate() {
+    let q = std::array::from_fn::<u8, LEN, _>(|i| {
         let d = d * f32::from(rounded[i / 16]);
-        let q = if d == 0.0 { 32 } else { ((x / d).round().clamp(-32.0, 31.0) + 32.0) as u8 };
+        if d == 0.0 { 32 } else { ((values[i] / d).round().clamp(-32.0, 31.0) + 32.0) as u8 }
+    });
+    put_q6_k(block, &q);
+}
+
+/// Puts the numbers of a block in their places: the other way round than [`numbers_q6_k`].
+pub(super) fn put_q6_k(block: &mut [u8], q: &[u8]) {
+    block[..192].fill(0);
+    for (i, q) in q.iter().enumerate() {
         let (half, quarter, l) = (i / 128, i % 128 / 32, i % 32);
         block[64 * half + quarter % 2 * 32 + l] |= (q & 15) << (quarter / 2 * 4);
         block[128 + 32 * half + l] |= q >> 4 << (2 * quarter);

@@ -57,6 +57,15 @@ pub(super) fn numbers_q8_0(block: &[u8], out: &mut [u8]) {
     out.iter_mut().zip(&block[2..34]).for_each(|(out, &q)| *out = q ^ 128);
 }
 
+/// Puts the numbers of a block in their places: the other way round than [`numbers_q4`] and [`numbers_q5`].
+pub(super) fn put_numbers(numbers: &[u8], bytes: &mut [u8], five: bool) {
+    put_values(numbers, bytes, five, |q| q);
+}
+
+pub(super) fn put_numbers_q8_0(numbers: &[u8], block: &mut [u8]) {
+    block[2..34].iter_mut().zip(numbers).for_each(|(q, number)| *q = number ^ 128);
+}
+
 /// `out[i] = value(nibble i, i)`.
 #[inline(always)]
 fn widen_nibbles<T>(bytes: &[u8], out: &mut [T], value: impl Fn(u8, usize) -> T) {
@@ -132,7 +141,7 @@ fn inverse(d: f32) -> f32 {
 }
 
 /// Packs `quantised(x)` of all values as nibbles, behind their fifth bits if they have five.
-fn put_values(values: &[f32], bytes: &mut [u8], five: bool, quantised: impl Fn(f32) -> u8) {
+fn put_values<T: Copy>(values: &[T], bytes: &mut [u8], five: bool, quantised: impl Fn(T) -> u8) {
     let (high_bits, nibbles) = bytes.split_at_mut(if five { 4 } else { 0 });
     let mut high = 0u32;
     for (i, nibble) in nibbles.iter_mut().enumerate() {
