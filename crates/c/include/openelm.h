@@ -174,7 +174,8 @@ typedef struct openelm_load_options {
    */
   const char *tokenizer;
   /**
-   * A template in Jinja by which conversations are written; null is that of OpenELM-Instruct.
+   * A template in Jinja by which conversations are written; null is the model's own, and OpenELM-Instruct's for an
+   * OpenELM without one.
    */
   const char *chat_template;
 } openelm_load_options;

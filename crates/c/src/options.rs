@@ -32,7 +32,8 @@ pub struct LoadOptions {
     pub memory: u64,
     /// The tokenizer's file, if it is not beside the model or in it; or null.
     pub tokenizer: *const c_char,
-    /// A template in Jinja by which conversations are written; null is that of OpenELM-Instruct.
+    /// A template in Jinja by which conversations are written; null is the model's own, and OpenELM-Instruct's for an
+    /// OpenELM without one.
     pub chat_template: *const c_char,
 }
 

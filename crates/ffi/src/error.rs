@@ -32,8 +32,12 @@ impl From<openelm::Error> for OpenElmError {
         let sentence = error.to_string();
         match error {
             openelm::Error::Memory(_) => Self::Memory(sentence),
-            openelm::Error::Generation(_) | openelm::Error::Engine(_) => Self::Input(sentence),
-            openelm::Error::Format(_) | openelm::Error::Vocabulary { .. } => Self::File(sentence),
+            openelm::Error::Generation(_) | openelm::Error::Engine(_) | openelm::Error::Chat(_) => {
+                Self::Input(sentence)
+            }
+            openelm::Error::Format(_) | openelm::Error::Vocabulary { .. } | openelm::Error::NoTemplate(_) => {
+                Self::File(sentence)
+            }
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use openelm::{ChatTemplate, Tokenizer};
+use openelm::{Conversations, Tokenizer};
 
 use crate::session::Session;
 use crate::slot::Slot;
-use crate::{LoadOptions, OpenElmError, chat, guard};
+use crate::{LoadOptions, OpenElmError, guard};
 
 /// What a model is, in a few numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub(crate) struct Loader {
     path: String,
     options: openelm::LoadOptions,
     pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) template: ChatTemplate,
+    pub(crate) conversations: Arc<Conversations>,
     loaded: Mutex<Option<openelm::Model>>,
     sessions: Mutex<Vec<Weak<Slot>>>,
 }
@@ -135,11 +135,10 @@ impl Model {
         guard(|| {
             let load = openelm::LoadOptions::from(&options);
             let model = openelm::Model::open_with(Path::new(&path), &load)?;
-            let tokenizer = model.tokenizer().clone();
-            let template = chat::template(options.chat_template.as_deref(), &tokenizer)?;
+            let (tokenizer, conversations) = (model.tokenizer().clone(), model.conversations().clone());
             let description = describe(&model);
             let (loaded, sessions) = (Mutex::new(Some(model)), Mutex::new(Vec::new()));
-            let loader = Loader { path, options: load, tokenizer, template, loaded, sessions };
+            let loader = Loader { path, options: load, tokenizer, conversations, loaded, sessions };
             Ok(Arc::new(Self { loader: Arc::new(loader), description }))
         })
     }

@@ -46,7 +46,8 @@ pub struct LoadOptions {
     /// The tokenizer's file, if it is not beside the model or in it.
     #[cfg_attr(feature = "uniffi", uniffi(default = None))]
     pub tokenizer: Option<String>,
-    /// A template in Jinja by which conversations are written; nothing is that of OpenELM-Instruct.
+    /// A template in Jinja by which conversations are written; nothing is the model's own, and OpenELM-Instruct's for an OpenELM
+    /// without one.
     #[cfg_attr(feature = "uniffi", uniffi(default = None))]
     pub chat_template: Option<String>,
 }
@@ -59,6 +60,7 @@ impl From<&LoadOptions> for openelm::LoadOptions {
             context: options.context.map(|tokens| tokens as usize),
             memory: options.memory,
             tokenizer: options.tokenizer.as_ref().map(PathBuf::from),
+            chat_template: options.chat_template.clone(),
         }
     }
 }

@@ -65,8 +65,7 @@ impl Session {
     /// # Errors
     /// If the chat template refuses the conversation; otherwise as [`Session::generate`].
     pub fn chat(&self, messages: Vec<Message>, options: GenerationOptions) -> Result<Arc<Generation>, OpenElmError> {
-        let Loader { template, tokenizer, .. } = &*self.loader;
-        let ids = guard(|| chat::encode(template, tokenizer, messages))?;
+        let ids = guard(|| chat::encode(&self.loader.conversations, messages))?;
         self.begin(Prompt::Whole(ids), options)
     }
 

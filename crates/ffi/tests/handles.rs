@@ -191,6 +191,30 @@ fn an_adapter_stays_with_its_session() {
 }
 
 #[test]
+fn a_conversation_is_read_by_the_template_that_comes_with_the_model() {
+    let template = "{% for m in messages %}The {{ m.role }} says: {{ m.content }}\n{% endfor %}The end";
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "tokenizer.model"] {
+        let from = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/storyteller");
+        std::fs::copy(std::path::Path::new(from).join(name), folder.path().join(name)).unwrap();
+    }
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    let open = |options| Model::open(folder.path().display().to_string(), options).unwrap();
+    let own = open(LoadOptions::default());
+    let messages = || vec![Message { role: "user".into(), content: "Tell me of the fox.".into() }];
+    let session = own.session().unwrap();
+    assert!(!pieces(&session.chat(messages(), greedy(2)).unwrap(), 10).is_empty());
+    let text = session.text().unwrap();
+    assert!(text.starts_with("The user says: Tell me of the fox.\nThe end"), "{text}");
+    // One that cannot be followed is spoken of when somebody talks, and not before.
+    std::fs::write(folder.path().join("chat_template.jinja"), "{% for %}").unwrap();
+    let damaged = open(LoadOptions::default()).session().unwrap();
+    let Err(OpenElmError::File(sentence)) = damaged.chat(messages(), greedy(1)) else { panic!("it was followed") };
+    assert!(sentence.contains(&folder.path().display().to_string()), "{sentence}");
+    assert!(!self::text(&damaged, "The fox", 3).is_empty());
+}
+
+#[test]
 fn a_conversation_is_read_as_its_template_writes_it_and_goes_on() {
     let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ 'assistant: ' if add_generation_prompt }}";
     let options = LoadOptions { chat_template: Some(template.into()), ..LoadOptions::default() };

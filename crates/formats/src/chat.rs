@@ -29,8 +29,7 @@ impl StoredModel {
         let Some(source) = source else {
             return Ok((self.config.family == Family::OpenElm).then(ChatTemplate::openelm_instruct));
         };
-        let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.control_spelling(id)).unwrap_or_default();
-        let template = ChatTemplate::from_source(&source, spelling(tokenizer.bos_id()), spelling(tokenizer.eos_id()));
+        let template = ChatTemplate::from_source_for(&source, tokenizer);
         template.map(Some).map_err(|source| FormatError::ChatTemplate { path: self.path.clone(), source })
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use openelm_formats::FormatError;
-use openelm_model::{EngineError, GenerationError, MemoryError};
+use openelm_model::{ChatError, EngineError, GenerationError, MemoryError};
 
 /// A model that cannot be opened, or text that it cannot take. The message is one sentence, for a person.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,12 @@ pub enum Error {
     /// The adapter was made for another model.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The model does not say how it reads conversations, or not in a way that can be followed.
+    #[error("{0}")]
+    NoTemplate(String),
+    /// A chat template that is none, or that refuses a conversation.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
     /// The prompt or the options do not suit the model.
     #[error(transparent)]
     Generation(#[from] GenerationError),

@@ -17,12 +17,14 @@
 
 #[cfg(feature = "builtin")]
 mod builtin;
+mod conversations;
 mod error;
 mod model;
 mod session;
 
 #[cfg(feature = "builtin")]
 pub use builtin::{BUILTIN, builtin};
+pub use conversations::Conversations;
 pub use error::Error;
 pub use model::{LoadOptions, Model};
 pub use openelm_formats::Format;

@@ -7,7 +7,7 @@ use openelm_formats::{Format, FormatError, StoredModel, StoredTokenizer, adapter
 use openelm_model::kernels::Threads;
 use openelm_model::{AdapterWeights, CacheType, Engine, Footprint, ModelConfig, Tokenizer, available_memory};
 
-use crate::{Error, Session};
+use crate::{Conversations, Error, Session};
 
 /// How a model is opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +22,9 @@ pub struct LoadOptions {
     pub memory: Option<u64>,
     /// The tokenizer's file, if it is not beside the model or in it.
     pub tokenizer: Option<PathBuf>,
+    /// A template in Jinja by which conversations are written; `None` is the model's own, and OpenELM-Instruct's for an OpenELM
+    /// without one.
+    pub chat_template: Option<String>,
 }
 
 impl LoadOptions {
@@ -56,6 +59,7 @@ fn open_stored(path: &Path) -> Result<StoredModel, FormatError> {
 pub struct Model {
     engine: Arc<Engine>,
     tokenizer: Arc<Tokenizer>,
+    conversations: Arc<Conversations>,
     context: usize,
     format: Format,
     name: Option<&'static str>,
@@ -83,6 +87,8 @@ impl Model {
         if pieces > rows {
             return Err(Error::Vocabulary { path: stored.path, pieces, rows });
         }
+        let tokenizer = Arc::new(tokenizer);
+        let conversations = Conversations::new(&stored, options.chat_template.as_deref(), tokenizer.clone())?;
         if let Some(available) = options.memory.or_else(available_memory) {
             options.footprint(&stored).check(available)?;
         }
@@ -90,7 +96,7 @@ impl Model {
         let threads = Threads::new(options.threads);
         let model = stored.into_packed_model(&threads)?;
         let engine = Engine::new(model, threads).with_cache(options.cache);
-        Ok(Self { engine: Arc::new(engine), tokenizer: Arc::new(tokenizer), context, format, name })
+        Ok(Self { engine: Arc::new(engine), tokenizer, conversations: Arc::new(conversations), context, format, name })
     }
 
     /// What the model at `path` and one session of it would take in memory. Nothing is loaded.
@@ -103,7 +109,11 @@ impl Model {
 
     /// An empty session.
     pub fn session(&self) -> Session {
-        Session::new(openelm_model::Session::new(self.engine.clone(), self.context), self.tokenizer.clone())
+        self.owned(openelm_model::Session::new(self.engine.clone(), self.context))
+    }
+
+    fn owned(&self, session: openelm_model::Session) -> Session {
+        Session::new(session, self.tokenizer.clone(), self.conversations.clone())
     }
 
     /// An empty session of the model as the adapter at `path` changes it: a folder of PEFT's, or a file of CoreNet's.
@@ -114,7 +124,7 @@ impl Model {
         let adapter = adapter::open(path.as_ref(), self.config())?;
         let weights = AdapterWeights::new(&adapter, self.engine.model(), self.engine.threads());
         let session = openelm_model::Session::adapted(self.engine.clone(), self.context, Arc::new(weights))?;
-        Ok(Session::new(session, self.tokenizer.clone()))
+        Ok(self.owned(session))
     }
 
     /// The model's geometry.
@@ -140,6 +150,11 @@ impl Model {
     /// Most tokens of a session.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// How it reads conversations.
+    pub fn conversations(&self) -> &Arc<Conversations> {
+        &self.conversations
     }
 
     /// The tokenizer.

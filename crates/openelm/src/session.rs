@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use openelm_model::{Generation, GenerationOptions, Tokenizer};
+use openelm_model::{Generation, GenerationOptions, Message, Tokenizer};
 
-use crate::Error;
+use crate::{Conversations, Error};
 
 /// Tokens that are read between two questions whether to go on: as many as keep the threads busy.
 const READ_TOKENS: usize = 256;
@@ -13,11 +13,16 @@ const READ_TOKENS: usize = 256;
 pub struct Session {
     session: openelm_model::Session,
     tokenizer: Arc<Tokenizer>,
+    conversations: Arc<Conversations>,
 }
 
 impl Session {
-    pub(crate) fn new(session: openelm_model::Session, tokenizer: Arc<Tokenizer>) -> Self {
-        Self { session, tokenizer }
+    pub(crate) fn new(
+        session: openelm_model::Session,
+        tokenizer: Arc<Tokenizer>,
+        conversations: Arc<Conversations>,
+    ) -> Self {
+        Self { session, tokenizer, conversations }
     }
 
     /// Reads `prompt` and writes on behind it, piece by piece. To stop, drop the iterator: the session then holds what was
@@ -28,6 +33,17 @@ impl Session {
     pub fn generate(&mut self, prompt: &str, options: GenerationOptions) -> Result<Generation<'_>, Error> {
         let ids = self.encode(prompt);
         Ok(Generation::new(&mut self.session, &self.tokenizer, &ids, options)?)
+    }
+
+    /// Answers the last of `messages`, a conversation from its beginning, as the model was taught to. What the session holds of it
+    /// already is not read again; what it holds beyond is forgotten.
+    ///
+    /// # Errors
+    /// If the model has no chat template or it refuses the conversation, and as [`Session::generate`].
+    pub fn chat(&mut self, messages: &[Message], options: GenerationOptions) -> Result<Generation<'_>, Error> {
+        let ids = self.conversations.encode(messages)?;
+        self.reread_ids(&ids, || true)?;
+        Ok(Generation::new(&mut self.session, &self.tokenizer, &[], options)?)
     }
 
     /// Reads `prompt` some tokens at a time, as long as `go_on` says so; what was not read is read when the session goes on.
@@ -72,7 +88,8 @@ impl Session {
     /// Another session that begins with the same text. What was computed of it is shared.
     #[must_use]
     pub fn fork(&self) -> Self {
-        Self { session: self.session.fork(), tokenizer: self.tokenizer.clone() }
+        let (tokenizer, conversations) = (self.tokenizer.clone(), self.conversations.clone());
+        Self { session: self.session.fork(), tokenizer, conversations }
     }
 
     /// The text so far.

@@ -110,6 +110,15 @@ impl ChatTemplate {
         Ok(Self(Kind::Jinja(Jinja::new(source, bos, eos)?)))
     }
 
+    /// The same for the control tokens of `tokenizer`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn from_source_for(source: &str, tokenizer: &Tokenizer) -> Result<Self, ChatError> {
+        let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.control_spelling(id)).unwrap_or_default();
+        Self::from_source(source, spelling(tokenizer.bos_id()), spelling(tokenizer.eos_id()))
+    }
+
     /// The template by which Apple's instruct models were tuned: Zephyr's, as the alignment handbook has it by default, behind the
     /// token that begins a text. An empty system turn stands where there is none.
     pub fn openelm_instruct() -> Self {

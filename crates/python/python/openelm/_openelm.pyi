@@ -190,8 +190,8 @@ class Model:
 
         ``threads`` of 0 is one per physical core. ``cache`` says how keys and values are stored. ``context`` is the most tokens of a
         session, ``memory`` what the model and one session may take (default: what the system has), ``tokenizer`` its file, if it is
-        not beside the model or in it. ``chat_template`` is Jinja by which conversations are written; without it they are written as
-        OpenELM-Instruct reads them.
+        not beside the model or in it. ``chat_template`` is Jinja by which conversations are written; without it they are written
+        by the template that comes with the model, and for an OpenELM without one as OpenELM-Instruct reads them.
         """
 
     def describe(self) -> dict[str, Union[None, int, str]]:

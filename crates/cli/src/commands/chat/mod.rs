@@ -71,7 +71,5 @@ pub fn run(arguments: Arguments) -> Result<()> {
 }
 
 fn template_in(file: &std::path::Path, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-    let spelling = |id: Option<u32>| id.and_then(|id| tokenizer.control_spelling(id)).unwrap_or_default();
-    let (bos, eos) = (spelling(tokenizer.bos_id()), spelling(tokenizer.eos_id()));
-    ChatTemplate::from_source(&read_file(file)?, bos, eos).with_context(|| file.display().to_string())
+    ChatTemplate::from_source_for(&read_file(file)?, tokenizer).with_context(|| file.display().to_string())
 }
