@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What the library adds to an app: the C example linked with a static library made for size (profile `size`), what nobody calls left
-# out, stripped; beside the same program without the library.
+# What the library adds to an app: the C example linked with a static library made for size (profile `size`, without the readers
+# that devices do not need), what nobody calls left out, stripped; beside the same program without the library.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
-cargo build --locked --profile size -p openelm-c
+cargo build --locked --profile size -p openelm-c --no-default-features
 out=$target/c
 mkdir -p "$out"
 link=(${CC:-cc} -std=c11 -Os -Icrates/c/include -Wl,--gc-sections -s)

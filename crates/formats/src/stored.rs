@@ -43,6 +43,7 @@ pub(crate) enum Source {
     /// In a mapped file, or in memory.
     Tensor(Tensor),
     /// In a `.pt` file, read when asked for.
+    #[cfg(feature = "corenet")]
     Pytorch(Box<pytorch_reader::Tensor>, DType),
     /// In several tensors, the rows of one above those of the next.
     Stacked(Stack),
@@ -101,6 +102,7 @@ impl StoredModel {
         let tensor = match source {
             Source::Fused(base, fusion) => return Ok(fusion.apply(&self.read(name, base)?.joined()).into()),
             Source::Tensor(tensor) => tensor.clone(),
+            #[cfg(feature = "corenet")]
             Source::Pytorch(tensor, dtype) => {
                 let bytes = tensor.read().map_err(FormatError::io(&self.path))?;
                 Tensor::new(*dtype, tensor.shape().to_vec(), bytes.into()).map_err(|e| wrong(e.to_string()))?
@@ -119,6 +121,7 @@ impl StoredModel {
         Some(match self.sources.get(name)? {
             Source::Tensor(tensor) => tensor.encoding(),
             Source::Stacked(parts) | Source::Interleaved(parts, _) => parts.parts()[0].encoding(),
+            #[cfg(feature = "corenet")]
             Source::Pytorch(_, dtype) => Encoding::Float(*dtype),
             Source::Fused(..) => fused::ENCODING,
         })

@@ -16,7 +16,7 @@ use crate::{FormatError, corenet, gguf, lfs, shards, text};
 pub fn check_whole(path: &Path, name: &str) -> Result<(), FormatError> {
     lfs::refuse_pointer_at(path)?;
     match Path::new(name).extension().and_then(|extension| extension.to_str()) {
-        Some("pt" | "pth") => corenet::tensors(path).map(drop),
+        Some("pt" | "pth") => corenet::check_whole(path),
         Some("safetensors") => shards::read(&BTreeSet::from([path.to_owned()])).map(drop),
         Some("gguf") => gguf::check_whole(path),
         Some("json") => {

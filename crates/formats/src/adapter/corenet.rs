@@ -7,14 +7,12 @@ use std::path::Path;
 use openelm_model::kernels::Threads;
 use openelm_model::{Adapter, ModelConfig, Part, Target, TensorSpec, targets};
 
+use super::CORENET_WEIGHTS as WEIGHTS;
 use super::corenet_config::{Config, to_yaml};
 use super::members::Member;
 use super::parts::{self, Announced, Layout};
 use crate::corenet::{float, tensors, weights_in, write_state_dict};
 use crate::{FormatError, atomic};
-
-/// The file of an adapter's tensors.
-pub(super) const WEIGHTS: &str = "adapter.pt";
 
 /// The name that CoreNet's configurations give their adapter.
 pub(super) const ADAPTER_NAME: &str = "lora";

@@ -20,7 +20,9 @@
 //! # Ok::<(), openelm_formats::FormatError>(())
 //! ```
 
+#[cfg(feature = "corenet")]
 pub mod corenet;
+#[cfg(feature = "corenet")]
 mod corenet_config;
 mod cover;
 mod members;
@@ -38,12 +40,17 @@ pub(crate) use members::Member;
 pub(crate) use parts::{Announced, Layout, Leaf, Settings, assemble, leaves};
 
 /// Rows that CoreNet pads LLaMA's 32000 pieces to.
+#[cfg(feature = "corenet")]
 const PADDED: usize = 32_128;
+#[cfg(feature = "corenet")]
 const PIECES: usize = 32_000;
+
+/// The file of the tensors of an adapter of CoreNet's.
+const CORENET_WEIGHTS: &str = "adapter.pt";
 
 /// Whether there is an adapter in `folder`, as this library writes them.
 pub fn is_in(folder: &Path) -> bool {
-    folder.join(peft::CONFIG).exists() || folder.join(corenet::WEIGHTS).exists()
+    folder.join(peft::CONFIG).exists() || folder.join(CORENET_WEIGHTS).exists()
 }
 
 /// Reads the adapter at `path`, which must fit `model`: a folder of PEFT's or mlx-lm's, a GGUF file, or what [`corenet::read`]
@@ -61,6 +68,16 @@ pub fn open(path: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
     if path.join(peft::CONFIG).exists() {
         return peft::read(path, model);
     }
+    of_corenet(path, model)
+}
+
+#[cfg(not(feature = "corenet"))]
+fn of_corenet(path: &Path, _model: &ModelConfig) -> Result<Adapter, FormatError> {
+    Err(FormatError::NoModel { path: path.to_owned(), missing: peft::CONFIG.to_owned() })
+}
+
+#[cfg(feature = "corenet")]
+fn of_corenet(path: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
     match corenet::read(path, model) {
         Err(error @ FormatError::Tensor { .. }) if model.vocab_size == PIECES => {
             let padded = ModelConfig { vocab_size: PADDED, ..model.clone() };

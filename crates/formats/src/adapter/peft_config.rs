@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use openelm_model::{Adapter, AdapterModule, AdapterOptions};
-use regex::{Regex, RegexBuilder};
+use regex_lite::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -201,7 +201,7 @@ fn by_pattern<T: Copy>(
 
 /// A regular expression of a file: it matches in linear time and cannot grow beyond its bytes.
 pub(super) fn regex(pattern: &str, key: &str) -> Result<Regex, String> {
-    let built = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build();
+    let built = RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
     built.map_err(|e| {
         let reason = e.to_string();
         format!("{key} has a regular expression that cannot be used: {}", reason.lines().last().unwrap_or_default())

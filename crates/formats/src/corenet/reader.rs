@@ -110,6 +110,11 @@ pub(crate) fn weights_in(folder: &Path) -> Result<PathBuf, FormatError> {
     }
 }
 
+/// Refuses a file that is damaged or cut.
+pub(crate) fn check_whole(path: &Path) -> Result<(), FormatError> {
+    tensors(path).map(drop)
+}
+
 /// The tensors of a state dict by CoreNet's names, or those of the model in a training checkpoint.
 pub(crate) fn tensors(file: &Path) -> Result<HashMap<String, Tensor>, FormatError> {
     let damaged = |e: PytorchError| match e {

@@ -8,6 +8,7 @@ mod neighbours;
 mod reader;
 mod writer;
 
+#[cfg(feature = "corenet")]
 pub(crate) use config::geometry_from_json;
 pub use config::{config_from_json, config_to_json};
 pub(crate) use names::{corenet_name, places};
