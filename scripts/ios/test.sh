@@ -1,20 +1,18 @@
 #!/usr/bin/env bash
 # Builds the static library for aarch64-apple-ios without a Mac, and compares the functions in it with those of the generated
-# header. With rustup's standard library where it is there; otherwise with Debian's compiler for the web, which brings the source of
-# its standard library along (rustc-web, rust-web-src).
+# header. With rustup's standard library where it is there; otherwise with that of Debian's compiler (scripts/later-rustc.sh).
 #
 #   scripts/ios/test.sh [LIBRARY FOR THIS MACHINE, with UniFFI's metadata]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 triple=aarch64-apple-ios target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export IPHONEOS_DEPLOYMENT_TARGET=16.0
-build=(cargo rustc --locked --profile size -p openelm-ffi --features uniffi --crate-type staticlib --target "$triple")
+build=(cargo rustc --locked --profile size -p openelm-ffi --no-default-features --features uniffi --crate-type staticlib
+  --target "$triple")
 if [ -d "$(rustc --print sysroot)/lib/rustlib/$triple/lib" ]; then
   "${build[@]}"
 else
-  [ -d /usr/lib/rustlib/src/rust/library ] || apt-get install -qy --no-install-recommends rustc-web rust-web-src >&2
-  CARGO_TARGET_DIR=$target/ios RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER=$PWD/scripts/wasm/older-rustc.sh \
-    "${build[@]}" --ignore-rust-version -Zbuild-std=std,panic_unwind
+  (. scripts/later-rustc.sh && CARGO_TARGET_DIR=$target/ios "${build[@]}" -Zbuild-std=std,panic_unwind)
   target=$target/ios
 fi
 library=$target/$triple/size/libopenelm_ffi.a

@@ -4,8 +4,8 @@
 # be those of this machine.
 #
 # Installs what is missing with apt-get where it may. Where rustup has the targets wasm32-unknown-unknown and
-# aarch64-unknown-linux-gnu, their standard libraries are used; otherwise Debian's compiler for the web, which is older and
-# brings the source of its standard library along (rustc-web, rust-web-src), compiles that too.
+# aarch64-unknown-linux-gnu, their standard libraries are used; otherwise Debian's compiler compiles that too
+# (scripts/later-rustc.sh).
 #
 #   scripts/wasm/test.sh [MODEL FOLDER]
 set -euo pipefail
@@ -36,16 +36,14 @@ build() {
     RUSTFLAGS=$flags "${command[@]}"
   else
     # Debian's compiler brings no linker for WebAssembly; rustup's comes last, behind one of the system.
-    PATH=$PATH:$(rustc --print sysroot)/lib/rustlib/$host/bin \
-      RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER=$PWD/older-rustc.sh RUSTFLAGS=$flags \
-      "${command[@]}" --ignore-rust-version -Zbuild-std=std,panic_abort
+    PATH=$PATH:$(rustc --print sysroot)/lib/rustlib/$host/bin RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=$flags \
+      "${command[@]}" -Zbuild-std=std,panic_abort
   fi
 }
 
 has_compiler() {
   has_std "$1" && return
-  [ -d /usr/lib/rustlib/src/rust/library ] || apt-get install -qy --no-install-recommends rustc-web rust-web-src >&2 || true
-  [ -d /usr/lib/rustlib/src/rust/library ] ||
+  (cd ../.. && . scripts/later-rustc.sh) ||
     { echo "skipped: there is no standard library for $1, and rustc-web and rust-web-src cannot be installed" >&2; return 1; }
 }
 
