@@ -5,6 +5,8 @@
 //! one per instruction set. Sums run over [`LANES`] partial sums in a fixed order and multiply-adds are fused on every
 //! path: the results do not depend on the instruction set chosen.
 
+use crate::fused::mul_add;
+
 /// Partial sums of a reduction: one AVX-512 register, two of AVX2, four of NEON.
 pub(crate) const LANES: usize = 16;
 
@@ -39,11 +41,11 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let tails = a.remainder().iter().zip(b.remainder());
     for (a, b) in a.zip(b) {
         for i in 0..LANES {
-            lanes[i] = a[i].mul_add(b[i], lanes[i]);
+            lanes[i] = mul_add(a[i], b[i], lanes[i]);
         }
     }
     for (lane, (a, b)) in lanes.iter_mut().zip(tails) {
-        *lane = a.mul_add(*b, *lane);
+        *lane = mul_add(*a, *b, *lane);
     }
     reduce(lanes)
 }
@@ -73,11 +75,11 @@ pub(crate) fn dot3(a: &[f32], b: &[f32], c: &[f32]) -> f32 {
     let tails = a.remainder().iter().zip(b.remainder()).zip(c.remainder());
     for ((a, b), c) in a.zip(b).zip(c) {
         for i in 0..LANES {
-            lanes[i] = a[i].mul_add(b[i] * c[i], lanes[i]);
+            lanes[i] = mul_add(a[i], b[i] * c[i], lanes[i]);
         }
     }
     for (lane, ((a, b), c)) in lanes.iter_mut().zip(tails) {
-        *lane = a.mul_add(b * c, *lane);
+        *lane = mul_add(*a, b * c, *lane);
     }
     reduce(lanes)
 }
@@ -124,17 +126,17 @@ pub(crate) fn exp(x: f32) -> f32 {
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = if x < -87.3 { -87.3 } else { x };
     let x = if x > 88.7 { 88.7 } else { x };
-    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let shifted = mul_add(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    let r = mul_add(n, -LN2_LOW, mul_add(n, -LN2_HIGH, x));
     // Coefficients of Cephes' expf on [-ln2/2, ln2/2].
     let mut p = 1.987_569_1e-4;
-    p = r.mul_add(p, 1.398_199_9e-3);
-    p = r.mul_add(p, 8.333_452e-3);
-    p = r.mul_add(p, 4.166_579_6e-2);
-    p = r.mul_add(p, 1.666_666_5e-1);
-    p = r.mul_add(p, 0.5);
-    let mantissa = (r * r).mul_add(p, r) + 1.0;
+    p = mul_add(r, p, 1.398_199_9e-3);
+    p = mul_add(r, p, 8.333_452e-3);
+    p = mul_add(r, p, 4.166_579_6e-2);
+    p = mul_add(r, p, 1.666_666_5e-1);
+    p = mul_add(r, p, 0.5);
+    let mantissa = mul_add(r * r, p, r) + 1.0;
     // 2^n in two factors: n may be 128, whose power alone would overflow.
     let half = f32::from_bits((shifted.to_bits() << 22 & 0xff80_0000).wrapping_add(1.0f32.to_bits()));
     let rest =

@@ -38,15 +38,27 @@ impl Threads {
         let shared = Arc::new(Shared::default());
         let workers: Vec<_> = (1..count)
             .filter_map(|index| {
-                let shared = shared.clone();
+                let worker = Worker(shared.clone());
                 let name = format!("openelm-{index}");
-                std::thread::Builder::new().name(name).spawn(move || shared.work()).ok()
+                std::thread::Builder::new().name(name).spawn(move || worker.run()).ok()
             })
             .collect();
         if workers.is_empty() {
             return Self::single();
         }
-        Self { pool: Some(Arc::new(Pool { shared, workers, turn: Mutex::new(()) })) }
+        let count = workers.len() + 1;
+        Self { pool: Some(Arc::new(Pool { shared, count, workers, turn: Mutex::new(()) })) }
+    }
+
+    /// A pool of `count` threads, the caller's included, where Rust cannot begin threads, as in a browser: each worker that is
+    /// handed to `start` takes part from when somebody runs it on a thread of its own.
+    pub fn with_workers(count: usize, start: impl FnMut(Worker)) -> Self {
+        if count <= 1 {
+            return Self::single();
+        }
+        let shared = Arc::new(Shared::default());
+        (1..count).map(|_| Worker(shared.clone())).for_each(start);
+        Self { pool: Some(Arc::new(Pool { shared, count, workers: Vec::new(), turn: Mutex::new(()) })) }
     }
 
     /// The calling thread alone.
@@ -56,7 +68,7 @@ impl Threads {
 
     /// Number of threads, the caller's included.
     pub fn count(&self) -> usize {
-        self.pool.as_ref().map_or(1, |pool| pool.workers.len() + 1)
+        self.pool.as_ref().map_or(1, |pool| pool.count)
     }
 
     /// Most bytes that operations keep between calls on `count` threads, but for what grows with their arguments: panels of
@@ -144,8 +156,21 @@ impl<T> Chunks<T> {
     }
 }
 
+/// A worker of a pool, to be run by a thread.
+pub struct Worker(Arc<Shared>);
+
+impl Worker {
+    /// Works until the last clone of the pool is dropped.
+    pub fn run(self) {
+        self.0.work();
+    }
+}
+
 struct Pool {
     shared: Arc<Shared>,
+    /// Threads, the caller's included.
+    count: usize,
+    /// Those that this pool began itself.
     workers: Vec<std::thread::JoinHandle<()>>,
     /// One job at a time, whoever asks.
     turn: Mutex<()>,
@@ -400,6 +425,36 @@ mod tests {
             threads.for_each_chunk(&mut data, 1, |i, chunk| chunk[0] = i + round);
             assert!(data.iter().enumerate().all(|(i, &x)| x == i + round));
         }
+    }
+
+    #[test]
+    fn workers_that_others_run_take_part_however_late() {
+        let mut workers = Vec::new();
+        let threads = Threads::with_workers(3, |worker| workers.push(worker));
+        assert_eq!((threads.count(), workers.len()), (3, 2));
+        let sum = |threads: &Threads| {
+            let sum = AtomicUsize::new(0);
+            threads.run(100, |i| {
+                sum.fetch_add(i, Ordering::Relaxed);
+            });
+            sum.into_inner()
+        };
+        assert_eq!(sum(&threads), 4950, "nobody runs a worker yet");
+        std::thread::scope(|scope| {
+            for worker in workers {
+                scope.spawn(|| worker.run());
+            }
+            // Two tasks wait for each other, so that another thread must have taken part.
+            let met = AtomicUsize::new(0);
+            threads.run(2, |_| {
+                met.fetch_add(1, Ordering::SeqCst);
+                while met.load(Ordering::SeqCst) < 2 {
+                    std::thread::yield_now();
+                }
+            });
+            assert_eq!(sum(&threads), 4950);
+            drop(threads);
+        });
     }
 
     #[test]

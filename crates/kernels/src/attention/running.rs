@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{KEYS, padded};
+use crate::fused::mul_add;
 use crate::simd::{exp, exp_sum, maximum};
 
 /// What some rows of queries have gathered from the keys they met so far.
@@ -103,7 +104,7 @@ impl<'a> Running<'a> {
             let (sums, others) = (&mut self.sums[row * width..][..width], &other.sums[row * width..][..width]);
             // A loop, as around this: a closure may be compiled apart, for processors without fused multiply-adds.
             for (sum, &x) in sums.iter_mut().zip(others) {
-                *sum = factor.mul_add(x, *sum);
+                *sum = mul_add(factor, x, *sum);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! registers decides, such as products that stream weights and the tiles of attention.
 //!
 //! A kernel is a [`Kernel`], written once over [`Lanes`]; [`dispatch`] runs it with the implementation for this processor. All of
-//! them give the same bits: multiply-adds are fused, and a sum over the lanes goes through [`reduce`].
+//! them give the same bits: multiply-adds are fused, and a sum over the lanes goes through [`reduce`](crate::simd::reduce).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -10,11 +10,16 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(not(all(target_family = "wasm", target_feature = "simd128")))]
 mod scalar;
+#[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+mod wasm;
 
 use half::{bf16, f16};
 
-pub(crate) use crate::simd::{LANES, reduce};
+pub(crate) use crate::simd::LANES;
+#[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+pub(crate) use wasm::widen_halves;
 
 /// The operations of one instruction set. A value is the proof that the processor has it.
 pub(crate) trait Lanes: Copy + Send + Sync {
@@ -43,7 +48,7 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn load_pairs(self, x: &[bf16; 2 * LANES]) -> Self::Pairs;
     /// `sum + x1 y1 + x0 y0` in each lane, as [`add_pair`] has it.
     fn add_pairs(self, x: Self::Pairs, y: Self::Pairs, sum: Self::Vector) -> Self::Vector;
-    /// The sum over the lanes of each vector, in the order of [`reduce`].
+    /// The sum over the lanes of each vector, in the order of [`reduce`](crate::simd::reduce).
     fn reduce(self, vectors: [Self::Vector; LANES]) -> [f32; LANES];
     /// The columns of `rows`.
     fn transpose(self, rows: [Self::Vector; LANES]) -> [Self::Vector; LANES];
@@ -101,6 +106,9 @@ pub(crate) fn dispatch<J: Kernel>(job: J) -> J::Output {
     if let Some(lanes) = neon::Neon::try_new() {
         return lanes.run(job);
     }
+    #[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+    return wasm::Wasm.run(job);
+    #[cfg(not(all(target_family = "wasm", target_feature = "simd128")))]
     scalar::Scalar.run(job)
 }
 

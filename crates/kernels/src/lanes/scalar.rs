@@ -2,7 +2,9 @@
 
 use half::{bf16, f16};
 
-use super::{Kernel, LANES, Lanes, add_pairs_plainly, reduce};
+use super::{Kernel, LANES, Lanes, add_pairs_plainly};
+use crate::fused::mul_add;
+use crate::simd::reduce;
 
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
@@ -52,7 +54,7 @@ impl Lanes for Scalar {
 
     #[inline(always)]
     fn mul_add(self, x: [f32; LANES], y: [f32; LANES], z: [f32; LANES]) -> [f32; LANES] {
-        std::array::from_fn(|i| x[i].mul_add(y[i], z[i]))
+        std::array::from_fn(|i| mul_add(x[i], y[i], z[i]))
     }
 
     #[inline(always)]

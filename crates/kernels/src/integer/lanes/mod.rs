@@ -10,6 +10,8 @@ mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+#[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+mod wasm;
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -176,6 +178,8 @@ pub(super) enum InstructionSet {
     NeonMatrix,
     #[cfg(target_arch = "aarch64")]
     NeonDot,
+    #[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+    Wasm,
     Scalar,
 }
 
@@ -205,6 +209,8 @@ impl InstructionSet {
             }
             found.push(Self::NeonDot);
         }
+        #[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+        found.push(Self::Wasm);
         found.push(Self::Scalar);
         found
     }
@@ -231,6 +237,8 @@ impl InstructionSet {
             Self::NeonMatrix => of::<neon::Neon<true>>(),
             #[cfg(target_arch = "aarch64")]
             Self::NeonDot => of::<neon::Neon<false>>(),
+            #[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+            Self::Wasm => of::<wasm::Wasm>(),
             Self::Scalar => of::<scalar::Scalar>(),
         }
     }
@@ -252,6 +260,8 @@ impl InstructionSet {
                 Self::NeonMatrix => neon::run_matrix(job),
                 #[cfg(target_arch = "aarch64")]
                 Self::NeonDot => neon::run(job),
+                #[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+                Self::Wasm => job.run::<wasm::Wasm>(),
                 Self::Scalar => job.run::<scalar::Scalar>(),
             }
         }

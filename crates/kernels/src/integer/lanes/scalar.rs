@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::{IntegerLanes, LANES, Tile};
+use crate::fused::mul_add;
 
 pub(super) struct Scalar;
 
@@ -148,6 +149,6 @@ impl IntegerLanes for Scalar {
 
     #[inline]
     unsafe fn mul_add(x: Self::Floats, y: Self::Floats, z: Self::Floats) -> Self::Floats {
-        each(|i| x[i].mul_add(y[i], z[i]))
+        each(|i| mul_add(x[i], y[i], z[i]))
     }
 }
