@@ -1,4 +1,4 @@
-//! Conversations.
+//! Conversations: how they become ids.
 
 use openelm::Conversations;
 
@@ -15,7 +15,10 @@ pub struct Message {
 }
 
 /// The ids of a conversation, and of what begins the next answer.
-pub(crate) fn encode(conversations: &Conversations, messages: Vec<Message>) -> Result<Vec<u32>, OpenElmError> {
+///
+/// # Errors
+/// If the template refuses it.
+pub fn encode(conversations: &Conversations, messages: Vec<Message>) -> Result<Vec<u32>, OpenElmError> {
     let message = |Message { role, content }| openelm::Message::new(role, content);
     let messages: Vec<_> = messages.into_iter().map(message).collect();
     Ok(conversations.encode(&messages)?)

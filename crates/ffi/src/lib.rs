@@ -27,7 +27,7 @@
 //! ```
 
 mod channel;
-mod chat;
+pub mod chat;
 mod error;
 mod generation;
 mod model;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use openelm_formats::{Format, FormatError, StoredModel, StoredTokenizer, adapter};
+use bytes::Bytes;
+use openelm_formats::{Format, FormatError, StoredModel, StoredTokenizer, adapter, gguf};
 use openelm_model::kernels::Threads;
 use openelm_model::{AdapterWeights, CacheType, Engine, Footprint, ModelConfig, Tokenizer, available_memory};
 
@@ -80,7 +81,19 @@ impl Model {
     /// # Errors
     /// See [`Error`]; the message names the file.
     pub fn open_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, Error> {
-        let stored = options.find(path.as_ref())?;
+        Self::load(options.find(path.as_ref())?, options, Threads::new(options.threads))
+    }
+
+    /// The model in the bytes of a `.gguf` file, for apps without files; `name` stands for the path in messages. It runs on
+    /// `threads`.
+    ///
+    /// # Errors
+    /// See [`Error`]; the message has the name.
+    pub fn from_gguf(bytes: Bytes, name: &str, options: &LoadOptions, threads: Threads) -> Result<Self, Error> {
+        Self::load(gguf::from_bytes(bytes, Path::new(name))?, options, threads)
+    }
+
+    fn load(stored: StoredModel, options: &LoadOptions, threads: Threads) -> Result<Self, Error> {
         let missing = || FormatError::NoTokenizer { path: stored.path.clone(), what: "" };
         let tokenizer = stored.tokenizer.as_ref().ok_or_else(missing)?.open()?;
         let (pieces, rows) = (tokenizer.vocab_size(), stored.config.vocab_size);
@@ -93,7 +106,6 @@ impl Model {
             options.footprint(&stored).check(available)?;
         }
         let (context, format, name) = (options.context(&stored), stored.format, stored.released_name());
-        let threads = Threads::new(options.threads);
         let model = stored.into_packed_model(&threads)?;
         let engine = Engine::new(model, threads).with_cache(options.cache);
         Ok(Self { engine: Arc::new(engine), tokenizer, conversations: Arc::new(conversations), context, format, name })

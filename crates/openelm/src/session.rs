@@ -65,6 +65,15 @@ impl Session {
         Ok(())
     }
 
+    /// Reads up to `most` of the tokens that wait to be read; says how many still wait. For callers that look after something else
+    /// in between: see `go_on` of [`Session::read_ids`].
+    ///
+    /// # Errors
+    /// None that [`Session::read_ids`] did not report.
+    pub fn advance(&mut self, most: usize) -> Result<usize, Error> {
+        Ok(self.session.advance(most)?)
+    }
+
     /// Takes in the tokens of a text that mostly begins as this one: what they have in common is kept, the rest is read as
     /// [`Session::read`] does.
     ///
