@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use openelm::LoadOptions;
-use openelm_ffi::{CacheType, OpenElmError, chat};
+use openelm_ffi::{CacheType, OpenElmError};
 use wasm_bindgen::prelude::*;
 
 use crate::contents::Contents;
@@ -16,7 +16,6 @@ use crate::threads::threads;
 #[wasm_bindgen]
 pub struct Model {
     model: openelm::Model,
-    template: Rc<openelm::ChatTemplate>,
 }
 
 #[wasm_bindgen]
@@ -47,13 +46,12 @@ impl Model {
         let memory = (memory as u64).saturating_sub(contents.length() as u64);
         let options = LoadOptions { cache: cache.into(), context, memory: Some(memory), ..LoadOptions::default() };
         let model = openelm::Model::from_gguf(contents.into_bytes(), name, &options, threads())?;
-        let template = Rc::new(chat::template(None, model.tokenizer())?);
-        Ok(Self { model, template })
+        Ok(Self { model })
     }
 
     /// An empty session.
     pub fn session(&self) -> Session {
-        Session::new(Rc::new(RefCell::new(self.model.session())), self.model.tokenizer().clone(), self.template.clone())
+        Session::new(Rc::new(RefCell::new(self.model.session())), self.model.conversations().clone())
     }
 
     /// The name of the released model that has this geometry.

@@ -4,7 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use openelm::{ChatTemplate, Tokenizer};
+use openelm::Conversations;
 use openelm_ffi::{Message, OpenElmError, chat};
 use wasm_bindgen::prelude::*;
 
@@ -16,17 +16,12 @@ use crate::options::Options;
 #[wasm_bindgen]
 pub struct Session {
     session: Rc<RefCell<openelm::Session>>,
-    tokenizer: Arc<Tokenizer>,
-    template: Rc<ChatTemplate>,
+    conversations: Arc<Conversations>,
 }
 
 impl Session {
-    pub(crate) fn new(
-        session: Rc<RefCell<openelm::Session>>,
-        tokenizer: Arc<Tokenizer>,
-        template: Rc<ChatTemplate>,
-    ) -> Self {
-        Self { session, tokenizer, template }
+    pub(crate) fn new(session: Rc<RefCell<openelm::Session>>, conversations: Arc<Conversations>) -> Self {
+        Self { session, conversations }
     }
 
     fn borrow(&self) -> Result<RefMut<'_, openelm::Session>, OpenElmError> {
@@ -53,7 +48,7 @@ impl Session {
     pub fn chat(&self, roles: Vec<String>, contents: Vec<String>, options: Options) -> Result<Generation, Failure> {
         drop(self.borrow()?);
         let messages = roles.into_iter().zip(contents).map(|(role, content)| Message { role, content }).collect();
-        let ids = chat::encode(&self.template, &self.tokenizer, messages)?;
+        let ids = chat::encode(&self.conversations, messages)?;
         Generation::new(&self.session, Prompt::Whole(ids), options)
     }
 
@@ -79,7 +74,7 @@ impl Session {
     /// If the session is busy.
     pub fn fork(&self) -> Result<Session, Failure> {
         let fork = Rc::new(RefCell::new(self.borrow()?.fork()));
-        Ok(Self::new(fork, self.tokenizer.clone(), self.template.clone()))
+        Ok(Self::new(fork, self.conversations.clone()))
     }
 
     /// Forgets all tokens from position `tokens` on.
