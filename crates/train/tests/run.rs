@@ -158,6 +158,7 @@ impl Training for MadeUp {
             shares: Some(4),
             sharded: true,
             log: LogRecipe { every: 1, validate_every: 3, ..LogRecipe::default() },
+            measures_start: true,
             checkpoint: CheckpointRecipe { every: 2, keep: 0, ..CheckpointRecipe::default() },
             spike: SpikeRecipe::default(),
         }
@@ -232,10 +233,13 @@ fn what_is_trained_goes_on_to_the_bit_wherever_it_stopped() {
     assert_eq!(state["stream"], 4 * STEPS);
     let log = fs::read_to_string(parts.output.join("log.jsonl")).unwrap();
     let entries: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let losses: Vec<f64> = entries.iter().filter_map(|entry| entry["validation_loss"].as_f64()).collect();
+    let measured: Vec<_> = entries.iter().filter(|entry| entry["validation_loss"].is_number()).collect();
+    let steps: Vec<_> = measured.iter().map(|entry| entry["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [0, 3, 6, STEPS], "the start is measured once");
+    let losses: Vec<f64> = measured.iter().filter_map(|entry| entry["validation_loss"].as_f64()).collect();
     let metrics: Vec<_> = entries.iter().filter_map(|entry| entry["metrics"].as_object()).collect();
     assert!(metrics.len() == 8 && metrics.iter().all(|metrics| metrics.keys().eq(["nats"])), "{metrics:?}");
-    assert!(losses.len() == 3 && losses[2] < losses[0], "nothing was learnt: {losses:?}");
+    assert!(losses[3] < losses[0], "nothing was learnt: {losses:?}");
 }
 
 #[test]

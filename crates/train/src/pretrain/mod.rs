@@ -94,6 +94,7 @@ impl<'r> Training for Pretraining<'r> {
             shares: train.shares,
             sharded: train.sharding == Sharding::Optimizer,
             log: log.clone(),
+            measures_start: false,
             checkpoint: checkpoint.clone(),
             spike: spike.clone(),
         }

@@ -110,14 +110,14 @@ pub(super) struct Log {
 
 impl Log {
     /// Opens the log of a run that goes on from `step`; gives the numbers of the lines that were no entries as well. These are
-    /// removed, and so are later entries: those updates are made again.
+    /// removed, and so are later entries: those updates are made again. Of a run that begins anew none is kept.
     pub fn open(path: PathBuf, step: u64) -> io::Result<(Self, Vec<usize>)> {
         let mut broken = Vec::new();
         if path.exists() {
             let kept: Vec<Entry>;
             (kept, broken) = read(&path)?;
             atomic::write_file(&path, |file| {
-                for entry in kept.iter().filter(|entry| entry.step() <= step) {
+                for entry in kept.iter().filter(|entry| step > 0 && entry.step() <= step) {
                     serde_json::to_writer(&mut *file, entry)?;
                     file.write_all(b"\n")?;
                 }
@@ -189,7 +189,11 @@ mod tests {
         assert_eq!(broken, [2]);
         log.add(&validation(4)).unwrap();
         assert_eq!(log.entries().unwrap(), [1, 2, 3, 4].map(validation));
-        assert!(Log::open(path, 4).unwrap().1.is_empty(), "told once");
+        assert!(Log::open(path.clone(), 4).unwrap().1.is_empty(), "told once");
+        assert!(
+            Log::open(path, 0).unwrap().0.entries().unwrap().is_empty(),
+            "a run that begins anew measures its start anew"
+        );
     }
 
     #[test]

@@ -203,6 +203,9 @@ impl<'t, T: Training> Run<'t, T> {
     }
 
     fn updates(&mut self, stop: &AtomicBool, output: &mut Output<'_>) -> Result<(), RunError> {
+        if self.settings.measures_start && self.steps() == 0 && !stop.load(Ordering::Relaxed) {
+            self.measure(output, |every| every > 0)?;
+        }
         let mut clock = Clock::start(self.tokens);
         while self.steps() < self.settings.steps && !stop.load(Ordering::Relaxed) {
             let (mut entry, metrics) = self.step(stop)?;
@@ -221,19 +224,7 @@ impl<'t, T: Training> Run<'t, T> {
             }
             (output.watch)(Event::Read(self.datasets.counts()));
             let paused = Instant::now();
-            if due(self.settings.log.validate_every) {
-                self.datasets.validate(self.team.trainer_mut(), &mut |entry| {
-                    output.records.add(&Entry::Validation(entry.clone()))?;
-                    (output.watch)(Event::Validated(entry));
-                    Ok(())
-                })?;
-            }
-            if due(self.settings.log.sample_every) {
-                for entry in self.datasets.sample(self.team.trainer())? {
-                    output.records.add(&Entry::Sample(entry.clone()))?;
-                    (output.watch)(Event::Sampled(entry));
-                }
-            }
+            self.measure(output, due)?;
             clock.paused(paused.elapsed());
             let written = output.saver.written()?;
             output.saved(written);
@@ -247,6 +238,24 @@ impl<'t, T: Training> Run<'t, T> {
                     self.save(output)?;
                     clock = Clock::start(self.tokens);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Measures the validation corpora, and writes samples, where a number of updates between two of them is `due`.
+    fn measure(&mut self, output: &mut Output<'_>, due: impl Fn(u64) -> bool) -> Result<(), RunError> {
+        if due(self.settings.log.validate_every) {
+            self.datasets.validate(self.team.trainer_mut(), &mut |entry| {
+                output.records.add(&Entry::Validation(entry.clone()))?;
+                (output.watch)(Event::Validated(entry));
+                Ok(())
+            })?;
+        }
+        if due(self.settings.log.sample_every) {
+            for entry in self.datasets.sample(self.team.trainer())? {
+                output.records.add(&Entry::Sample(entry.clone()))?;
+                (output.watch)(Event::Sampled(entry));
             }
         }
         Ok(())

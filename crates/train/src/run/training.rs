@@ -121,6 +121,9 @@ pub struct Settings {
     pub sharded: bool,
     /// What is written down on the way, and when.
     pub log: LogRecipe,
+    /// Whether the model is measured, and writes samples, before the first update too: of one that is trained already this is
+    /// what the run starts from.
+    pub measures_start: bool,
     /// When the state is saved.
     pub checkpoint: CheckpointRecipe,
     /// When a loss that rises stops the run.

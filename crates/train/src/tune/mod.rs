@@ -183,6 +183,7 @@ impl<'r> Training for Tuning<'r> {
             shares: train.shares,
             sharded: train.sharding == Sharding::Optimizer,
             log: log.clone(),
+            measures_start: true,
             checkpoint: checkpoint.clone(),
             spike: spike.clone(),
         }
