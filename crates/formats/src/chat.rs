@@ -29,9 +29,24 @@ impl StoredModel {
         let Some(source) = source else {
             return Ok((self.config.family == Family::OpenElm).then(ChatTemplate::openelm_instruct));
         };
-        let template = ChatTemplate::from_source_for(&source, tokenizer);
-        template.map(Some).map_err(|source| FormatError::ChatTemplate { path: self.path.clone(), source })
+        template(&source, tokenizer, &self.path).map(Some)
     }
+}
+
+/// The template in the Jinja file at `path`, for a model with this `tokenizer`.
+///
+/// # Errors
+/// If it cannot be read or is no template.
+pub fn chat_template_at(path: &Path, tokenizer: &Tokenizer) -> Result<ChatTemplate, FormatError> {
+    let source = String::from_utf8(text::read(path)?);
+    let wrong = |_| FormatError::Config { path: path.to_owned(), reason: "it is not UTF-8".to_owned() };
+    template(&source.map_err(wrong)?, tokenizer, path)
+}
+
+/// `source` with the texts of the tokens that begin and end a text; `path` is for messages.
+fn template(source: &str, tokenizer: &Tokenizer, path: &Path) -> Result<ChatTemplate, FormatError> {
+    let template = ChatTemplate::from_source_for(source, tokenizer);
+    template.map_err(|source| FormatError::ChatTemplate { path: path.to_owned(), source })
 }
 
 /// The source of the template beside the file of a tokenizer: a file of its own, or a key of `tokenizer_config.json`.

@@ -106,7 +106,7 @@ pub enum FormatError {
     /// A chat template that is none.
     #[error("{}: {source}", path.display())]
     ChatTemplate {
-        /// The model.
+        /// The model, or the file.
         path: PathBuf,
         /// What is wrong with it.
         source: openelm_model::ChatError,

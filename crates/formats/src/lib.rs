@@ -31,7 +31,7 @@ mod text;
 mod tokenizer;
 mod whole;
 
-pub use chat::chat_template;
+pub use chat::{chat_template, chat_template_at};
 pub use compare::{Comparison, compare};
 pub use convert::{Target, convert};
 pub use encode::encode;

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use super::error::TuneError;
 use super::example::{Example, Text};
 use super::recipe::{ExamplesRecipe, Learn, RowSource, TooLong};
-use super::template::{Part, TemplateName, encode};
+use super::template::{Part, Template, Templates};
 use crate::data::{DataError, OnError, Record, Shards};
 
 /// Marks an id that is learnt: vocabularies have fewer.
@@ -23,6 +23,7 @@ const LEARNT: u32 = 1 << 31;
 pub(super) struct Encoding<'r> {
     pub recipe: &'r ExamplesRecipe,
     pub tokenizer: &'r Tokenizer,
+    pub templates: &'r Templates,
     /// Whether rows are pairs.
     pub pairs: bool,
     /// Most tokens of an example.
@@ -51,7 +52,7 @@ pub(super) struct Examples {
     /// Of all ids, in hexadecimal.
     pub sha256: String,
     /// How the first of them became text.
-    pub template: TemplateName,
+    pub template: Template,
     tally: Tally,
 }
 
@@ -107,15 +108,14 @@ impl Examples {
             }
             Ok(())
         })?;
-        if ends.is_empty() {
+        let Some(template) = template.filter(|_| !ends.is_empty()) else {
             let reason = format!("of {rows} rows {} were too long and {} were none", tally.dropped, tally.damaged);
             return Err(TuneError::Empty { what, reason });
-        }
+        };
         progress(rows);
         let file = file.into_inner().map_err(|e| at(e.into_error()))?;
         let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let sides = if encoding.pairs { 2 } else { 1 };
-        let template = template.unwrap_or(TemplateName::Plain);
         Ok(Self { file, path, ends, sides, sha256, template, tally })
     }
 
@@ -168,7 +168,7 @@ impl Examples {
 
 impl Encoding<'_> {
     /// The ids of what `record` says, marked where they are learnt; `None` if it is too long and left out.
-    fn sides(&self, record: &Record, template: &mut Option<TemplateName>) -> Result<Option<Vec<Vec<u32>>>, DataError> {
+    fn sides(&self, record: &Record, template: &mut Option<Template>) -> Result<Option<Vec<Vec<u32>>>, DataError> {
         let wrong = |reason: String| record.wrong(reason);
         let is_pair = ["chosen", "rejected"].iter().any(|key| record.fields.contains_key(*key));
         if is_pair != self.pairs {
@@ -179,7 +179,7 @@ impl Encoding<'_> {
         }
         let example = Example::of(record).map_err(wrong)?;
         let (Example::Supervised(text) | Example::Pair([text, _])) = &example;
-        template.get_or_insert(self.template(text));
+        template.get_or_insert_with(|| self.templates.for_text(text));
         match example {
             Example::Supervised(text) => {
                 let ids = self.supervised(&text).map_err(wrong)?;
@@ -190,11 +190,7 @@ impl Encoding<'_> {
     }
 
     fn encoded(&self, text: &Text) -> Result<Vec<(u32, Part)>, String> {
-        Ok(encode(&self.template(text).pieces(text)?, self.tokenizer))
-    }
-
-    fn template(&self, text: &Text) -> TemplateName {
-        self.recipe.template.unwrap_or_else(|| TemplateName::for_text(text))
+        self.templates.for_text(text).encode(text, self.tokenizer)
     }
 
     fn supervised(&self, text: &Text) -> Result<Vec<u32>, String> {

@@ -49,7 +49,8 @@ pub use recipe::{
 use reference::Reference;
 use start::Base;
 pub use start::fresh as fresh_adapter;
-pub use template::TemplateName;
+use template::Templates;
+pub use template::{TemplateChoice, TemplateName};
 
 /// Rows between two words on how reading gets on.
 const NOTED_ROWS: u64 = 256;
@@ -83,6 +84,7 @@ struct Tuning<'r> {
     base: Base,
     fingerprint: String,
     tokenizer: RunTokenizer,
+    templates: Templates,
     objective: Lessons,
     /// On rank 0, until the run takes it.
     classroom: RefCell<Option<Classroom<'r>>>,
@@ -93,6 +95,7 @@ impl<'r> Tuning<'r> {
     fn load(recipe: &'r TuneRecipe, stored: StoredModel, threads: &Threads) -> Result<Self, TuneError> {
         let missing = || FormatError::NoTokenizer { path: stored.path.clone(), what: "" };
         let tokenizer = RunTokenizer::of(stored.tokenizer.as_ref().ok_or_else(missing)?)?;
+        let templates = Templates::of(recipe.data.template.as_ref(), &stored, &tokenizer.tokenizer)?;
         let base = Base::load(stored, recipe, threads)?;
         let objective = match &recipe.preference {
             None => Lessons::Answers { z_weight: recipe.optimizer.z_loss },
@@ -102,7 +105,7 @@ impl<'r> Tuning<'r> {
             }
         };
         let fingerprint = base.fingerprint();
-        Ok(Self { recipe, base, fingerprint, tokenizer, objective, classroom: RefCell::new(None), steps: 0 })
+        Ok(Self { recipe, base, fingerprint, tokenizer, templates, objective, classroom: RefCell::new(None), steps: 0 })
     }
 
     /// Reads and encodes what is learnt from and measured, and asks the reference where there is one.
@@ -110,7 +113,8 @@ impl<'r> Tuning<'r> {
         let data = &self.recipe.data;
         let max_length = self.recipe.max_length(self.base.config())?;
         let tokenizer = &*self.tokenizer.tokenizer;
-        let encoding = Encoding { recipe: data, tokenizer, pairs: self.recipe.preference.is_some(), max_length };
+        let (templates, pairs) = (&self.templates, self.recipe.preference.is_some());
+        let encoding = Encoding { recipe: data, tokenizer, templates, pairs, max_length };
         let mut read = |sources: &[RowSource], what: &'static str| {
             let examples = Examples::read(&encoding, sources, what, &self.recipe.output, stop, &mut |done| {
                 if done.is_multiple_of(NOTED_ROWS) {
@@ -125,7 +129,7 @@ impl<'r> Tuning<'r> {
             true => None,
             false => Some(read(&data.validation, "data.validation")?),
         };
-        let template = learnt.template;
+        let template = learnt.template.clone();
         let [learnt, validation] = [Some(learnt), validation]
             .map(|examples| examples.map(|examples| self.with_reference(examples, threads, stop, watch)).transpose());
         let (Some(learnt), validation) = (learnt?, validation?) else {

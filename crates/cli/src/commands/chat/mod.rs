@@ -6,14 +6,13 @@ mod terminal;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use openelm_model::{ChatTemplate, Tokenizer};
+use openelm_formats::chat_template_at;
 
 use self::conversation::Conversation;
 use super::running::RunningOptions;
 use super::sampling::SamplingArguments;
-use crate::input::read_file;
 use crate::model::ModelOptions;
 
 /// Talk with a model.
@@ -48,7 +47,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<()> {
     let (stored, tokenizer) = arguments.model.open()?;
     let template = match &arguments.template {
-        Some(file) => template_in(file, &tokenizer)?,
+        Some(file) => chat_template_at(file, &tokenizer)?,
         None => match stored.chat_template(&tokenizer)? {
             Some(template) => template,
             None => bail!("{} has no chat template; give one with --template", stored.path.display()),
@@ -68,8 +67,4 @@ pub fn run(arguments: Arguments) -> Result<()> {
     let session = arguments.running.session(stored, limit)?;
     let conversation = Conversation::new(session, tokenizer, template, options, messages);
     if arguments.json { script::run(conversation) } else { terminal::run(conversation) }
-}
-
-fn template_in(file: &std::path::Path, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-    ChatTemplate::from_source_for(&read_file(file)?, tokenizer).with_context(|| file.display().to_string())
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{CorpusConfig, Format, OnError, Source};
 use crate::recipe::RecipeError;
 use crate::recipe::checks::{at_least_one, require};
-use crate::tune::template::TemplateName;
+use crate::tune::template::TemplateChoice;
 
 /// What is learnt from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,9 +19,9 @@ pub struct ExamplesRecipe {
     /// Share of the examples of `sources` that are held out in their place.
     #[serde(default)]
     pub held_out: f64,
-    /// How an example becomes text.
+    /// How an example becomes text; by what kind of example it is where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub template: Option<TemplateName>,
+    pub template: Option<TemplateChoice>,
     /// Which tokens are learnt.
     #[serde(default)]
     pub learn: Learn,

@@ -1,20 +1,17 @@
-//! How an example becomes text: pieces, of which it is known who said them.
+//! Templates by name: an example becomes pieces, of which it is known who said them.
 
 use openelm_model::Tokenizer;
-use serde::{Deserialize, Serialize};
 
-use super::example::{Message, Role, Text};
+use crate::tune::example::{Message, Role, Text};
 
 /// A template by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TemplateName {
     /// OpenELM-Instruct's: `<|user|>` and the like as plain text, `</s>` behind each turn, an empty system turn where there is none.
     OpenelmInstruct,
     /// Stanford Alpaca's `### Instruction:`, one turn.
     Alpaca,
     /// That of CoreNet's commonsense data, with its sixteen spaces, one turn.
-    #[serde(rename = "corenet-commonsense")]
     CoreNetCommonsense,
     /// Prompt and answer as they are; messages below each other.
     Plain,
@@ -22,7 +19,7 @@ pub enum TemplateName {
 
 /// Who said a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(in crate::tune) enum Part {
     /// What the model is given.
     Given,
     /// What announces an answer.
@@ -47,12 +44,16 @@ pub(super) enum Piece {
 const BLANKS: &str = "                ";
 
 impl TemplateName {
-    /// What suits `text` where a recipe says nothing.
-    pub(super) fn for_text(text: &Text) -> Self {
-        match text {
-            Text::Conversation(_) => Self::OpenelmInstruct,
-            Text::Instruction { .. } => Self::Alpaca,
-            Text::Completion { .. } => Self::Plain,
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [Self::OpenelmInstruct, Self::Alpaca, Self::CoreNetCommonsense, Self::Plain];
+
+    /// Its name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OpenelmInstruct => "openelm-instruct",
+            Self::Alpaca => "alpaca",
+            Self::CoreNetCommonsense => "corenet-commonsense",
+            Self::Plain => "plain",
         }
     }
 
@@ -128,7 +129,7 @@ fn turns(messages: &[Message]) -> Vec<Piece> {
     pieces
 }
 
-fn as_conversation(text: &Text) -> Vec<Message> {
+pub(super) fn as_conversation(text: &Text) -> Vec<Message> {
     let turn = |asked: String, said: &str| vec![Message::new(Role::User, asked), Message::new(Role::Assistant, said)];
     match text {
         Text::Conversation(messages) => messages.clone(),
@@ -145,7 +146,7 @@ fn as_instruction(text: &Text) -> Result<(&str, &str, &str), String> {
         Text::Conversation(messages) => match &messages[..] {
             [asked, said] if asked.role == Role::User => Ok((&asked.content, "", &said.content)),
             _ => Err(
-                "this template has one question and one answer; data.template = \"openelm-instruct\" has several turns"
+                "this template has one question and one answer; data.template = \"model\" or \"openelm-instruct\" has several turns"
                     .to_owned(),
             ),
         },
