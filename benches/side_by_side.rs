@@ -3,7 +3,12 @@
 //! ```text
 //! cargo bench -p openelm-train --bench side_by_side -- [--only small,270m,adapters,generate] [--rounds 3] [--bf16] \
 //!     [--peer "python /path/to/torch_openelm.py"]
+//! cargo bench -p openelm-train --bench side_by_side -- --adapter lora|dora [--size 270m|450m|1.1b|3b] [--weights f32|q4_0|...] \
+//!     [--rank 32] [--rows 4] [--time 256] [--steps 3] [--bf16]
 //! ```
+//!
+//! The second form tunes an adapter alone, so that the memory is that of this alone, and prints what the peer prints: a JSON object
+//! with `tokens_per_s` and `peak_gib`. `scripts/peers/tuning_speed.py` lets both take turns.
 //!
 //! The peer is any command that takes `train|lora|prefill|decode --size 270M|small …` and prints a JSON object with the key
 //! `tokens_per_s`; without one, our own rates alone are printed. With `--bf16` products are in bf16 where models are trained, and
@@ -15,7 +20,7 @@ use std::hint::black_box;
 use std::process::Command;
 use std::time::Instant;
 
-use openelm_bench::{Medians, RandomModel, alternate};
+use openelm_bench::{Medians, RandomModel, Resident, alternate};
 use openelm_model::kernels::rounded::Products;
 use openelm_model::kernels::{Threads, limits};
 use openelm_model::{Engine, Geometry, Model, ModelConfig, ModelError, Session, tensor_specs};
@@ -30,6 +35,20 @@ fn main() {
     let only = value("--only").unwrap_or_else(|| "small,270m,generate".to_owned());
     let peer = value("--peer");
     let threads = Threads::new(0);
+    if let Some(kind) = value("--adapter") {
+        let number = |flag: &str, otherwise| value(flag).and_then(|n| n.parse().ok()).unwrap_or(otherwise);
+        let name = format!("openelm-{}", value("--size").unwrap_or_else(|| "270m".to_owned()).to_lowercase());
+        let alone = Alone {
+            config: ModelConfig::by_name(&name).expect("the size is one of OpenELM's"),
+            kind: if kind == "dora" { AdapterKind::Dora } else { AdapterKind::Lora },
+            weights: value("--weights").unwrap_or_else(|| "f32".to_owned()),
+            rank: number("--rank", 32),
+            shape: (number("--rows", 4), number("--time", TIME)),
+            steps: number("--steps", 3),
+        };
+        let in_bf16 = arguments.iter().any(|argument| argument == "--bf16");
+        return alone.run(&threads, if in_bf16 { Products::BF16 } else { Products::F32 });
+    }
 
     let f32_peak = limits::f32_peak(&threads);
     let in_bf16 = arguments.iter().any(|argument| argument == "--bf16");
@@ -145,10 +164,35 @@ fn training<'t>(
     products: Products,
 ) -> impl FnMut() -> f64 + use<'t> {
     let model = TrainableModel::new(config.clone(), initialise(config, 1));
-    steps(model.expect("every tensor is there"), batch, threads, products)
+    let mut step = steps(model.expect("every tensor is there"), (batch, TIME), threads, products);
+    move || step(STEPS)
 }
 
-/// A training step of an adapter on all linear layers of a model in `format`.
+/// An adapter that is tuned with nothing else in the process.
+struct Alone {
+    config: ModelConfig,
+    kind: AdapterKind,
+    weights: String,
+    rank: usize,
+    /// Rows of a micro-batch, and tokens of a row.
+    shape: (usize, usize),
+    steps: usize,
+}
+
+impl Alone {
+    fn run(&self, threads: &Threads, products: Products) {
+        let model = adapted(&self.config, self.kind, &self.weights, self.rank, threads);
+        let mut step = steps(model, self.shape, threads, products);
+        // The first one fills the buffers.
+        let mut rates: Vec<f64> = (0..=self.steps).map(|_| step(1)).skip(1).collect();
+        rates.sort_by(f64::total_cmp);
+        let peak = Resident::now().map(|resident| resident.peak as f64 / f64::from(1u32 << 30));
+        let rate = rates.get(rates.len() / 2);
+        println!("{}", serde_json::json!({ "tokens_per_s": rate, "peak_gib": peak, "rates": rates }));
+    }
+}
+
+/// A training step of an adapter of rank 32 on all linear layers of a model in `format`.
 fn tuning<'t>(
     config: &ModelConfig,
     kind: AdapterKind,
@@ -156,37 +200,46 @@ fn tuning<'t>(
     threads: &'t Threads,
     products: Products,
 ) -> impl FnMut() -> f64 + use<'t> {
+    let mut step = steps(adapted(config, kind, format, 32, threads), (4, TIME), threads, products);
+    move || step(STEPS)
+}
+
+/// An adapter of `rank` on all linear layers of a random model in `format`.
+fn adapted(config: &ModelConfig, kind: AdapterKind, format: &str, rank: usize, threads: &Threads) -> TrainableModel {
     let format = format.parse().expect("the format is known");
     let random = RandomModel::new(config, format, threads).expect("rows are filled by whole blocks");
     let model = Model::packing(config.clone(), threads, |spec| {
         Ok::<_, ModelError>(random.tensor(spec).expect("the tensor is one of the model's"))
     });
     let model = model.expect("every tensor is there");
-    let recipe = AdapterRecipe { kind, rank: 32, alpha: 32.0, dropout: 0.0, ..AdapterRecipe::default() };
+    let recipe = AdapterRecipe { kind, rank, alpha: rank as f64, dropout: 0.0, ..AdapterRecipe::default() };
     let adapter = fresh_adapter(&model, &recipe, 1, threads).expect("every target is there");
-    steps(TrainableModel::adapted(model, &adapter).expect("the adapter fits"), 4, threads, products)
+    TrainableModel::adapted(model, &adapter).expect("the adapter fits")
 }
 
+/// Tokens of a row, and steps of a measurement.
+const TIME: usize = 256;
+const STEPS: usize = 3;
+
+/// Makes as many steps on random ids, `[rows, time]`, as it is told; gives tokens per second.
 fn steps<'t>(
     model: TrainableModel,
-    batch: usize,
+    (rows, time): (usize, usize),
     threads: &'t Threads,
     products: Products,
-) -> impl FnMut() -> f64 + use<'t> {
-    const TIME: usize = 256;
+) -> impl FnMut(usize) -> f64 + use<'t> {
     let objective = NextToken { ignore: None, z_weight: 1e-4 };
     let vocabulary = model.config().vocab_size as u32;
     let mut trainer = Trainer::new(model, threads.clone(), TrainerOptions { products, ..TrainerOptions::default() });
     let row =
-        move |row: usize| (0..=TIME).map(|i| (row * 7919 + i * 104_729) as u32 % vocabulary).collect::<Vec<u32>>();
-    let batch = Batch::from_rows(&(0..batch).map(row).map(Row::from).collect::<Vec<_>>());
-    move || {
-        const STEPS: usize = 3;
+        move |row: usize| (0..=time).map(|i| (row * 7919 + i * 104_729) as u32 % vocabulary).collect::<Vec<u32>>();
+    let batch = Batch::from_rows(&(0..rows).map(row).map(Row::from).collect::<Vec<_>>());
+    move |count| {
         let begin = Instant::now();
-        for _ in 0..STEPS {
+        for _ in 0..count {
             black_box(trainer.step(&objective, std::slice::from_ref(&batch), 1e-4)).expect("a rank alone loses nobody");
         }
-        (STEPS * batch.inputs.len()) as f64 / begin.elapsed().as_secs_f64()
+        (count * batch.inputs.len()) as f64 / begin.elapsed().as_secs_f64()
     }
 }
 
