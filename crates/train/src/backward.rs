@@ -108,16 +108,18 @@ impl BlockBackward<'_> {
         self.pass.linear(Site::of_layer(self.index, role), matrix)
     }
 
-    /// The derivatives by the weights of `linear`, from those by its output, its input and the width of that.
+    /// The derivatives by the weights of `linear`, from those by its output, its input and the width of that, and its output, if it
+    /// was kept.
     fn weights(
         &self,
         linear: &Linear<'_>,
         gradients: &mut LinearGradients<'_>,
         derivative: (&[f32], &[f32], usize),
+        output: Option<&[f32]>,
         scratch: &mut LinearBuffers,
     ) {
         let lengths = self.lengths.of(linear.site);
-        linear::backward_weights(self.pass.threads, linear, gradients, derivative, lengths, scratch);
+        linear::backward_weights(self.pass.threads, linear, gradients, derivative, (lengths, output), scratch);
     }
 
     /// The derivative by what a last projection gave, from that by the stream behind it; `given` is what it gave where it is
@@ -169,11 +171,12 @@ impl BlockBackward<'_> {
         fit(&mut d.gated_again, rows * inner);
         let network = config.feed_forward(layer);
         swiglu::backward(threads, &mut d.hidden, &mut d.gated_again, &d.gated, &kept.hidden, network);
-        self.weights(&proj_2, &mut gradients.proj_2, (dout, &d.gated_again, inner), &mut d.scratch);
+        self.weights(&proj_2, &mut gradients.proj_2, (dout, &d.gated_again, inner), None, &mut d.scratch);
         let proj_1 = self.linear(Role::Proj1, weights.proj_1);
         if gradients.proj_1.any() {
             let input = pass.layer_input(&kept.mid, weights.ffn_norm).rows(threads, &mut d.normed_again);
-            self.weights(&proj_1, &mut gradients.proj_1, (&d.hidden, input, dim), &mut d.scratch);
+            let output = Some(&kept.hidden[..]);
+            self.weights(&proj_1, &mut gradients.proj_1, (&d.hidden, input, dim), output, &mut d.scratch);
         }
         fit(&mut d.normed, rows * dim);
         linear::backward_input(threads, &proj_1, &mut d.normed, &d.hidden, dim, &mut d.scratch);
@@ -191,7 +194,7 @@ impl BlockBackward<'_> {
         let out_proj = self.linear(Role::OutProj, weights.out_proj);
         let dweight = gradients.attn_norm.as_deref_mut();
         let dout = self.of_output(stream, (weights.attn_norm, dweight), &kept.attn_out, &mut d.given);
-        self.weights(&out_proj, &mut gradients.out_proj, (dout, &kept.attended, query_dim), &mut d.scratch);
+        self.weights(&out_proj, &mut gradients.out_proj, (dout, &kept.attended, query_dim), None, &mut d.scratch);
         fit(&mut d.attended, rows * query_dim);
         linear::backward_input(threads, &out_proj, &mut d.attended, dout, query_dim, &mut d.scratch);
         fit(&mut d.q, rows * query_dim);
@@ -218,7 +221,8 @@ impl BlockBackward<'_> {
         let qkv_proj = self.linear(Role::QkvProj, weights.qkv_proj);
         if gradients.qkv_proj.any() {
             let input = pass.layer_input(x, weights.attn_norm).rows(threads, &mut d.normed_again);
-            self.weights(&qkv_proj, &mut gradients.qkv_proj, (&d.qkv, input, dim), &mut d.scratch);
+            let output = weights.qkv_bias.is_none().then_some(&kept.qkv[..]);
+            self.weights(&qkv_proj, &mut gradients.qkv_proj, (&d.qkv, input, dim), output, &mut d.scratch);
         }
         linear::backward_input(threads, &qkv_proj, &mut d.normed, &d.qkv, dim, &mut d.scratch);
         let dweight = gradients.attn_norm.as_deref_mut();

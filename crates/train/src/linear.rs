@@ -5,6 +5,7 @@
 //!
 //! dx = W^T dz + scale A^T (B^T dz)      dW = dz^T x         dB = dz^T (scale A x)      dA = (scale B^T dz)^T x
 //!                                                           dmagnitude = sum over rows of dy (W x + scale B A x) / length
+//!                                                                      = sum over rows of dy y / magnitude
 //! ```
 //!
 //! Where inputs are dropped, `x` stands for what is left of it in `dA` and `dB`, and the second part of `dx` passes where it did.
@@ -117,13 +118,14 @@ pub(crate) fn backward_input(
 }
 
 /// Adds the derivatives by what is trained, from the input `x`, `[N, inputs]`, and the derivative by the output, `dout`,
-/// `[N, outputs]`. `lengths` are DoRA's, `[outputs]`.
+/// `[N, outputs]`. `lengths` are DoRA's, `[outputs]`; `output` is what the layer gave, if it was kept, `[N, outputs]`: it saves the
+/// product with the weights that the derivative by the magnitude would take.
 pub(crate) fn backward_weights(
     threads: &Threads,
     linear: &Linear<'_>,
     gradients: &mut LinearGradients<'_>,
     (dout, x, inputs): (&[f32], &[f32], usize),
-    lengths: Option<&[f32]>,
+    (lengths, output): (Option<&[f32]>, Option<&[f32]>),
     scratch: &mut LinearBuffers,
 ) {
     if let Some(weight) = &mut gradients.weight {
@@ -142,15 +144,24 @@ pub(crate) fn backward_weights(
     linear::forward(threads, inner, left, Matrix::F32(delta.a), inputs, false);
     inner.iter_mut().for_each(|x| *x *= delta.scale);
     if let (Some(magnitude), Some(lengths)) = (&mut gradients.magnitude, lengths) {
-        fit(z, dout.len());
-        linear::forward(threads, z, x, linear.matrix, inputs, false);
-        linear::forward(threads, z, inner, Matrix::F32(delta.b), delta.rank, true);
+        // What a gain of zero multiplied cannot be told from the output.
+        let output = output.filter(|_| delta.gains.is_some_and(|gains| gains.iter().all(|&gain| gain != 0.0)));
+        let (y, gains) = match (output, delta.gains) {
+            (Some(y), Some(gains)) => (y, gains),
+            _ => {
+                fit(z, dout.len());
+                linear::forward(threads, z, x, linear.matrix, inputs, false);
+                linear::forward(threads, z, inner, Matrix::F32(delta.b), delta.rank, true);
+                (&z[..], &[][..])
+            }
+        };
         let mut sums = vec![0.0f64; outputs];
-        for (dout, z) in dout.chunks_exact(outputs).zip(z.chunks_exact(outputs)) {
-            sums.iter_mut().zip(dout).zip(z).for_each(|((sum, d), z)| *sum += f64::from(d * z));
+        for (dout, y) in dout.chunks_exact(outputs).zip(y.chunks_exact(outputs)) {
+            sums.iter_mut().zip(dout).zip(y).for_each(|((sum, d), y)| *sum += f64::from(d * y));
         }
-        for ((gradient, sum), length) in magnitude.iter_mut().zip(sums).zip(lengths) {
-            *gradient += (sum / f64::from(*length)) as f32;
+        let gains = gains.iter().copied().chain(std::iter::repeat(1.0));
+        for (((gradient, sum), length), gain) in magnitude.iter_mut().zip(sums).zip(lengths).zip(gains) {
+            *gradient += (sum / (f64::from(*length) * f64::from(gain))) as f32;
         }
     }
     let dz = through_gains(dz, dout, &delta);

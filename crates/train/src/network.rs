@@ -304,7 +304,14 @@ impl Network {
             sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, rows, z_weight, scale);
             let (logits, scratch) = (&self.logits[..], self.derivatives.scratch());
             let derivative = (logits, &*normed, dim);
-            linear::backward_weights(&self.threads, &head, &mut head_gradients, derivative, lengths.of(HEAD), scratch);
+            linear::backward_weights(
+                &self.threads,
+                &head,
+                &mut head_gradients,
+                derivative,
+                (lengths.of(HEAD), None),
+                scratch,
+            );
             let dnormed = &mut dnormed[..normed.len()];
             linear::backward_input(&self.threads, &head, dnormed, logits, dim, scratch);
             normed.copy_from_slice(dnormed);
