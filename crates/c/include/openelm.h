@@ -415,7 +415,13 @@ enum openelm_status openelm_memory_needed(const char *path,
 uint64_t openelm_memory_available(void);
 
 /**
- * Opens the model at `path`: a folder of Hugging Face, MLX or CoreNet, or a .gguf, .pt or .safetensors file; or "builtin", where
+ * Reads all of the bundle at `path` and compares it with its hashes, as an app does once behind a download; opening looks at
+ * everything but the hash of the weights.
+ */
+enum openelm_status openelm_bundle_verify(const char *path);
+
+/**
+ * Opens the model at `path`: a folder of Hugging Face, MLX or CoreNet, a bundle, or a .gguf, .pt or .safetensors file; or "builtin", where
  * a model was compiled in. Memory is asked for before anything is loaded. `options` may be null. Close it with
  * `openelm_model_close`.
  */

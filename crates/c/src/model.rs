@@ -74,7 +74,19 @@ pub extern "C" fn openelm_memory_available() -> u64 {
     ffi::free_memory().unwrap_or(0)
 }
 
-/// Opens the model at `path`: a folder of Hugging Face, MLX or CoreNet, or a .gguf, .pt or .safetensors file; or "builtin", where
+/// Reads all of the bundle at `path` and compares it with its hashes, as an app does once behind a download; opening looks at
+/// everything but the hash of the weights.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn openelm_bundle_verify(path: *const c_char) -> Status {
+    call(|| {
+        // SAFETY: it is null or valid, as the header says.
+        let path = unsafe { text(path, "the path")? };
+        ffi::verify_bundle(path)?;
+        Ok(Status::Ok)
+    })
+}
+
+/// Opens the model at `path`: a folder of Hugging Face, MLX or CoreNet, a bundle, or a .gguf, .pt or .safetensors file; or "builtin", where
 /// a model was compiled in. Memory is asked for before anything is loaded. `options` may be null. Close it with
 /// `openelm_model_close`.
 #[unsafe(no_mangle)]

@@ -38,7 +38,7 @@ mod slot;
 pub use chat::Message;
 pub use error::{OpenElmError, guard};
 pub use generation::{Finish, Generation, Piece, Token};
-pub use model::{Description, Footprint, Model, footprint, free_memory, version};
+pub use model::{Description, Footprint, Model, footprint, free_memory, verify_bundle, version};
 pub use options::{CacheType, GenerationOptions, LoadOptions};
 pub use session::Session;
 

@@ -62,6 +62,16 @@ pub fn footprint(path: String, options: LoadOptions) -> Result<Footprint, OpenEl
     })
 }
 
+/// Reads all of the bundle at `path` and compares it with its hashes, as an app does once behind a download; opening looks at
+/// everything but the hash of the weights.
+///
+/// # Errors
+/// If a file is not what the manifest says, or it is no bundle.
+#[cfg_attr(feature = "uniffi", uniffi::export)]
+pub fn verify_bundle(path: String) -> Result<(), OpenElmError> {
+    guard(|| Ok(openelm::Model::verify_bundle(path)?))
+}
+
 /// Bytes that this process can still have; nothing where the system does not say (iOS: `os_proc_available_memory`).
 #[cfg_attr(feature = "uniffi", uniffi::export)]
 pub fn free_memory() -> Option<u64> {
@@ -125,7 +135,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg_attr(feature = "uniffi", uniffi::export)]
 impl Model {
-    /// Opens the model at `path`: a folder of Hugging Face, MLX or CoreNet, or a `.gguf`, `.pt` or `.safetensors` file; or
+    /// Opens the model at `path`: a folder of Hugging Face, MLX or CoreNet, a bundle, or a `.gguf`, `.pt` or `.safetensors` file; or
     /// `builtin`, where a model was compiled in. Memory is asked for before anything is loaded.
     ///
     /// # Errors

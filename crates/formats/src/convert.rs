@@ -8,9 +8,10 @@ use openelm_model::kernels::Threads;
 use openelm_model::kernels::quant::AffineFormat;
 use openelm_model::{DType, Encoding, ModelConfig, Tensor, TensorSpec};
 
+use crate::bundle::{BundleOptions, BundleWeights};
 use crate::gguf::Quantisation;
 use crate::huggingface::WriteOptions;
-use crate::{FormatError, StoredModel, atomic, corenet, finite, gguf, huggingface, mlx};
+use crate::{FormatError, StoredModel, atomic, bundle, corenet, finite, gguf, huggingface, mlx};
 
 /// What a model becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Target {
     Mlx(DType, Option<AffineFormat>),
     /// A file for llama.cpp.
     Gguf(Quantisation),
+    /// A folder for a device.
+    Bundle(BundleOptions),
 }
 
 /// Apple's Hugging Face folders and mlx-lm's are cut into files of this size.
@@ -35,6 +38,10 @@ impl Target {
             Target::HuggingFace(dtype) | Target::CoreNet(dtype) | Target::Mlx(dtype, None) => Encoding::Float(dtype),
             Target::Mlx(dtype, Some(format)) => Encoding::Affine(format, dtype),
             Target::Gguf(quantisation) => quantisation.main(),
+            Target::Bundle(BundleOptions { weights: BundleWeights::Quantised(quantisation), .. }) => {
+                quantisation.main()
+            }
+            Target::Bundle(BundleOptions { weights: BundleWeights::Kept, .. }) => stored,
         };
         let dtype = match main {
             Encoding::Float(dtype) | Encoding::Affine(_, dtype) => Some(dtype),
@@ -139,6 +146,12 @@ fn write_folder(
             let json = model.config_to_carry(dtype);
             mlx::write(folder, config, Some(&json), tensor, dtype, quantised, threads)?;
             model.carry_along(folder)
+        }
+        Target::Bundle(options) => {
+            if model.tokenizer.is_none() {
+                return Err(FormatError::NoTokenizer { path: model.path.clone(), what: " to put into the bundle" });
+            }
+            bundle::write(model, folder, options, tensor, threads)
         }
         Target::Gguf(_) => unreachable!("a file, not a folder"),
     }

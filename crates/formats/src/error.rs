@@ -121,7 +121,7 @@ pub enum FormatError {
         reason: String,
     },
     /// A path that is no model of a known kind.
-    #[error("{} is no model that can be read; known are folders of Hugging Face, MLX and CoreNet, and .gguf, .pt and .safetensors files", path.display())]
+    #[error("{} is no model that can be read; known are folders of Hugging Face, MLX and CoreNet, bundles, and .gguf, .pt and .safetensors files", path.display())]
     Unknown {
         /// The path.
         path: PathBuf,

@@ -9,7 +9,8 @@ use openelm_model::{CacheType, Encoding, Sequence};
 use sha2::{Digest, Sha256};
 
 use crate::convert::half_precision_warning;
-use crate::{FormatError, StoredModel, StoredTokenizer, finite};
+use crate::fingerprint::hexadecimal;
+use crate::{Format, FormatError, StoredModel, StoredTokenizer, bundle, finite};
 
 /// A file that holds weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,10 +55,11 @@ pub struct Inspection {
     pub warnings: Vec<String>,
 }
 
-/// Looks at a model: reads its files for their hashes, and all of its weights for those that are no numbers.
+/// Looks at a model: reads its files for their hashes, and all of its weights for those that are no numbers. The hash of a bundle's
+/// weights is compared with what its manifest says.
 ///
 /// # Errors
-/// If a file cannot be read.
+/// If a file cannot be read, or a bundle is not what its manifest says.
 pub fn inspect(model: &StoredModel, threads: &Threads) -> Result<Inspection, FormatError> {
     let config = &model.config;
     let mut warnings = model.notes.clone();
@@ -91,12 +93,16 @@ pub fn inspect(model: &StoredModel, threads: &Threads) -> Result<Inspection, For
         model.release();
     }
     let files = model.files.iter().map(|path| stored_file(path).map_err(FormatError::io(path)));
+    let files: Vec<StoredFile> = files.collect::<Result<_, _>>()?;
+    if let (Format::Bundle, [weights]) = (model.format, &files[..]) {
+        bundle::check_weights(&model.path, &weights.sha256)?;
+    }
     Ok(Inspection {
         parameters: config.parameters(),
         encodings: model.encodings(),
         weight_bytes: model.size(),
         cache_bytes: Sequence::bytes(config, CacheType::default(), config.context_length),
-        files: files.collect::<Result<_, _>>()?,
+        files,
         tokenizer,
         warnings,
     })
@@ -112,9 +118,8 @@ fn summary(stored: &StoredTokenizer) -> Result<TokenizerSummary, FormatError> {
     Ok(TokenizerSummary { path, pieces: tokenizer.vocab_size(), bos, eos })
 }
 
-fn stored_file(path: &Path) -> io::Result<StoredFile> {
+pub(crate) fn stored_file(path: &Path) -> io::Result<StoredFile> {
     let mut hash = Sha256::new();
     let bytes = io::copy(&mut File::open(path)?, &mut hash)?;
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(StoredFile { path: path.to_owned(), bytes, sha256 })
+    Ok(StoredFile { path: path.to_owned(), bytes, sha256: hexadecimal(&hash.finalize()) })
 }

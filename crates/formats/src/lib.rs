@@ -5,6 +5,7 @@
 
 pub mod adapter;
 pub mod atomic;
+pub mod bundle;
 mod chat;
 mod compare;
 mod convert;

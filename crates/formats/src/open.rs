@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::stored::StoredModel;
-use crate::{FormatError, PartName, corenet, gguf, huggingface, lfs, mlx, text};
+use crate::{FormatError, PartName, bundle, corenet, gguf, huggingface, lfs, mlx, text};
 
-/// Reads the model at `path`, a file or a folder, in whichever format it is: Hugging Face, CoreNet, MLX or GGUF. Of a file that
-/// is one part of several the others are read too.
+/// Reads the model at `path`, a file or a folder, in whichever format it is: Hugging Face, CoreNet, MLX, GGUF or a bundle. Of a file
+/// that is one part of several the others are read too.
 ///
 /// # Errors
 /// See [`FormatError`]: the message names the file, and the tensor where one is at fault.
@@ -25,6 +25,7 @@ pub fn open(path: &Path) -> Result<StoredModel, FormatError> {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     match extension {
         "gguf" => gguf::read(path),
+        _ if path.file_name().is_some_and(|name| name == bundle::MANIFEST) => bundle::read(folder_of(path)),
         _ if beginning.starts_with(gguf::MAGIC) => gguf::read(path),
         "pt" | "pth" => corenet::read(path),
         _ if beginning.starts_with(b"PK\x03\x04") => corenet::read(path),
@@ -49,6 +50,9 @@ fn open_weights(folder: &Path, named: Option<&Path>) -> Result<StoredModel, Form
 }
 
 fn open_folder(folder: &Path) -> Result<StoredModel, FormatError> {
+    if folder.join(bundle::MANIFEST).exists() {
+        return bundle::read(folder);
+    }
     let has = |stem: &str| {
         let [single, index] = ["", ".index.json"].map(|end| folder.join(format!("{stem}.safetensors{end}")));
         single.exists() || index.exists()

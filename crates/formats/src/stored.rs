@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use openelm_kernels::{Heads, MappedFile, Threads};
-use openelm_model::{DType, Encoding, Model, ModelConfig, Stack, Tensor, TensorSpec, tensor_specs};
+use openelm_kernels::quant::BlockFormat;
+use openelm_kernels::{Heads, MappedFile, Packed, Threads};
+use openelm_model::{DType, Encoding, Loaded, Model, ModelConfig, Stack, Tensor, TensorSpec, tensor_specs};
 
 use serde_json::Value;
 
@@ -24,6 +25,8 @@ pub enum Format {
     Mlx,
     /// GGUF: one file with everything.
     Gguf,
+    /// A bundle: a folder as a device maps it.
+    Bundle,
 }
 
 impl std::fmt::Display for Format {
@@ -33,6 +36,7 @@ impl std::fmt::Display for Format {
             Format::CoreNet => "CoreNet",
             Format::Mlx => "MLX",
             Format::Gguf => "GGUF",
+            Format::Bundle => "bundle",
         })
     }
 }
@@ -45,6 +49,8 @@ pub(crate) enum Source {
     /// In a `.pt` file, read when asked for.
     #[cfg(feature = "corenet")]
     Pytorch(Box<pytorch_reader::Tensor>, DType),
+    /// In a mapped file, in panels that were made of such blocks.
+    Panels(BlockFormat, Arc<Packed>),
     /// In several tensors, the rows of one above those of the next.
     Stacked(Stack),
     /// The same, where queries and keys lie in the order of llama.cpp's rotation, pairs side by side.
@@ -107,6 +113,10 @@ impl StoredModel {
                 let bytes = tensor.read().map_err(FormatError::io(&self.path))?;
                 Tensor::new(*dtype, tensor.shape().to_vec(), bytes.into()).map_err(|e| wrong(e.to_string()))?
             }
+            Source::Panels(format, packed) => {
+                let shape = vec![packed.rows(), packed.columns()];
+                Tensor::blocks(*format, shape, packed.unpacked(*format).into()).map_err(|e| wrong(e.to_string()))?
+            }
             Source::Stacked(parts) => return Ok(parts.clone()),
             Source::Interleaved(parts, heads) => return Ok(gguf::untangled(parts, *heads)),
         };
@@ -123,6 +133,7 @@ impl StoredModel {
             Source::Stacked(parts) | Source::Interleaved(parts, _) => parts.parts()[0].encoding(),
             #[cfg(feature = "corenet")]
             Source::Pytorch(_, dtype) => Encoding::Float(*dtype),
+            Source::Panels(format, _) => Encoding::Blocks(*format),
             Source::Fused(..) => fused::ENCODING,
         })
     }
@@ -199,6 +210,7 @@ impl StoredModel {
             Source::Stacked(parts) | Source::Interleaved(parts, _) => {
                 Some(parts.parts().iter().map(Tensor::size).sum())
             }
+            Source::Panels(_, packed) => Some(packed.size()),
             _ => self.encoding(&spec.name).and_then(|encoding| encoding.bytes_of(&spec.shape)),
         };
         self.specs().iter().filter_map(size).sum::<usize>()
@@ -222,17 +234,26 @@ impl StoredModel {
     }
 
     /// The model, ready to run fast: quantised matrices are packed for the integer kernels (see [`Model::packing`]), one after
-    /// the other, and their pages given back.
+    /// the other, and their pages given back. A bundle's stay where they are mapped.
     ///
     /// # Errors
     /// If a tensor cannot be read.
     pub fn into_packed_model(self, threads: &Threads) -> Result<Model, FormatError> {
         let model = Model::packing(self.config.clone(), threads, |spec| {
             self.release();
-            self.stack(&spec.name)
+            self.loaded(spec)
         });
         self.release();
         model
+    }
+
+    /// The tensor of `spec`, in panels where a file has it so.
+    fn loaded(&self, spec: &TensorSpec) -> Result<Loaded, FormatError> {
+        match self.sources.get(&spec.name) {
+            // Of a vocabulary that was cut the panels have too many rows.
+            Some(Source::Panels(_, packed)) if packed.rows() == spec.shape[0] => Ok(Loaded::Packed(packed.clone())),
+            _ => Ok(self.stack(&spec.name)?.into()),
+        }
     }
 
     /// The model, ready to run. Mapped tensors stay in their files.

@@ -67,8 +67,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the model at `path`: a folder of Hugging Face, MLX or CoreNet, or a `.gguf`, `.pt` or `.safetensors` file.
-    /// Quantised weights are packed for the integer kernels; files are mapped, not read.
+    /// Opens the model at `path`: a folder of Hugging Face, MLX or CoreNet, a bundle, or a `.gguf`, `.pt` or `.safetensors` file.
+    /// Quantised weights are packed for the integer kernels, those of a bundle are so already; files are mapped, not read.
     ///
     /// # Errors
     /// See [`Error`]; the message names the file.
@@ -117,6 +117,15 @@ impl Model {
     /// If there is no model, or a damaged one.
     pub fn footprint(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Footprint, Error> {
         Ok(options.footprint(&options.find(path.as_ref())?))
+    }
+
+    /// Reads all of the bundle at `path` and compares it with its hashes, as an app does once behind a download; opening looks at
+    /// everything but the hash of the weights.
+    ///
+    /// # Errors
+    /// If a file is not what the manifest says, or it is no bundle; the message names the file.
+    pub fn verify_bundle(path: impl AsRef<Path>) -> Result<(), Error> {
+        Ok(openelm_formats::bundle::verify(path.as_ref())?)
     }
 
     /// An empty session.

@@ -15,7 +15,7 @@ mod _openelm {
     #[pymodule_export]
     use crate::generation::{Generation, Piece};
     #[pymodule_export]
-    use crate::model::{Model, available_memory, footprint, version};
+    use crate::model::{Model, available_memory, footprint, verify_bundle, version};
     #[pymodule_export]
     use crate::session::Session;
     #[pymodule_export]

@@ -45,6 +45,12 @@ fn options(
     Ok(ffi::LoadOptions { threads, cache, context, memory, tokenizer, chat_template: None })
 }
 
+/// Reads all of the bundle at `path` and compares it with its hashes, as one does once behind a download.
+#[pyfunction]
+pub fn verify_bundle(py: Python<'_>, path: PathBuf) -> PyResult<()> {
+    detached(py, || ffi::verify_bundle(path.display().to_string()))
+}
+
 /// Bytes that the model at `path` and one session of it would take, item by item; nothing is loaded.
 #[pyfunction]
 #[pyo3(signature = (path, *, threads=0, cache="f32", context=None, memory=None, tokenizer=None))]

@@ -48,6 +48,11 @@ public final class OpenELM: Sendable {
         try await blocking { try footprint(path: path, options: options) }
     }
 
+    /// Reads all of the bundle at `path` and compares it with its hashes, once behind a download.
+    public static func verifyBundle(path: String) async throws {
+        try await blocking { try OpenELMBindings.verifyBundle(path: path) }
+    }
+
     /// What the model is.
     public var description: Description { model.describe() }
 

@@ -12,7 +12,7 @@ mod writer;
 pub(crate) use config::geometry_from_json;
 pub use config::{config_from_json, config_to_json};
 pub(crate) use names::{corenet_name, places};
-pub(crate) use reader::{assemble, read_named};
+pub(crate) use reader::{assemble, generation_config, read_named};
 pub use reader::{from_bytes, read};
 pub use writer::{WriteOptions, write, write_like};
 pub(crate) use writer::{prepare, updated_config};

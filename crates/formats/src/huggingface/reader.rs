@@ -38,14 +38,6 @@ pub(crate) fn read_named(folder: &Path, named: Option<&Path>) -> Result<StoredMo
     let files = shards::named_or_in(folder, "model", named, &mut notes)?;
     let Shards { tensors, format, maps } = shards::read(&files)?;
     let is_mlx = format.as_deref() == Some("mlx") || json.get("quantization").is_some();
-    let generation_path = folder.join("generation_config.json");
-    let generation_config = if generation_path.exists() {
-        let text = text::read(&generation_path)?;
-        let wrong = |e| FormatError::Config { path: generation_path, reason: format!("not JSON: {e}") };
-        Some(serde_json::from_slice(&text).map_err(wrong)?)
-    } else {
-        None
-    };
     Ok(StoredModel {
         sources: assemble(&config, tensors, folder)?,
         maps,
@@ -56,8 +48,19 @@ pub(crate) fn read_named(folder: &Path, named: Option<&Path>) -> Result<StoredMo
         tokenizer: StoredTokenizer::beside(folder),
         notes,
         config_json: Some(json),
-        generation_config,
+        generation_config: generation_config(folder)?,
     })
+}
+
+/// The `generation_config.json` in `folder`, if there is one.
+pub(crate) fn generation_config(folder: &Path) -> Result<Option<Value>, FormatError> {
+    let path = folder.join("generation_config.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = text::read(&path)?;
+    let wrong = |e| FormatError::Config { path, reason: format!("not JSON: {e}") };
+    serde_json::from_slice(&text).map(Some).map_err(wrong)
 }
 
 /// Refuses matrices that are quantised in another way than MLX's affine groups, by the name that the configuration gives it.

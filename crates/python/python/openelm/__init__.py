@@ -23,6 +23,7 @@ from ._openelm import (
     available_memory,
     convert,
     footprint,
+    verify_bundle,
     version,
 )
 from .errors import BusyError, InputError, ModelFileError, OpenElmError, OutOfMemoryError
@@ -45,11 +46,12 @@ __all__ = [
     "generate",
     "load",
     "stream_generate",
+    "verify_bundle",
 ]
 
 
 def load(path="builtin", **options):
-    """Opens the model at ``path``: a folder of Hugging Face, MLX or CoreNet, or a ``.gguf``, ``.pt`` or ``.safetensors`` file.
+    """Opens the model at ``path``: a folder of Hugging Face, MLX or CoreNet, a bundle, or a ``.gguf``, ``.pt`` or ``.safetensors`` file.
 
     Without a path it is the small model that comes along. Weights are mapped, not read. The options are those of
     :class:`Model`: ``threads``, ``cache``, ``context``, ``memory``, ``tokenizer``.

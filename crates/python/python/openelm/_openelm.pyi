@@ -19,6 +19,12 @@ def version() -> str:
 def available_memory() -> Optional[int]:
     """Bytes that this process can still have; ``None`` where the system does not say."""
 
+def verify_bundle(path: _Path) -> None:
+    """Reads all of the bundle at ``path`` and compares it with its hashes, as one does once behind a download.
+
+    Opening looks at everything but the hash of the weights.
+    """
+
 def footprint(
     path: _Path,
     *,

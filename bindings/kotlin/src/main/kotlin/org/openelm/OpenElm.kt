@@ -24,13 +24,16 @@ import org.openelm.bindings.footprint
  */
 class OpenElm private constructor(private val model: Model) : AutoCloseable {
     companion object {
-        /** Opens the model at [path]: a folder of Hugging Face or MLX, or a `.gguf` or `.safetensors` file. */
+        /** Opens the model at [path]: a folder of Hugging Face or MLX, a bundle, or a `.gguf` or `.safetensors` file. */
         suspend fun open(path: String, options: LoadOptions = LoadOptions(cache = CacheType.F32)): OpenElm =
             withContext(Dispatchers.IO) { OpenElm(Model.open(path, options)) }
 
         /** What the model at [path] and one session would take in memory; nothing is loaded. */
         suspend fun memoryNeeded(path: String, options: LoadOptions = LoadOptions(cache = CacheType.F32)): Footprint =
             withContext(Dispatchers.IO) { footprint(path, options) }
+
+        /** Reads all of the bundle at [path] and compares it with its hashes, once behind a download. */
+        suspend fun verifyBundle(path: String) = withContext(Dispatchers.IO) { org.openelm.bindings.verifyBundle(path) }
     }
 
     /** What the model is. */
