@@ -86,7 +86,7 @@ enum FormatArgument {
 #[derive(Clone, Copy, ValueEnum)]
 #[value(rename_all = "snake_case")]
 #[allow(non_camel_case_types)]
-enum QuantArgument {
+pub enum QuantArgument {
     F32,
     F16,
     Bf16,

@@ -3,7 +3,7 @@
 use clap::Command;
 
 /// Commands with a few ways to call them.
-const EXAMPLES: [(&str, &[&str]); 18] = [
+const EXAMPLES: [(&str, &[&str]); 19] = [
     (
         "generate",
         &[
@@ -68,6 +68,14 @@ const EXAMPLES: [(&str, &[&str]); 18] = [
             "openelm pull openelm-270m",
             "openelm pull OWNER/NAME --file \"*Q4_0.gguf\"",
             "openelm pull corenet/270M --force",
+        ],
+    ),
+    (
+        "bundle",
+        &[
+            "openelm bundle openelm-270m --for ios",
+            "openelm bundle model.gguf phone --for android --memory 1.5G",
+            "openelm bundle model/ --for web --quant q4_0 --json",
         ],
     ),
     (

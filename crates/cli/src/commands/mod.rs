@@ -2,6 +2,7 @@
 
 pub mod average;
 pub mod bench;
+pub mod bundle;
 pub mod chat;
 pub mod compare;
 pub mod convert;
