@@ -112,6 +112,9 @@ fn check_memory(source: &Source<'_>, options: &Options, with_peer: bool, availab
 /// Tokens of each sequence before several are decoded together.
 const BATCH_PROMPT: usize = 16;
 
+/// A peer, with the file that it reads and how its weights are stored.
+type PeerFile<'a> = (&'a Peer, &'a (PathBuf, WeightFormat));
+
 /// A rate whose limit is still to be worked out.
 struct Rate {
     phase: Phase,
@@ -150,7 +153,7 @@ fn measure(
     subject: &Subject<'_>,
     options: &Options,
     adapters: &[(Adapter, f32)],
-    (threads, peer): (&Threads, Option<(&Peer, &(PathBuf, WeightFormat))>),
+    (threads, peer): (&Threads, Option<PeerFile<'_>>),
     progress: &mut dyn FnMut(&str),
 ) -> Result<(Run, Vec<Rate>), BenchError> {
     let layout = (subject.open)()?;
