@@ -138,7 +138,8 @@ fn an_adapter_with_dropout_goes_on_to_the_bit_on_any_number_of_ranks_and_threads
         let adapter = adapter::open(&last, &model(base).config).unwrap();
         assert_eq!(adapter.modules().any(|(_, module)| module.magnitude.is_some()), name != "lora");
         let losses = losses(&parts.output);
-        assert!(losses.len() == 2 && losses[1] < losses[0], "{name}: nothing was learnt: {losses:?}");
+        // Before the first update, half-way and at the end.
+        assert!(losses.len() == 3 && losses.is_sorted_by(|a, b| b < a), "{name}: nothing was learnt: {losses:?}");
     }
 }
 
