@@ -62,11 +62,11 @@ pub fn owned(data: &[u8]) -> Bytes {
     Bytes::copy_from_slice(data)
 }
 
-/// An adapter of the smallest model: its linear modules with rank 2.
-pub fn micro_adapter() -> Adapter {
+/// An adapter of the smallest model: its linear modules with rank 2, by DoRA or LoRA.
+pub fn micro_adapter(dora: bool) -> Adapter {
     let modules = targets(&micro()).into_iter().filter(|target| !target.embedding).map(|target| {
         let (a, b) = (some_tensor(&[2, target.inputs]), some_tensor(&[target.outputs, 2]));
-        let magnitude = Some(some_tensor(&[target.outputs]));
+        let magnitude = dora.then(|| some_tensor(&[target.outputs]));
         (target.name, AdapterModule { alpha: 4.0, a, b, magnitude })
     });
     Adapter::new(&micro(), AdapterOptions::default(), modules.collect()).expect("the shapes are those of the model")

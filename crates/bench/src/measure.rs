@@ -50,8 +50,8 @@ impl Options {
     }
 }
 
-/// Measures all `sources`, with the sum of `adapters`, each times its weight, at work, and beside `peer` if there is one; `progress` is told what comes next, and each rate as
-/// soon as it is known.
+/// Measures all `sources`, with the sum of `adapters`, each times its weight, at work, and beside `peer` if there is one;
+/// `progress` is told what comes next, and each rate as soon as it is known.
 ///
 /// # Errors
 /// See [`BenchError`]. A model for which there is too little memory is refused before anything is measured.

@@ -173,6 +173,13 @@ impl StoredModel {
         corenet::model_name(&self.config)
     }
 
+    /// What it is called: as Apple released it, otherwise as its folder, or its file without the ending.
+    pub fn name(&self) -> String {
+        let own = if self.path.is_dir() { self.path.file_name() } else { self.path.file_stem() };
+        let own = || own.map(|name| name.to_string_lossy().into_owned());
+        self.released_name().map(str::to_owned).or_else(own).unwrap_or_else(|| "OpenELM".to_owned())
+    }
+
     /// Every encoding with the number of tensors and of elements that are in it, in the order of the tensors.
     pub fn encodings(&self) -> Vec<(Encoding, usize, usize)> {
         let mut found: Vec<(Encoding, usize, usize)> = Vec::new();

@@ -258,5 +258,6 @@ fn checked(spec: &TensorSpec, tensor: Stack) -> Result<Stack, ModelError> {
     if tensor.shape() != spec.shape {
         return Err(misshapen(spec, tensor.shape()));
     }
-    Ok(if spec.shape.len() == 1 { tensor.joined().widened().into() } else { tensor })
+    // A vector that borrowed from a file in memory would keep all of it there.
+    Ok(if spec.shape.len() == 1 { tensor.joined().in_f32().into() } else { tensor })
 }

@@ -266,11 +266,16 @@ impl Tensor {
         }
     }
 
-    /// The same tensor in `f32`.
+    /// The same tensor in `f32`; one that is in `f32` borrows what it borrowed.
     pub fn widened(&self) -> Self {
         if self.encoding == Encoding::Float(DType::F32) {
             return self.clone();
         }
+        self.in_f32()
+    }
+
+    /// The same tensor in `f32`, in memory of its own.
+    pub fn in_f32(&self) -> Self {
         let bytes = Bytes::from_owner(Words(self.to_f32()));
         Self { encoding: Encoding::Float(DType::F32), shape: self.shape.clone(), bytes, groups: None }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use openelm_formats::adapter::{corenet as corenet_adapter, peft};
+use openelm_formats::adapter::{corenet as corenet_adapter, mlx as mlx_adapter, peft};
 use openelm_formats::gguf::Quantisation;
 use openelm_formats::huggingface::{self, WriteOptions};
 use openelm_formats::{EmbeddedTokenizer, FormatError, corenet, gguf};
@@ -67,10 +67,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     seed("sentencepiece", "small", None, &pieces)?;
     seed("tokenizer_json", "bpe", None, include_bytes!("tokenizer.json"))?;
 
-    peft::write(&at("peft"), &micro_adapter())?;
-    corenet_adapter::write(&at("corenet-adapter"), &micro_adapter())?;
+    peft::write(&at("peft"), &micro_adapter(true))?;
+    corenet_adapter::write(&at("corenet-adapter"), &micro_adapter(true))?;
     seed("adapter", "peft-config", Some(0), &fs::read(at("peft/adapter_config.json"))?)?;
     seed("adapter", "peft-weights", Some(1), &fs::read(at("peft/adapter_model.safetensors"))?)?;
     seed("adapter", "corenet-yaml", Some(2), &fs::read(at("corenet-adapter/adapter.yaml"))?)?;
+    mlx_adapter::write(&at("mlx-adapter"), &micro_adapter(true))?;
+    seed("adapter", "mlx-config", Some(3), &fs::read(at("mlx-adapter/adapter_config.json"))?)?;
+    seed("adapter", "mlx-weights", Some(4), &fs::read(at("mlx-adapter/adapters.safetensors"))?)?;
+    gguf::adapter::write(&at("adapter.gguf"), "micro", &micro_adapter(false))?;
+    seed("adapter", "gguf", Some(5), &fs::read(at("adapter.gguf"))?)?;
     Ok(())
 }

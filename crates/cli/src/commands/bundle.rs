@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use indicatif::HumanBytes;
+use openelm_formats::Target;
 use openelm_formats::bundle::{BundleOptions, BundleWeights, Expected, Known, Purpose};
-use openelm_formats::{StoredModel, Target};
 use serde_json::json;
 
 use super::convert::{QuantArgument, write};
@@ -83,7 +83,8 @@ pub fn run(arguments: Arguments) -> Result<()> {
         Some(quant) => BundleWeights::Quantised(quant.into()),
         None => BundleWeights::that_fit(&model, arguments.memory.unwrap_or(purpose.memory()))?,
     };
-    let output = arguments.output.clone().unwrap_or_else(|| default_output(&model, purpose));
+    let default_output = || PathBuf::from(format!("{}-{}", model.name(), purpose.name()));
+    let output = arguments.output.clone().unwrap_or_else(default_output);
     ensure!(!output.exists(), "{} exists already; choose another name or remove it", output.display());
     let target = Target::Bundle(BundleOptions { purpose, weights });
     for warning in model.notes.iter().chain(&target.warnings(&model.config, model.main_encoding())) {
@@ -92,6 +93,11 @@ pub fn run(arguments: Arguments) -> Result<()> {
     write(&model, &output, target, &arguments.threads.threads())?;
     let written = openelm_formats::open(&output)?;
     let expected = Expected::new(&written.config, written.size() as u64, purpose);
+    if purpose == Purpose::Web {
+        tell(
+            "note: the browser package opens .gguf files and not bundles: openelm convert makes one of the same weights",
+        );
+    }
     let mut out = stdout();
     if arguments.json {
         let encodings = encodings(&written);
@@ -123,13 +129,6 @@ pub fn run(arguments: Arguments) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// `OpenELM-270M-ios` in the current folder.
-fn default_output(model: &StoredModel, purpose: Purpose) -> PathBuf {
-    let name = model.released_name().map(str::to_owned);
-    let name = name.or_else(|| Some(model.path.file_stem()?.to_string_lossy().into_owned()));
-    PathBuf::from(format!("{}-{}", name.as_deref().unwrap_or("OpenELM"), purpose.name()))
 }
 
 #[cfg(test)]

@@ -7,11 +7,10 @@ use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::record::{Field, Row};
 use serde_json::{Map, Value};
 
-use super::read::Sink;
 use crate::EvalError;
 
 /// Hands each row of the file at `path` to `sink` as a line of JSON.
-pub(super) fn rows(path: &Path, sink: &mut Sink<'_>) -> Result<(), EvalError> {
+pub(super) fn rows(path: &Path, sink: &mut dyn FnMut(&str) -> Result<(), EvalError>) -> Result<(), EvalError> {
     let wrong = |reason: String| EvalError::Data { path: path.to_owned(), reason };
     let file = File::open(path).map_err(EvalError::io(path))?;
     let reader = SerializedFileReader::new(file).map_err(|e| wrong(format!("not a sound Parquet file: {e}")))?;

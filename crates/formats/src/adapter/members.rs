@@ -50,7 +50,9 @@ pub(super) fn join(
     }
     let present: Vec<(&Member, AdapterModule)> =
         members.iter().zip(modules).filter_map(|(member, module)| Some((member, module?))).collect();
-    let Some((_, first)) = present.first() else { return Ok(None) };
+    // Others are scaled as it is, which a scale of zero could not be.
+    let scaled = |(_, module): &&(&Member, AdapterModule)| options.scale(module) != 0.0;
+    let Some((_, first)) = present.iter().find(scaled).or(present.first()) else { return Ok(None) };
     let magnitudes: Vec<f32> =
         present.iter().filter_map(|(_, module)| module.magnitude.as_ref()).flat_map(Tensor::to_f32).collect();
     if !magnitudes.is_empty() && magnitudes.len() != target.outputs {
@@ -213,6 +215,21 @@ mod tests {
                 assert_eq!(back.rank(), part.rank());
             }
         }
+    }
+
+    #[test]
+    fn a_part_without_effect_leaves_the_others_theirs() {
+        let options = AdapterOptions::default();
+        let members = members();
+        let alphas = [0.0, 4.0, 8.0];
+        let apart: Vec<_> = members
+            .iter()
+            .zip(alphas)
+            .map(|(member, alpha)| Some(module(member, 1, alpha, 1.0 + alpha as f32)))
+            .collect();
+        let joined = join(&target(), &members, apart.clone(), &options).unwrap().unwrap();
+        let expected: Vec<f32> = apart.iter().flatten().flat_map(|part| product(part, &options)).collect();
+        assert_eq!(product(&joined, &options), expected);
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! mlx-lm's layout: `adapter_config.json` beside `adapters.safetensors`, with factors the other way round than elsewhere, one rank
 //! and one scale for all modules.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
-use openelm_kernels::MappedFile;
 use openelm_model::{Adapter, AdapterModule, AdapterOptions, ModelConfig, Part, Target, Tensor, targets};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::cover::cover;
-use super::parts::{self, Announced, Layout, Leaf, Settings};
+use super::members::Member;
+use super::parts::{self, Layout, Leaf, Settings};
 use super::peft::{members, names};
 use super::peft_config::number;
 use crate::FormatError;
@@ -49,9 +49,8 @@ fn lora() -> String {
 /// is the output projection as well is refused: it acts on both sides there.
 pub fn read(folder: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
     let (config, weights) = (folder.join(CONFIG), folder.join(WEIGHTS));
-    let text = std::fs::read(&config).map_err(FormatError::io(&config))?;
-    let map = MappedFile::open(&weights).map_err(FormatError::io(&weights))?;
-    parse(&text, &config, Bytes::from_owner(map), &weights, model)
+    let (text, bytes) = parts::read_both(&config, &weights)?;
+    parse(&text, &config, bytes, &weights, model)
 }
 
 /// Reads an adapter whose two files are in memory; `name` stands for both in messages.
@@ -82,18 +81,12 @@ fn parse(
     if rank == 0 {
         return Err(wrong("lora_parameters.rank is 0; it must be at least 1".to_owned()));
     }
-    let mut raw = HashMap::new();
-    shards::add(&mut raw, weights, path)?;
-    let announced = raw.into_iter().map(|(name, tensor)| {
-        let dtype = shards::float(tensor.dtype);
-        (name, Announced { shape: tensor.shape, dtype, bytes: Box::new(move || Ok(tensor.bytes)) })
-    });
+    let announced = parts::in_safetensors(weights, path)?;
     let base_model = keys.model.as_ref().and_then(Value::as_str).map(str::to_owned);
     let options = AdapterOptions { dropout, rs_lora: false, base_model };
     let members = |target: &Target| members(model, target);
     let settings_of = |_: &str, _| Some(Settings { rank, alpha: scale * rank as f64, dora });
-    let modules =
-        parts::assemble(announced.collect(), &targets(model), path, &layout(&members), &options, &settings_of)?;
+    let modules = parts::assemble(announced, &targets(model), path, &layout(&members), &options, &settings_of)?;
     if model.tied_embeddings && modules.contains_key("token_embeddings") {
         return Err(wrong(
             "it adapts the embedding table, which is the output projection as well: mlx-lm changes both sides with it, \
@@ -117,7 +110,8 @@ pub fn write(folder: &Path, adapter: &Adapter) -> Result<(), FormatError> {
     let mut leaves = parts::leaves(adapter, &layout)?;
     check_expressible(model, &leaves)?;
     let rank = leaves.iter().map(|leaf| leaf.module.rank()).max().unwrap_or(1);
-    let scale = most_common(leaves.iter().map(|leaf| adapter.options.scale(&leaf.module)));
+    let scales = leaves.iter().map(|leaf| adapter.options.scale(&leaf.module));
+    let scale = most_common(scales.filter(|&scale| scale != 0.0));
     for leaf in &mut leaves {
         let factor = adapter.options.scale(&leaf.module) / scale;
         leaf.module = filled(&leaf.module, rank, factor);
@@ -209,7 +203,7 @@ fn within_layer(name: &str) -> &str {
     name.split_once("layers.").and_then(|(_, rest)| rest.split_once('.')).map_or(name, |(_, rest)| rest)
 }
 
-fn layout<'a>(members: &'a dyn Fn(&Target) -> Vec<super::members::Member>) -> Layout<'a> {
+fn layout<'a>(members: &'a dyn Fn(&Target) -> Vec<Member>) -> Layout<'a> {
     Layout { members, key: &tensor_name, transposed: |_, part| part != Part::Magnitude }
 }
 

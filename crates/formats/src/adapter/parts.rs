@@ -5,10 +5,11 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use openelm_kernels::MappedFile;
 use openelm_model::{Adapter, AdapterModule, AdapterOptions, DType, Part, Target, Tensor};
 
 use super::members::{Member, join, split};
-use crate::FormatError;
+use crate::{FormatError, shards};
 
 /// A tensor as a file announces it; its bytes are taken once its shape is known to be right.
 pub(crate) struct Announced<'a> {
@@ -16,6 +17,24 @@ pub(crate) struct Announced<'a> {
     /// `None` if it is not one of floats.
     pub dtype: Option<DType>,
     pub bytes: Box<dyn FnOnce() -> io::Result<Bytes> + 'a>,
+}
+
+/// What is in a configuration, and what is in the weights, which are mapped.
+pub(super) fn read_both(config: &Path, weights: &Path) -> Result<(Vec<u8>, Bytes), FormatError> {
+    let text = std::fs::read(config).map_err(FormatError::io(config))?;
+    let map = MappedFile::open(weights).map_err(FormatError::io(weights))?;
+    Ok((text, Bytes::from_owner(map)))
+}
+
+/// The tensors of a safetensors file; `path` is for messages.
+pub(super) fn in_safetensors(bytes: Bytes, path: &Path) -> Result<HashMap<String, Announced<'static>>, FormatError> {
+    let mut raw = HashMap::new();
+    shards::add(&mut raw, bytes, path)?;
+    let announced = raw.into_iter().map(|(name, tensor)| {
+        let dtype = shards::float(tensor.dtype);
+        (name, Announced { shape: tensor.shape, dtype, bytes: Box::new(move || Ok(tensor.bytes)) })
+    });
+    Ok(announced.collect())
 }
 
 /// What a configuration says of one module of a file.

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bytes::Bytes;
-use openelm_kernels::MappedFile;
 use openelm_model::{Adapter, ModelConfig, Part, Target, targets};
 
 use super::members::Member;
-use super::parts::{self, Announced, Layout};
+use super::parts::{self, Layout};
 use super::peft_config::{Config, to_json};
 use crate::FormatError;
 use crate::huggingface::places;
@@ -27,9 +26,8 @@ const WEIGHTS: &str = "adapter_model.safetensors";
 /// or the base model (such as `lora_bias`, or an initialisation by PiSSA) is refused.
 pub fn read(folder: &Path, model: &ModelConfig) -> Result<Adapter, FormatError> {
     let (config, weights) = (folder.join(CONFIG), folder.join(WEIGHTS));
-    let text = std::fs::read(&config).map_err(FormatError::io(&config))?;
-    let map = MappedFile::open(&weights).map_err(FormatError::io(&weights))?;
-    parse(&text, &config, Bytes::from_owner(map), &weights, model)
+    let (text, bytes) = parts::read_both(&config, &weights)?;
+    parse(&text, &config, bytes, &weights, model)
 }
 
 /// Reads an adapter whose two files are in memory; `name` stands for both in messages.
@@ -52,15 +50,10 @@ fn parse(
     let members = |target: &Target| members(model, target);
     let names = names(&targets, &members);
     let config = Config::parse(text::plain(text, config_path)?, &names).map_err(wrong)?;
-    let mut raw = HashMap::new();
-    shards::add(&mut raw, weights, path)?;
-    let announced = raw.into_iter().map(|(name, tensor)| {
-        let dtype = shards::float(tensor.dtype);
-        (name, Announced { shape: tensor.shape, dtype, bytes: Box::new(move || Ok(tensor.bytes)) })
-    });
+    let announced = parts::in_safetensors(weights, path)?;
     let layout = Layout { members: &members, key: &tensor_name, transposed: |_, _| false };
     let settings_of = |name: &str, _| config.settings.get(name).copied();
-    let modules = parts::assemble(announced.collect(), &targets, path, &layout, &config.options, &settings_of)?;
+    let modules = parts::assemble(announced, &targets, path, &layout, &config.options, &settings_of)?;
     let mut adapter = Adapter::new(model, config.options, modules).map_err(|e| wrong(e.to_string()))?;
     adapter.notes = config.notes;
     Ok(adapter)

@@ -96,7 +96,7 @@ impl Manifest {
             if found != entry.bytes {
                 let reason =
                     format!("it has {found} bytes, and {MANIFEST} says {}; copy the bundle again", entry.bytes);
-                return Err(FormatError::Damaged { path, kind: "part of a bundle", reason });
+                return Err(FormatError::Damaged { path, kind: "bundle", reason });
             }
             if entry.name != WEIGHTS {
                 entry.check_hash(&path, &crate::inspect::stored_file(&path).map_err(FormatError::io(&path))?.sha256)?;
@@ -117,7 +117,7 @@ impl FileEntry {
             return Ok(());
         }
         let reason = format!("its SHA-256 is {found}, and {MANIFEST} says {}; copy the bundle again", self.sha256);
-        Err(FormatError::Damaged { path: path.to_owned(), kind: "part of a bundle", reason })
+        Err(FormatError::Damaged { path: path.to_owned(), kind: "bundle", reason })
     }
 }
 

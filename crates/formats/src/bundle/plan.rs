@@ -138,9 +138,4 @@ impl StoredModel {
         let alike = parts.iter().all(|part| part.encoding() == first);
         if alike { first } else { Quantisation::Blocks(BlockFormat::Q8_0).of(spec, self.config.layers.len()) }
     }
-
-    /// What its file or folder is called.
-    pub(super) fn short_name(&self) -> String {
-        self.path.file_stem().map_or("OpenELM".to_owned(), |name| name.to_string_lossy().into_owned())
-    }
 }

@@ -52,7 +52,7 @@ pub(crate) fn read(folder: &Path) -> Result<StoredModel, FormatError> {
 
 /// Refuses weights that are another manifest's.
 fn check_beginning(manifest: &Manifest, bytes: &[u8], path: &Path) -> Result<(), FormatError> {
-    let damaged = |reason: String| FormatError::Damaged { path: path.to_owned(), kind: "part of a bundle", reason };
+    let damaged = |reason: String| FormatError::Damaged { path: path.to_owned(), kind: "bundle", reason };
     let Some((magic, rest)) = bytes.split_at_checked(MAGIC.len()).filter(|_| bytes.len() as u64 >= PAGE) else {
         return Err(damaged(format!("it has {} bytes", bytes.len())));
     };

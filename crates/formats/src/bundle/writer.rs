@@ -28,8 +28,7 @@ pub(crate) fn write(
     let entries = lay_out(&specs, &encodings)?;
     let json = model.config_to_carry(DType::F32);
     let config = updated_config(&model.config, Some(&json), DType::F32);
-    let name = model.released_name().map_or_else(|| model.short_name(), str::to_owned);
-    let mut manifest = Manifest::new(options.purpose.name(), &name, config, entries);
+    let mut manifest = Manifest::new(options.purpose.name(), &model.name(), config, entries);
     model.carry_along(folder)?;
     let sha256 = write_weights(&manifest, &specs, &encodings, folder, tensor, threads)?;
     manifest.files = files(folder, &sha256)?;

@@ -101,9 +101,9 @@ pub fn write(target: &Path, name: &str, adapter: &Adapter) -> Result<(), FormatE
     let layout = layout(&members);
     let mut leaves = leaves(adapter, &layout)?;
     check_expressible(model, &leaves)?;
-    // The first of them decides: for most adapters it is the same for all.
+    // The first of them decides: for most adapters it is the same for all. None of them can be zero in the file.
     let of_leaf = |leaf: &Leaf<'_>| adapter.options.scale(&leaf.module) * leaf.module.rank() as f32;
-    let alpha = leaves.first().map_or(1.0, of_leaf);
+    let alpha = leaves.iter().map(of_leaf).find(|&alpha| alpha != 0.0).unwrap_or(1.0);
     let turned = turned(model);
     for leaf in &mut leaves {
         let factor = of_leaf(leaf) / alpha;

@@ -3,6 +3,34 @@
 //! Kernels are written once over [`IntegerLanes`] and compiled for each implementation: a [`IntegerKernel`] is run inside a function
 //! that may use what the processor has. Every operation gives the same bits on all of them.
 
+/// `f` of the four quarters of a vector that is four registers: `quarters!(|I| f)`.
+#[cfg(any(target_arch = "aarch64", all(target_family = "wasm", target_feature = "simd128")))]
+macro_rules! quarters {
+    (|$i:ident| $f:expr) => {
+        // SAFETY: the caller vouches for the instruction set, and for the pointers as the trait says.
+        unsafe {
+            [
+                {
+                    const $i: usize = 0;
+                    $f
+                },
+                {
+                    const $i: usize = 1;
+                    $f
+                },
+                {
+                    const $i: usize = 2;
+                    $f
+                },
+                {
+                    const $i: usize = 3;
+                    $f
+                },
+            ]
+        }
+    };
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -27,33 +27,6 @@ pub(super) unsafe fn run_matrix(job: impl IntegerKernel) {
     unsafe { job.run::<Neon<true>>() }
 }
 
-/// `f` of the four quarters.
-macro_rules! all {
-    (|$i:ident| $f:expr) => {
-        // SAFETY: the caller vouches for the instruction set, and for the pointers as the trait says.
-        unsafe {
-            [
-                {
-                    const $i: usize = 0;
-                    $f
-                },
-                {
-                    const $i: usize = 1;
-                    $f
-                },
-                {
-                    const $i: usize = 2;
-                    $f
-                },
-                {
-                    const $i: usize = 3;
-                    $f
-                },
-            ]
-        }
-    };
-}
-
 impl<const MATRIX: bool> IntegerLanes for Neon<MATRIX> {
     type Floats = [float32x4_t; 4];
     type Integers = [int32x4_t; 4];
@@ -69,52 +42,52 @@ impl<const MATRIX: bool> IntegerLanes for Neon<MATRIX> {
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> [float32x4_t; 4] {
-        all!(|_I| vdupq_n_f32(x))
+        quarters!(|_I| vdupq_n_f32(x))
     }
 
     #[inline(always)]
     unsafe fn splat_integer(x: i32) -> [int32x4_t; 4] {
-        all!(|_I| vdupq_n_s32(x))
+        quarters!(|_I| vdupq_n_s32(x))
     }
 
     #[inline(always)]
     unsafe fn splat_quad(from: *const i8) -> [uint8x16_t; 4] {
-        all!(|_I| vreinterpretq_u8_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())))
+        quarters!(|_I| vreinterpretq_u8_s32(vdupq_n_s32(from.cast::<i32>().read_unaligned())))
     }
 
     #[inline(always)]
     unsafe fn load_bytes(from: *const u8) -> [uint8x16_t; 4] {
-        all!(|I| vld1q_u8(from.add(16 * I)))
+        quarters!(|I| vld1q_u8(from.add(16 * I)))
     }
 
     #[inline(always)]
     unsafe fn store_bytes(to: *mut u8, x: [uint8x16_t; 4]) {
-        all!(|I| vst1q_u8(to.add(16 * I), x[I]));
+        quarters!(|I| vst1q_u8(to.add(16 * I), x[I]));
     }
 
     #[inline(always)]
     unsafe fn load_numbers(from: *const u8) -> [uint8x16_t; 4] {
-        all!(|I| veorq_u8(vld1q_u8(from.add(16 * I)), vdupq_n_u8(128)))
+        quarters!(|I| veorq_u8(vld1q_u8(from.add(16 * I)), vdupq_n_u8(128)))
     }
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> [float32x4_t; 4] {
-        all!(|I| vld1q_f32(from.add(4 * I)))
+        quarters!(|I| vld1q_f32(from.add(4 * I)))
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, x: [float32x4_t; 4]) {
-        all!(|I| vst1q_f32(to.add(4 * I), x[I]));
+        quarters!(|I| vst1q_f32(to.add(4 * I), x[I]));
     }
 
     #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> [float32x4_t; 4] {
-        all!(|I| vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from.add(8 * I)))))
+        quarters!(|I| vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from.add(8 * I)))))
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const u8) -> [float32x4_t; 4] {
-        all!(|I| vreinterpretq_f32_u32(vshll_n_u16::<16>(vreinterpret_u16_u8(vld1_u8(from.add(8 * I))))))
+        quarters!(|I| vreinterpretq_f32_u32(vshll_n_u16::<16>(vreinterpret_u16_u8(vld1_u8(from.add(8 * I))))))
     }
 
     #[inline(always)]
@@ -125,7 +98,7 @@ impl<const MATRIX: bool> IntegerLanes for Neon<MATRIX> {
             let (low, high) = (vmovl_u8(vget_low_u8(x)), vmovl_u8(vget_high_u8(x)));
             [vget_low_u16(low), vget_high_u16(low), vget_low_u16(high), vget_high_u16(high)]
         };
-        all!(|I| vcvtq_f32_u32(vmovl_u16(wide[I])))
+        quarters!(|I| vcvtq_f32_u32(vmovl_u16(wide[I])))
     }
 
     #[inline(always)]
@@ -136,43 +109,43 @@ impl<const MATRIX: bool> IntegerLanes for Neon<MATRIX> {
             let (low, high) = (vmovl_s8(vget_low_s8(x)), vmovl_s8(vget_high_s8(x)));
             [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)]
         };
-        all!(|I| vcvtq_f32_s32(vmovl_s16(wide[I])))
+        quarters!(|I| vcvtq_f32_s32(vmovl_s16(wide[I])))
     }
 
     #[inline(always)]
     unsafe fn and(x: [uint8x16_t; 4], mask: u8) -> [uint8x16_t; 4] {
-        all!(|I| vandq_u8(x[I], vdupq_n_u8(mask)))
+        quarters!(|I| vandq_u8(x[I], vdupq_n_u8(mask)))
     }
 
     #[inline(always)]
     unsafe fn or(x: [uint8x16_t; 4], y: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
-        all!(|I| vorrq_u8(x[I], y[I]))
+        quarters!(|I| vorrq_u8(x[I], y[I]))
     }
 
     #[inline(always)]
     unsafe fn right1(x: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
-        all!(|I| vshrq_n_u8::<1>(x[I]))
+        quarters!(|I| vshrq_n_u8::<1>(x[I]))
     }
 
     #[inline(always)]
     unsafe fn right2(x: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
-        all!(|I| vshrq_n_u8::<2>(x[I]))
+        quarters!(|I| vshrq_n_u8::<2>(x[I]))
     }
 
     #[inline(always)]
     unsafe fn right4(x: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
-        all!(|I| vshrq_n_u8::<4>(x[I]))
+        quarters!(|I| vshrq_n_u8::<4>(x[I]))
     }
 
     #[inline(always)]
     unsafe fn left4(x: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
-        all!(|I| vshlq_n_u8::<4>(x[I]))
+        quarters!(|I| vshlq_n_u8::<4>(x[I]))
     }
 
     #[inline(always)]
     unsafe fn dot<const SMALL: bool>(sum: [int32x4_t; 4], w: [uint8x16_t; 4], a: [uint8x16_t; 4]) -> [int32x4_t; 4] {
         // The intrinsic is not stable; numbers are signed here, small ones because they are below 64.
-        all!(|I| {
+        quarters!(|I| {
             let mut sum = sum[I];
             asm!(
                 "sdot {sum:v}.4s, {w:v}.16b, {a:v}.16b",
@@ -241,22 +214,22 @@ impl<const MATRIX: bool> IntegerLanes for Neon<MATRIX> {
 
     #[inline(always)]
     unsafe fn to_floats(x: [int32x4_t; 4]) -> [float32x4_t; 4] {
-        all!(|I| vcvtq_f32_s32(x[I]))
+        quarters!(|I| vcvtq_f32_s32(x[I]))
     }
 
     #[inline(always)]
     unsafe fn add(x: [float32x4_t; 4], y: [float32x4_t; 4]) -> [float32x4_t; 4] {
-        all!(|I| vaddq_f32(x[I], y[I]))
+        quarters!(|I| vaddq_f32(x[I], y[I]))
     }
 
     #[inline(always)]
     unsafe fn mul(x: [float32x4_t; 4], y: [float32x4_t; 4]) -> [float32x4_t; 4] {
-        all!(|I| vmulq_f32(x[I], y[I]))
+        quarters!(|I| vmulq_f32(x[I], y[I]))
     }
 
     #[inline(always)]
     unsafe fn mul_add(x: [float32x4_t; 4], y: [float32x4_t; 4], z: [float32x4_t; 4]) -> [float32x4_t; 4] {
-        all!(|I| vfmaq_f32(z[I], x[I], y[I]))
+        quarters!(|I| vfmaq_f32(z[I], x[I], y[I]))
     }
 }
 

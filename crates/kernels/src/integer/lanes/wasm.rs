@@ -15,33 +15,6 @@ const SUMS: usize = 4;
 #[cfg(not(target_feature = "relaxed-simd"))]
 const SUMS: usize = 8;
 
-/// `f` of the four quarters.
-macro_rules! each {
-    (|$i:ident| $f:expr) => {
-        // SAFETY: the caller vouches for the pointers as the trait says.
-        unsafe {
-            [
-                {
-                    const $i: usize = 0;
-                    $f
-                },
-                {
-                    const $i: usize = 1;
-                    $f
-                },
-                {
-                    const $i: usize = 2;
-                    $f
-                },
-                {
-                    const $i: usize = 3;
-                    $f
-                },
-            ]
-        }
-    };
-}
-
 #[allow(unused_unsafe, reason = "not all of them have pointers")]
 impl IntegerLanes for Wasm {
     type Floats = [v128; 4];
@@ -71,12 +44,12 @@ impl IntegerLanes for Wasm {
 
     #[inline(always)]
     unsafe fn load_bytes(from: *const u8) -> [v128; 4] {
-        each!(|I| v128_load(from.add(16 * I).cast()))
+        quarters!(|I| v128_load(from.add(16 * I).cast()))
     }
 
     #[inline(always)]
     unsafe fn store_bytes(to: *mut u8, x: [v128; 4]) {
-        each!(|I| v128_store(to.add(16 * I).cast(), x[I]));
+        quarters!(|I| v128_store(to.add(16 * I).cast(), x[I]));
     }
 
     #[inline(always)]
@@ -87,27 +60,27 @@ impl IntegerLanes for Wasm {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> [v128; 4] {
-        each!(|I| v128_load(from.add(4 * I).cast()))
+        quarters!(|I| v128_load(from.add(4 * I).cast()))
     }
 
     #[inline(always)]
     unsafe fn store(to: *mut f32, x: [v128; 4]) {
-        each!(|I| v128_store(to.add(4 * I).cast(), x[I]));
+        quarters!(|I| v128_store(to.add(4 * I).cast(), x[I]));
     }
 
     #[inline(always)]
     unsafe fn load_f16(from: *const u8) -> [v128; 4] {
-        each!(|I| widen_halves(u32x4_load_extend_u16x4(from.add(8 * I).cast())))
+        quarters!(|I| widen_halves(u32x4_load_extend_u16x4(from.add(8 * I).cast())))
     }
 
     #[inline(always)]
     unsafe fn load_bf16(from: *const u8) -> [v128; 4] {
-        each!(|I| i32x4_shl(u32x4_load_extend_u16x4(from.add(8 * I).cast()), 16))
+        quarters!(|I| i32x4_shl(u32x4_load_extend_u16x4(from.add(8 * I).cast()), 16))
     }
 
     #[inline(always)]
     unsafe fn load_u8(from: *const u8) -> [v128; 4] {
-        each!(|I| {
+        quarters!(|I| {
             let bytes = v128_load32_zero(from.add(4 * I).cast());
             f32x4_convert_i32x4(u32x4_extend_low_u16x8(u16x8_extend_low_u8x16(bytes)))
         })
@@ -115,7 +88,7 @@ impl IntegerLanes for Wasm {
 
     #[inline(always)]
     unsafe fn load_i8(from: *const u8) -> [v128; 4] {
-        each!(|I| {
+        quarters!(|I| {
             let bytes = v128_load32_zero(from.add(4 * I).cast());
             f32x4_convert_i32x4(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(bytes)))
         })
@@ -123,32 +96,32 @@ impl IntegerLanes for Wasm {
 
     #[inline(always)]
     unsafe fn and(x: [v128; 4], mask: u8) -> [v128; 4] {
-        each!(|I| v128_and(x[I], u8x16_splat(mask)))
+        quarters!(|I| v128_and(x[I], u8x16_splat(mask)))
     }
 
     #[inline(always)]
     unsafe fn or(x: [v128; 4], y: [v128; 4]) -> [v128; 4] {
-        each!(|I| v128_or(x[I], y[I]))
+        quarters!(|I| v128_or(x[I], y[I]))
     }
 
     #[inline(always)]
     unsafe fn right1(x: [v128; 4]) -> [v128; 4] {
-        each!(|I| u16x8_shr(x[I], 1))
+        quarters!(|I| u16x8_shr(x[I], 1))
     }
 
     #[inline(always)]
     unsafe fn right2(x: [v128; 4]) -> [v128; 4] {
-        each!(|I| u16x8_shr(x[I], 2))
+        quarters!(|I| u16x8_shr(x[I], 2))
     }
 
     #[inline(always)]
     unsafe fn right4(x: [v128; 4]) -> [v128; 4] {
-        each!(|I| u16x8_shr(x[I], 4))
+        quarters!(|I| u16x8_shr(x[I], 4))
     }
 
     #[inline(always)]
     unsafe fn left4(x: [v128; 4]) -> [v128; 4] {
-        each!(|I| i16x8_shl(x[I], 4))
+        quarters!(|I| i16x8_shl(x[I], 4))
     }
 
     /// Numbers below 128 are multiplied at once; of others the highest bit is, apart.
@@ -156,9 +129,9 @@ impl IntegerLanes for Wasm {
     #[inline(always)]
     unsafe fn dot<const SMALL: bool>(sum: [v128; 4], w: [v128; 4], a: [v128; 4]) -> [v128; 4] {
         if SMALL {
-            return each!(|I| i32x4_relaxed_dot_i8x16_i7x16_add(a[I], w[I], sum[I]));
+            return quarters!(|I| i32x4_relaxed_dot_i8x16_i7x16_add(a[I], w[I], sum[I]));
         }
-        each!(|I| {
+        quarters!(|I| {
             let sum = i32x4_relaxed_dot_i8x16_i7x16_add(a[I], v128_and(w[I], u8x16_splat(127)), sum[I]);
             // 128 is no number of 7 bits: 64, twice.
             let high = v128_and(a[I], i8x16_shr(w[I], 7));
@@ -181,13 +154,13 @@ impl IntegerLanes for Wasm {
     #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
     unsafe fn to_floats(x: [v128; 4]) -> [v128; 4] {
-        each!(|I| f32x4_convert_i32x4(x[I]))
+        quarters!(|I| f32x4_convert_i32x4(x[I]))
     }
 
     #[cfg(not(target_feature = "relaxed-simd"))]
     #[inline(always)]
     unsafe fn to_floats(x: [v128; 8]) -> [v128; 4] {
-        each!(|I| {
+        quarters!(|I| {
             let [low, high] = [x[2 * I], x[2 * I + 1]];
             let (even, odd) = (i32x4_shuffle::<0, 2, 4, 6>(low, high), i32x4_shuffle::<1, 3, 5, 7>(low, high));
             f32x4_convert_i32x4(i32x4_add(even, odd))
@@ -196,16 +169,16 @@ impl IntegerLanes for Wasm {
 
     #[inline(always)]
     unsafe fn add(x: [v128; 4], y: [v128; 4]) -> [v128; 4] {
-        each!(|I| f32x4_add(x[I], y[I]))
+        quarters!(|I| f32x4_add(x[I], y[I]))
     }
 
     #[inline(always)]
     unsafe fn mul(x: [v128; 4], y: [v128; 4]) -> [v128; 4] {
-        each!(|I| f32x4_mul(x[I], y[I]))
+        quarters!(|I| f32x4_mul(x[I], y[I]))
     }
 
     #[inline(always)]
     unsafe fn mul_add(x: [v128; 4], y: [v128; 4], z: [v128; 4]) -> [v128; 4] {
-        each!(|I| mul_add_lanes(x[I], y[I], z[I]))
+        quarters!(|I| mul_add_lanes(x[I], y[I], z[I]))
     }
 }
