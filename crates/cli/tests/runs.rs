@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use openelm_testing::interrupts_are_ignored;
 use openelm_testing::run::SmallRun;
 use support::{openelm, output, path, refused};
 
@@ -98,6 +99,9 @@ fn what_is_ignored_at_the_start_stays_ignored() {
 
 #[test]
 fn a_signal_stops_saves_and_is_told_by_the_exit_code() {
+    if interrupts_are_ignored() {
+        return;
+    }
     for (name, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
         let run = small(1_000_000);
         let mut child = openelm(&arguments(&run).each_ref().map(String::as_str))
@@ -114,6 +118,9 @@ fn a_signal_stops_saves_and_is_told_by_the_exit_code() {
 
 #[test]
 fn ctrl_c_leaves_other_long_work_with_130() {
+    if interrupts_are_ignored() {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     // Takes longer to read than to press the key.
     let text = folder.path().join("long.txt");

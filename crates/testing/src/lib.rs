@@ -8,6 +8,7 @@ mod archive;
 pub mod bucket;
 pub mod run;
 pub mod server;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,6 +16,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 pub use archive::checkpoint;
+pub use signals::interrupts_are_ignored;
 
 /// An array of an `.npz` file, its values widened to `f64` (exact for `f32` and integers of 32 bits).
 pub struct Array {
