@@ -1,10 +1,12 @@
 //! Lengths of the rows of a matrix with a low-rank change: the denominators of DoRA (Liu et al. 2024).
 
 use crate::simd::{dispatch, dot};
-use crate::{Matrix, Threads};
+use crate::{Matrix, Threads, linear};
 
 /// Rows in a task.
 const TASK_ROWS: usize = 16;
+/// Rows of the change in memory at a time.
+const CHANGED_ROWS: usize = 256;
 
 /// A change `scale B A` to a matrix.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +19,8 @@ pub struct LowRank<'a> {
     pub scale: f32,
 }
 
-/// Writes the Euclidean lengths of the rows of `weight + scale B A`, `[outputs, inputs]`, to `norms`, `[outputs]`. One row at a
-/// time is in memory.
+/// Writes the Euclidean lengths of the rows of `weight + scale B A`, `[outputs, inputs]`, to `norms`, `[outputs]`. Some rows of
+/// `B A` are in memory at a time.
 ///
 /// # Panics
 /// If the lengths do not fit together.
@@ -26,24 +28,28 @@ pub fn forward(threads: &Threads, norms: &mut [f32], weight: Matrix<'_>, change:
     let outputs = norms.len();
     let (inputs, rank) = (weight.len() / outputs.max(1), change.b.len() / outputs.max(1));
     assert!(weight.len() == outputs * inputs && change.a.len() == rank * inputs, "the change is not one of the matrix");
-    threads.for_each_chunk(norms, TASK_ROWS, |task, norms| {
-        let (mut buffer, mut row) = (vec![0.0; inputs], vec![0.0; inputs]);
-        dispatch(
-            #[inline(always)]
-            || {
-                for (output, norm) in (task * TASK_ROWS..).zip(norms) {
-                    row.copy_from_slice(weight.widened(output * inputs, inputs, &mut buffer));
-                    for (a, b) in change.a.chunks_exact(inputs).zip(&change.b[output * rank..]) {
-                        let factor = change.scale * b;
-                        for (x, a) in row.iter_mut().zip(a) {
-                            *x = factor.mul_add(*a, *x);
-                        }
+    let mut changes = vec![0.0; CHANGED_ROWS.min(outputs) * inputs];
+    for (first, norms) in (0..outputs).step_by(CHANGED_ROWS).zip(norms.chunks_mut(CHANGED_ROWS)) {
+        let changes = &mut changes[..norms.len() * inputs];
+        let b = &change.b[first * rank..(first + norms.len()) * rank];
+        linear::backward_input(threads, changes, b, Matrix::F32(change.a), inputs, false);
+        let length = TASK_ROWS * inputs;
+        threads.for_each_chunk2((norms, TASK_ROWS), (changes, length), |task, norms, changes| {
+            let mut buffer = vec![0.0; inputs];
+            let first = first + task * TASK_ROWS;
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (row, (norm, row_changes)) in norms.iter_mut().zip(changes.chunks_exact_mut(inputs)).enumerate()
+                    {
+                        let weights = weight.widened((first + row) * inputs, inputs, &mut buffer);
+                        row_changes.iter_mut().zip(weights).for_each(|(x, w)| *x = change.scale.mul_add(*x, *w));
+                        *norm = dot(row_changes, row_changes).sqrt();
                     }
-                    *norm = dot(&row, &row).sqrt();
-                }
-            },
-        );
-    });
+                },
+            );
+        });
+    }
 }
 
 #[cfg(test)]
@@ -53,7 +59,7 @@ mod tests {
 
     #[test]
     fn norms_are_those_of_the_changed_rows() {
-        let (outputs, inputs, rank, scale) = (37, 50, 3, 0.5);
+        let (outputs, inputs, rank, scale) = (CHANGED_ROWS + 37, 50, 3, 0.5);
         let (w, a, b) = (values(outputs * inputs, 0.1), values(rank * inputs, 0.2), values(outputs * rank, 0.3));
         let expected: Vec<f64> = (0..outputs)
             .map(|o| {

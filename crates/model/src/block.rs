@@ -13,7 +13,7 @@ use openelm_kernels::attention::{self, Inputs, KvCache, Rows, Shape};
 use openelm_kernels::qk_norm_rope::{QkNormRope, QkNorms};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::rounded::Products;
-use openelm_kernels::{Input, Matrix, Norm, Threads, bias};
+use openelm_kernels::{Input, Matrix, Norm, Threads, bias, residual};
 
 use crate::config::{LayerConfig, ModelConfig, NormPlacement};
 use crate::layout::{Role, Site};
@@ -35,13 +35,13 @@ pub struct Activations {
     pub attended: Vec<f32>,
     /// Logarithms of the softmax denominators, `[N, query_heads]`; empty where nothing is kept for a backward pass.
     pub log_sums: Vec<f32>,
-    /// Output of `out_proj` where it is normalised, `[N, dim]`; empty otherwise.
+    /// Output of `out_proj` where it is normalised or has DoRA's gains, `[N, dim]`; empty otherwise.
     pub attn_out: Vec<f32>,
     /// The residual stream after attention, `[N, dim]`.
     pub mid: Vec<f32>,
     /// Output of `proj_1`, `[N, 2 * ffn_dim]` (`[N, ffn_dim]` without a gate).
     pub hidden: Vec<f32>,
-    /// Output of `proj_2` where it is normalised, `[N, dim]`; empty otherwise.
+    /// Output of `proj_2` where it is normalised or has DoRA's gains, `[N, dim]`; empty otherwise.
     pub ffn_out: Vec<f32>,
 }
 
@@ -127,8 +127,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Adds what its last projection gives to the residual stream `out`; where it is normalised on the way, `given` keeps what
-    /// was given.
+    /// Adds what its last projection gives to the residual stream `out`; where it is normalised on the way, or a backward pass would
+    /// need it, `given` keeps what was given.
     fn add_layer_output(
         &self,
         out: &mut [f32],
@@ -138,6 +138,11 @@ impl<'a> Pass<'a> {
         (given, scratch): (&mut Vec<f32>, &mut LinearScratch),
     ) {
         match self.config.norms.placement {
+            NormPlacement::Before if last.has_gains() => {
+                fit(given, out.len());
+                last.forward(self.threads, given, input, scratch, false);
+                residual::add(self.threads, out, given);
+            }
             NormPlacement::Before => last.forward(self.threads, out, input, scratch, true),
             NormPlacement::Behind => {
                 fit(given, out.len());

@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use openelm_kernels::dropout::{self, Dropout};
 use openelm_kernels::rounded::{self, Products};
-use openelm_kernels::{Input, Matrix, Threads, linear};
+use openelm_kernels::{Input, Matrix, Threads, gains, linear, residual};
 
 use crate::layout::Site;
 
@@ -94,6 +94,11 @@ impl<'a> Linear<'a> {
         self.changes.iter().filter_map(move |change| Some((change.start..change.end, *change.deltas.get(&site)?)))
     }
 
+    /// Whether some outputs are scaled, as DoRA does it: training needs those outputs.
+    pub fn has_gains(&self) -> bool {
+        self.deltas().any(|(_, delta)| delta.gains.is_some())
+    }
+
     /// `out (+)= y`, with `out` `[N, outputs]`; adds if `accumulate`, as a residual connection does.
     pub fn forward(
         &self,
@@ -134,11 +139,11 @@ impl<'a> Linear<'a> {
             let x = delta.dropped(threads, &x[rows.start * inputs..rows.end * inputs], dropped);
             delta.add(threads, y, x, inner);
             if let Some(gains) = delta.gains {
-                y.chunks_exact_mut(outputs).for_each(|row| row.iter_mut().zip(gains).for_each(|(y, gain)| *y *= gain));
+                gains::forward(threads, y, gains);
             }
         }
         if accumulate {
-            out.iter_mut().zip(&*output).for_each(|(out, y)| *out += y);
+            residual::add(threads, out, output);
         }
     }
 }

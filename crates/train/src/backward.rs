@@ -4,7 +4,7 @@
 //! trains gets no derivative.
 
 use openelm_kernels::qk_norm_rope::{QkNormGradients, QkvDerivatives};
-use openelm_kernels::{Matrix, Norm, Threads, attention, bias, swiglu};
+use openelm_kernels::{Matrix, Norm, Threads, attention, bias, residual, swiglu};
 use openelm_model::block::{Activations, Pass, Sequences, fit};
 use openelm_model::{LayerWeights, Linear, NormPlacement, Role, Site};
 
@@ -152,7 +152,7 @@ impl BlockBackward<'_> {
     ) {
         match self.pass.config.norms.placement {
             NormPlacement::Before => norm_backward(self.pass.threads, stream, dweight, dinput, x, norm),
-            NormPlacement::Behind => stream.iter_mut().zip(dinput).for_each(|(sum, d)| *sum += d),
+            NormPlacement::Behind => residual::add(self.pass.threads, stream, dinput),
         }
     }
 
@@ -171,7 +171,8 @@ impl BlockBackward<'_> {
         fit(&mut d.gated_again, rows * inner);
         let network = config.feed_forward(layer);
         swiglu::backward(threads, &mut d.hidden, &mut d.gated_again, &d.gated, &kept.hidden, network);
-        self.weights(&proj_2, &mut gradients.proj_2, (dout, &d.gated_again, inner), None, &mut d.scratch);
+        let output = kept_output(&kept.ffn_out);
+        self.weights(&proj_2, &mut gradients.proj_2, (dout, &d.gated_again, inner), output, &mut d.scratch);
         let proj_1 = self.linear(Role::Proj1, weights.proj_1);
         if gradients.proj_1.any() {
             let input = pass.layer_input(&kept.mid, weights.ffn_norm).rows(threads, &mut d.normed_again);
@@ -194,7 +195,8 @@ impl BlockBackward<'_> {
         let out_proj = self.linear(Role::OutProj, weights.out_proj);
         let dweight = gradients.attn_norm.as_deref_mut();
         let dout = self.of_output(stream, (weights.attn_norm, dweight), &kept.attn_out, &mut d.given);
-        self.weights(&out_proj, &mut gradients.out_proj, (dout, &kept.attended, query_dim), None, &mut d.scratch);
+        let output = kept_output(&kept.attn_out);
+        self.weights(&out_proj, &mut gradients.out_proj, (dout, &kept.attended, query_dim), output, &mut d.scratch);
         fit(&mut d.attended, rows * query_dim);
         linear::backward_input(threads, &out_proj, &mut d.attended, dout, query_dim, &mut d.scratch);
         fit(&mut d.q, rows * query_dim);
@@ -228,6 +230,11 @@ impl BlockBackward<'_> {
         let dweight = gradients.attn_norm.as_deref_mut();
         self.add_of_input(stream, (weights.attn_norm, dweight), &d.normed, x);
     }
+}
+
+/// The output of a last projection, where the forward pass kept it.
+fn kept_output(given: &[f32]) -> Option<&[f32]> {
+    (!given.is_empty()).then_some(given)
 }
 
 /// The derivatives of a norm are added to `dx`, `[N, dim]`, and to `dweight`, `[dim]`, if that is trained.

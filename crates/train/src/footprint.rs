@@ -9,7 +9,7 @@ use crate::Recipe;
 use crate::network::{Keeping, LOSS_ROWS};
 use crate::recipe::{ProductPrecision, Sharding};
 use crate::run::RunError;
-use crate::tune::TuneRecipe;
+use crate::tune::{AdapterKind, TuneRecipe};
 
 /// What a training run takes in memory, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,7 @@ impl TrainingFootprint {
             trained: wide(config.parameters()),
             frozen: 0,
             rank: 0,
+            dora: false,
             rounded: train.precision != ProductPrecision::F32,
             ranks,
             sharded: train.sharding == Sharding::Optimizer,
@@ -103,6 +104,7 @@ impl TrainingFootprint {
             // What is stored stays in the page cache where all of it is copied.
             frozen: if adapted.is_some() { bytes } else { 0 },
             rank: adapter.map_or(0, |adapter| adapter.largest_rank()),
+            dora: adapter.is_some_and(|adapter| adapter.kind == AdapterKind::Dora),
             rounded: train.precision != ProductPrecision::F32,
             ranks,
             sharded: train.sharding == Sharding::Optimizer,
@@ -163,6 +165,8 @@ struct Run<'c> {
     frozen: u64,
     /// The largest rank of an adapter; 0 without one.
     rank: usize,
+    /// Whether it is DoRA's.
+    dora: bool,
     /// Whether factors are rounded to bf16.
     rounded: bool,
     ranks: usize,
@@ -179,7 +183,7 @@ impl Run<'_> {
         let Self { config, keeping, rows, ranks, .. } = *self;
         let floats = |per_row: usize| rows.saturating_mul(4 * wide(per_row));
         let widest = |size: &dyn Fn(&LayerConfig) -> usize| config.layers.iter().map(size).max().unwrap_or(0);
-        let layers: Vec<u64> = config.layers.iter().map(|layer| floats(kept_per_row(config, layer))).collect();
+        let layers: Vec<u64> = config.layers.iter().map(|layer| floats(self.kept_per_row(layer))).collect();
         let mut streams = floats((config.layers.len() + 1) * config.model_dim);
         // Where they are rounded, one layer's activations and two of the streams are whole at a time.
         let whole = layers.iter().max().copied().unwrap_or(0);
@@ -227,6 +231,20 @@ impl Run<'_> {
         }
     }
 
+    /// Elements of [`openelm_model::block::Activations`] per row.
+    fn kept_per_row(&self, layer: &LayerConfig) -> usize {
+        let config = self.config;
+        let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
+        let given = if self.dora { config.model_dim } else { normed_per_row(config) };
+        config.qkv_dim(layer)
+            + 2 * query_dim
+            + kv_dim
+            + layer.query_heads
+            + config.model_dim
+            + config.ffn_hidden_dim(layer)
+            + 2 * given
+    }
+
     /// Elements per row of derivatives and what is computed on the way.
     fn scratch_per_row(&self, widest: &Widest<'_>) -> usize {
         let config = self.config;
@@ -239,7 +257,7 @@ impl Run<'_> {
             + 2 * widest(&key)
             + widest(&|layer| config.qkv_dim(layer))
             + 3 * config.model_dim
-            + given_per_row(config);
+            + normed_per_row(config);
         if self.rank == 0 {
             return scratch;
         }
@@ -275,24 +293,11 @@ fn workspace(config: &ModelConfig, time: usize) -> u64 {
     wide(Threads::workspace(threads)) + wide(threads) * wide(attention.max().unwrap_or(0))
 }
 
-/// Elements of [`openelm_model::block::Activations`] per row.
-fn kept_per_row(config: &ModelConfig, layer: &LayerConfig) -> usize {
-    let (query_dim, kv_dim) = (layer.query_heads * config.head_dim, layer.kv_heads * config.head_dim);
-    let hidden = config.ffn_hidden_dim(layer);
-    config.qkv_dim(layer)
-        + 2 * query_dim
-        + kv_dim
-        + layer.query_heads
-        + config.model_dim
-        + hidden
-        + 2 * given_per_row(config)
-}
-
 /// The largest of what a function gives for each layer.
 type Widest<'a> = dyn Fn(&dyn Fn(&LayerConfig) -> usize) -> usize + 'a;
 
 /// Elements per row that are normalised behind a layer.
-fn given_per_row(config: &ModelConfig) -> usize {
+fn normed_per_row(config: &ModelConfig) -> usize {
     match config.norms.placement {
         NormPlacement::Before => 0,
         NormPlacement::Behind => config.model_dim,

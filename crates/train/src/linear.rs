@@ -12,7 +12,7 @@
 //! Lengths of rows are not led through (Liu et al. 2024, section 4.3), as in PEFT and CoreNet.
 
 use openelm_kernels::rounded::{self, Products};
-use openelm_kernels::{Matrix, Threads, dropout, linear};
+use openelm_kernels::{Matrix, Threads, dropout, gains, linear};
 use openelm_model::block::fit;
 use openelm_model::{Delta, Linear};
 
@@ -98,7 +98,7 @@ pub(crate) fn backward_input(
 ) {
     let LinearBuffers { dz, dinner, dropped, rounded, .. } = scratch;
     let delta = delta(linear);
-    let dz = delta.as_ref().map_or(dout, |delta| through_gains(dz, dout, delta));
+    let dz = delta.as_ref().map_or(dout, |delta| through_gains(threads, dz, dout, delta));
     match (linear.products, linear.matrix) {
         (Products::BF16, Matrix::F32(weight)) => {
             rounded::backward_input(threads, dx, dz, weight, inputs, false, rounded);
@@ -146,7 +146,7 @@ pub(crate) fn backward_weights(
     if let (Some(magnitude), Some(lengths)) = (&mut gradients.magnitude, lengths) {
         // What a gain of zero multiplied cannot be told from the output.
         let output = output.filter(|_| delta.gains.is_some_and(|gains| gains.iter().all(|&gain| gain != 0.0)));
-        let (y, gains) = match (output, delta.gains) {
+        let (y, factors) = match (output, delta.gains) {
             (Some(y), Some(gains)) => (y, gains),
             _ => {
                 fit(z, dout.len());
@@ -156,15 +156,13 @@ pub(crate) fn backward_weights(
             }
         };
         let mut sums = vec![0.0f64; outputs];
-        for (dout, y) in dout.chunks_exact(outputs).zip(y.chunks_exact(outputs)) {
-            sums.iter_mut().zip(dout).zip(y).for_each(|((sum, d), y)| *sum += f64::from(d * y));
-        }
-        let gains = gains.iter().copied().chain(std::iter::repeat(1.0));
-        for (((gradient, sum), length), gain) in magnitude.iter_mut().zip(sums).zip(lengths).zip(gains) {
+        gains::backward_gains(threads, &mut sums, dout, y);
+        let factors = factors.iter().copied().chain(std::iter::repeat(1.0));
+        for (((gradient, sum), length), gain) in magnitude.iter_mut().zip(sums).zip(lengths).zip(factors) {
             *gradient += (sum / (f64::from(*length) * f64::from(gain))) as f32;
         }
     }
-    let dz = through_gains(dz, dout, &delta);
+    let dz = through_gains(threads, dz, dout, &delta);
     if let Some(b) = &mut gradients.b {
         linear::backward_weight(threads, b, dz, inner, delta.rank, true);
     }
@@ -200,10 +198,10 @@ pub(crate) fn backward_embeddings(
 }
 
 /// `gain dout`, in `buffer` where there are gains.
-fn through_gains<'a>(buffer: &'a mut Vec<f32>, dout: &'a [f32], delta: &Delta<'_>) -> &'a [f32] {
+fn through_gains<'a>(threads: &Threads, buffer: &'a mut Vec<f32>, dout: &'a [f32], delta: &Delta<'_>) -> &'a [f32] {
     let Some(gains) = delta.gains else { return dout };
-    buffer.clear();
-    buffer.extend(dout.chunks_exact(gains.len()).flat_map(|row| row.iter().zip(gains).map(|(d, gain)| d * gain)));
+    fit(buffer, dout.len());
+    gains::backward_input(threads, buffer, dout, gains);
     buffer
 }
 
