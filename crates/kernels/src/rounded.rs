@@ -1,17 +1,20 @@
-//! Products of matrices of `f32` whose factors are rounded to `bf16` on the way, with sums in `f32`: a linear layer and both its
-//! derivatives.
+//! Products of matrices whose factors are rounded to `bf16` on the way, with sums in `f32`: a linear layer and both its derivatives.
 //!
 //! ```text
 //! y = x W^T        dx = dy (W^T)^T        dW = dy^T (x^T)^T
 //! ```
 //!
 //! All three are inner products along rows, once what stands across is transposed while it is rounded; that costs little beside
-//! the products. The bits are those of [`linear::forward_bf16`], on any processor.
+//! the products.
+//!
+//! Products are added up by pairs of columns, as the instruction for it (`vdpbf16ps`) has it: the second of a pair first, each sum
+//! rounded once, what is below the normal numbers taken for zero. The results are the same to the bit on any processor; without
+//! the instruction they come slowly ([`limits::bf16_peak`](crate::limits::bf16_peak) tells).
 
 use half::bf16;
 
 use crate::inner::product_of_pairs;
-use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::lanes::{Half, Kernel, LANES, Lanes, dispatch};
 use crate::linear;
 use crate::precision::{self, Stored};
 use crate::{Matrix, Threads};
@@ -22,7 +25,7 @@ pub enum Products {
     /// As they are, or widened to `f32`.
     #[default]
     F32,
-    /// Rounded to `bf16`, where weights are `f32` or `bf16`.
+    /// Rounded to `bf16`, where weights are `f32`, `f16` or `bf16`.
     BF16,
 }
 
@@ -50,7 +53,7 @@ pub struct Buffers {
 
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`.
 ///
-/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`. Weights of other types than `f32` and `bf16` are
+/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`. Quantised weights are
 /// multiplied as [`linear::forward`] does.
 pub fn forward(
     threads: &Threads,
@@ -65,9 +68,10 @@ pub fn forward(
         Matrix::F32(weight) => {
             let Buffers { a, b } = buffers;
             round(threads, b, weight);
-            linear::forward_bf16(threads, out, x, a, b, inputs, accumulate);
+            forward_half(threads, out, x, a, b, inputs, accumulate);
         }
-        Matrix::BF16(weight) => linear::forward_bf16(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
+        Matrix::F16(weight) => forward_half(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
+        Matrix::BF16(weight) => forward_half(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
         Matrix::Joined(parts) => {
             linear::by_parts(out, x.len() / inputs, parts, inputs, accumulate, |out, part, accumulate| {
                 forward(threads, out, x, part, inputs, accumulate, buffers);
@@ -75,6 +79,23 @@ pub fn forward(
         }
         _ => linear::forward(threads, out, x, weight, inputs, accumulate),
     }
+}
+
+/// [`forward`] with weights of sixteen bits, which are not copied; `x` is rounded in `buffer`.
+fn forward_half<T: Half>(
+    threads: &Threads,
+    out: &mut [f32],
+    x: &[f32],
+    buffer: &mut Vec<bf16>,
+    weight: &[T],
+    inputs: usize,
+    accumulate: bool,
+) {
+    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
+    assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
+    round(threads, buffer, x);
+    product_of_pairs(threads, out, buffer, weight, inputs, accumulate);
 }
 
 /// The derivative by the input: `dx[n, i] (+)= sum over o of dout[n, o] weight[o, i]`; adds if `accumulate`.
