@@ -38,7 +38,7 @@ impl Derivatives {
     }
 }
 
-/// Where the derivatives by one layer's weights are added, for those that are trained; shapes as in
+/// Where the derivatives by one layer's weights are written or added, for those that are trained; shapes as in
 /// [`openelm_model::LayerWeights`].
 #[derive(Default)]
 pub(crate) struct LayerGradients<'a> {
@@ -94,11 +94,13 @@ pub(crate) struct BlockBackward<'a> {
     /// What the forward pass left.
     pub kept: &'a Activations,
     pub sequences: Sequences<'a>,
+    /// Whether the derivatives by matrices are added to what is there.
+    pub accumulate: bool,
 }
 
 impl BlockBackward<'_> {
-    /// Turns `stream`, the derivative by the block's output, into that by its input, both `[N, dim]`, and adds the
-    /// derivatives by the weights to `gradients`.
+    /// Turns `stream`, the derivative by the block's output, into that by its input, both `[N, dim]`, and writes the
+    /// derivatives by matrices to `gradients`, or adds them; those by vectors are added.
     pub fn run(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
         self.feed_forward(gradients, stream, d);
         self.attention(gradients, stream, d);
@@ -118,8 +120,8 @@ impl BlockBackward<'_> {
         output: Option<&[f32]>,
         scratch: &mut LinearBuffers,
     ) {
-        let lengths = self.lengths.of(linear.site);
-        linear::backward_weights(self.pass.threads, linear, gradients, derivative, (lengths, output), scratch);
+        let (threads, kept) = (self.pass.threads, (self.lengths.of(linear.site), output));
+        linear::backward_weights(threads, linear, gradients, self.accumulate, derivative, kept, scratch);
     }
 
     /// The derivative by what a last projection gave, from that by the stream behind it; `given` is what it gave where it is

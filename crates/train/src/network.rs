@@ -19,6 +19,8 @@ use crate::trainable::{RowLengths, TrainableModel};
 
 /// Rows whose logits are in memory at a time.
 pub(crate) const LOSS_ROWS: usize = 256;
+/// Numbers that a task sets to zero.
+const CLEARED: usize = 1 << 18;
 
 const EMBEDDING: Site = Site::outside(Role::Embedding);
 const HEAD: Site = Site::outside(Role::Head);
@@ -192,13 +194,13 @@ impl Network {
         })
     }
 
-    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) loss. As soon
-    /// as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
+    /// Writes the derivatives of `scale` times the summed loss of `batch` to `gradients`, or adds them if `accumulate`; gives the
+    /// (unscaled) loss. As soon as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
     /// layers, the layers from last to first, the embedding table. With a key for `dropout`, an adapter drops inputs by it.
     pub fn gradients<'g, O: Objective>(
         &mut self,
         model: &TrainableModel,
-        gradients: &'g mut Parameters,
+        (gradients, accumulate): (&'g mut Parameters, bool),
         objective: &O,
         batch: &O::Batch,
         (scale, dropout): (f32, Option<u64>),
@@ -207,11 +209,15 @@ impl Network {
         let sequences = objective.sequences(batch);
         with_view(model, &self.threads.clone(), sequences, dropout, |view| {
             let layers = view.config.layers.len();
+            if !accumulate {
+                // They are small, and only ever added to.
+                gradients.clear_vectors();
+            }
             let mut gradients = gradients.parts(layers);
             self.forward(view, sequences, true);
             let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(view, sequences));
             let derivative = HeadDerivative { weights: &weighed.weights, z_weight: objective.z_weight(), scale };
-            let sums = self.head(view, &mut gradients, sequences, derivative);
+            let sums = self.head(view, (&mut gradients, accumulate), sequences, derivative);
             ready(gradients.tail.start, gradients.tail.values);
             // Nobody asks for derivatives below the first tensor that is trained.
             let first = match gradients.embedding.is_empty() {
@@ -219,12 +225,12 @@ impl Network {
                 false => 0,
             };
             for (i, mut segment) in gradients.layers.into_iter().enumerate().skip(first).rev() {
-                self.block_backward(view, sequences, i, &mut LayerGradients::of(&mut segment));
+                self.block_backward(view, sequences, i, (&mut LayerGradients::of(&mut segment), accumulate));
                 ready(segment.start, segment.values);
             }
             let mut table = gradients.embedding;
             if !table.is_empty() {
-                self.embedding_backward(view, &sequences.inputs, &mut table);
+                self.embedding_backward(view, &sequences.inputs, (&mut table, accumulate));
                 ready(table.start, table.values);
             }
             loss(weighed, objective.amount(batch), sums)
@@ -273,7 +279,7 @@ impl Network {
     fn head(
         &mut self,
         view: &View<'_>,
-        gradients: &mut Parts<'_>,
+        (gradients, mut accumulate): (&mut Parts<'_>, bool),
         batch: &Batch,
         derivative: HeadDerivative<'_>,
     ) -> LossSums {
@@ -308,6 +314,7 @@ impl Network {
                 &self.threads,
                 &head,
                 &mut head_gradients,
+                accumulate,
                 derivative,
                 (lengths.of(HEAD), None),
                 scratch,
@@ -315,6 +322,7 @@ impl Network {
             let dnormed = &mut dnormed[..normed.len()];
             linear::backward_input(&self.threads, &head, dnormed, logits, dim, scratch);
             normed.copy_from_slice(dnormed);
+            accumulate = true;
         });
         self.stream.clear();
         self.stream.resize(batch.inputs.len() * dim, 0.0);
@@ -324,20 +332,31 @@ impl Network {
     }
 
     /// From the derivative by the first residual stream to those by the embedding table, or by the change to it.
-    fn embedding_backward(&mut self, view: &View<'_>, ids: &[u32], table: &mut Segment<'_>) {
+    fn embedding_backward(&mut self, view: &View<'_>, ids: &[u32], (table, accumulate): (&mut Segment<'_>, bool)) {
         let Self { threads, derivatives, stream, padding, .. } = self;
         let mut gradients = LinearGradients::of(table);
         if let Some(weight) = &mut gradients.weight {
+            // What a tied table is as an output projection is there already.
+            if !accumulate && !view.config.tied_embeddings {
+                // Most rows meet no id.
+                threads.for_each_chunk(weight, CLEARED, |_, rows| rows.fill(0.0));
+            }
             embedding::backward(threads, weight, ids, stream, view.config.model_dim, *padding);
         }
         if let Some(delta) = view.changes.first().and_then(|change| change.deltas.get(&EMBEDDING)) {
             let derivative = (&stream[..], ids, *padding);
-            linear::backward_embeddings(threads, delta, &mut gradients, derivative, derivatives.scratch());
+            linear::backward_embeddings(threads, delta, &mut gradients, accumulate, derivative, derivatives.scratch());
         }
     }
 
     /// The backward pass of the block `i`, with `self.stream` as the derivative by its output.
-    fn block_backward(&mut self, view: &View<'_>, batch: &Batch, i: usize, gradients: &mut LayerGradients<'_>) {
+    fn block_backward(
+        &mut self,
+        view: &View<'_>,
+        batch: &Batch,
+        i: usize,
+        (gradients, accumulate): (&mut LayerGradients<'_>, bool),
+    ) {
         let View { config, weights: ref all, changes, lengths } = *view;
         let Self { threads, rope, positions, blocks, derivatives, stream, products, .. } = self;
         let (pass, sequences) =
@@ -355,7 +374,7 @@ impl Network {
             rounded.activations(threads, &mut kept[slots.kept]);
         }
         let (x, kept) = (&blocks.streams[slots.from], &blocks.kept[slots.kept]);
-        let block = BlockBackward { pass: &pass, index: i, lengths, weights, x, kept, sequences };
+        let block = BlockBackward { pass: &pass, index: i, lengths, weights, x, kept, sequences, accumulate };
         block.run(gradients, stream, derivatives);
     }
 }
