@@ -51,6 +51,29 @@ pub struct Buffers {
     b: Vec<bf16>,
 }
 
+impl Buffers {
+    /// `weight` rounded, for several products with it, in the memory that each of them would round it in: to be given back by
+    /// [`Buffers::put_back`].
+    pub fn take_rounded(&mut self, threads: &Threads, weight: &[f32]) -> Vec<bf16> {
+        let mut rounded = std::mem::take(&mut self.b);
+        round(threads, &mut rounded, weight);
+        rounded
+    }
+
+    /// `weight`, `[outputs, inputs]`, rounded and transposed, for several [`backward_input_across`]; as
+    /// [`Buffers::take_rounded`].
+    pub fn take_across(&mut self, threads: &Threads, weight: &[f32], inputs: usize) -> Vec<bf16> {
+        let mut across = std::mem::take(&mut self.b);
+        round_across(threads, &mut across, weight, inputs);
+        across
+    }
+
+    /// Takes memory back.
+    pub fn put_back(&mut self, rounded: Vec<bf16>) {
+        self.b = rounded;
+    }
+}
+
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`.
 ///
 /// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`. Quantised weights are
@@ -66,9 +89,9 @@ pub fn forward(
 ) {
     match weight {
         Matrix::F32(weight) => {
-            let Buffers { a, b } = buffers;
-            round(threads, b, weight);
-            forward_half(threads, out, x, a, b, inputs, accumulate);
+            let rounded = buffers.take_rounded(threads, weight);
+            forward_half(threads, out, x, &mut buffers.a, &rounded, inputs, accumulate);
+            buffers.put_back(rounded);
         }
         Matrix::F16(weight) => forward_half(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
         Matrix::BF16(weight) => forward_half(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
@@ -110,12 +133,25 @@ pub fn backward_input(
     accumulate: bool,
     buffers: &mut Buffers,
 ) {
-    let (rows, outputs) = (dx.len() / inputs, weight.len() / inputs);
+    let across = buffers.take_across(threads, weight, inputs);
+    backward_input_across(threads, dx, dout, &across, inputs, accumulate, buffers);
+    buffers.put_back(across);
+}
+
+/// [`backward_input`] with the weights as [`Buffers::take_across`] gives them, `[inputs, outputs]`.
+pub fn backward_input_across(
+    threads: &Threads,
+    dx: &mut [f32],
+    dout: &[f32],
+    across: &[bf16],
+    inputs: usize,
+    accumulate: bool,
+    buffers: &mut Buffers,
+) {
+    let (rows, outputs) = (dx.len() / inputs, across.len() / inputs);
     assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
-    let Buffers { a, b } = buffers;
-    round(threads, a, dout);
-    round_across(threads, b, weight, inputs);
-    product_of_pairs(threads, dx, a, b, outputs, accumulate);
+    round(threads, &mut buffers.a, dout);
+    product_of_pairs(threads, dx, &buffers.a, across, outputs, accumulate);
 }
 
 /// The derivative by the weight: `dweight[o, i] (+)= sum over n of dout[n, o] x[n, i]`; adds if `accumulate`.
@@ -222,6 +258,14 @@ mod tests {
                 forward(&threads, &mut out, &x, Matrix::F32(&w), inputs, true, &mut buffers);
                 backward_input(&threads, &mut dx, &d, &w, inputs, false, &mut buffers);
                 backward_weight(&threads, &mut dw, &d, &x, inputs, true, &mut buffers);
+                // Rounded once for several products, the same.
+                let (mut out_again, mut dx_again) = (vec![1.0; d.len()], vec![f32::NAN; x.len()]);
+                let rounded = buffers.take_rounded(&threads, &w);
+                forward(&threads, &mut out_again, &x, Matrix::BF16(&rounded), inputs, true, &mut buffers);
+                buffers.put_back(rounded);
+                let across = buffers.take_across(&threads, &w, inputs);
+                backward_input_across(&threads, &mut dx_again, &d, &across, inputs, false, &mut buffers);
+                assert_eq!((&out_again, &dx_again), (&out, &dx));
                 (out, dx, dw)
             };
             let (out, dx, dw) = run(1);

@@ -87,6 +87,13 @@ pub struct LinearScratch {
     rounded: rounded::Buffers,
 }
 
+impl LinearScratch {
+    /// Buffers of products with rounded factors.
+    pub fn rounded(&mut self) -> &mut rounded::Buffers {
+        &mut self.rounded
+    }
+}
+
 impl<'a> Linear<'a> {
     /// The changes to this layer, with their rows.
     fn deltas(&self) -> impl Iterator<Item = (Range<usize>, Delta<'a>)> + use<'a> {

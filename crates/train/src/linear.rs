@@ -11,6 +11,7 @@
 //! Where inputs are dropped, `x` stands for what is left of it in `dA` and `dB`, and the second part of `dx` passes where it did.
 //! Lengths of rows are not led through (Liu et al. 2024, section 4.3), as in PEFT and CoreNet.
 
+use half::bf16;
 use openelm_kernels::rounded::{self, Products};
 use openelm_kernels::{Matrix, Threads, dropout, linear};
 use openelm_model::block::fit;
@@ -34,6 +35,13 @@ pub(crate) struct LinearGradients<'a> {
     pub b: Option<&'a mut [f32]>,
     /// `[outputs]`.
     pub magnitude: Option<&'a mut [f32]>,
+}
+
+impl LinearBuffers {
+    /// Buffers of products with rounded factors.
+    pub fn rounded(&mut self) -> &mut rounded::Buffers {
+        &mut self.rounded
+    }
 }
 
 impl<'a> LinearGradients<'a> {
@@ -87,10 +95,12 @@ fn delta<'a>(linear: &Linear<'a>) -> Option<Delta<'a>> {
     linear.changes.first().and_then(|change| change.deltas.get(&linear.site)).copied()
 }
 
-/// Writes the derivative by the input, `dx`, `[N, inputs]`, from that by the output, `dout`, `[N, outputs]`.
+/// Writes the derivative by the input, `dx`, `[N, inputs]`, from that by the output, `dout`, `[N, outputs]`. `across` are the weights
+/// rounded and transposed, if they are so already.
 pub(crate) fn backward_input(
     threads: &Threads,
     linear: &Linear<'_>,
+    across: Option<&[bf16]>,
     dx: &mut [f32],
     dout: &[f32],
     inputs: usize,
@@ -99,8 +109,9 @@ pub(crate) fn backward_input(
     let LinearBuffers { dz, dinner, dropped, rounded, .. } = scratch;
     let delta = delta(linear);
     let dz = delta.as_ref().map_or(dout, |delta| through_gains(dz, dout, delta));
-    match (linear.products, linear.matrix) {
-        (Products::BF16, Matrix::F32(weight)) => {
+    match (linear.products, linear.matrix, across) {
+        (_, _, Some(across)) => rounded::backward_input_across(threads, dx, dz, across, inputs, false, rounded),
+        (Products::BF16, Matrix::F32(weight), None) => {
             rounded::backward_input(threads, dx, dz, weight, inputs, false, rounded);
         }
         _ => linear::backward_input(threads, dx, dz, linear.matrix, inputs, false),
