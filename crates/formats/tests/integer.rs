@@ -51,6 +51,34 @@ fn products_in_bf16_are_as_close_to_the_exact_logits_as_llama_cpp() {
     is_as_close_as_the_peer("a-BF16", &model, &folder.join("a-BF16.logits.npz"));
 }
 
+/// The mean over the positions of the Kullback-Leibler divergence of the logits `found` from `exact`, in nats.
+fn mean_divergence(exact: &[f32], found: &[f32], vocabulary: usize) -> f64 {
+    let log_probabilities = |row: &[f32]| {
+        let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+        row.iter().map(|&x| f64::from(x) - sum.ln()).collect::<Vec<_>>()
+    };
+    let rows = exact.chunks_exact(vocabulary).zip(found.chunks_exact(vocabulary));
+    let divergence = |(exact, found): (&[f32], &[f32])| {
+        let (p, q) = (log_probabilities(exact), log_probabilities(found));
+        p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()
+    };
+    rows.map(divergence).sum::<f64>() / (exact.len() / vocabulary) as f64
+}
+
+#[test]
+fn models_of_sixteen_bits_change_little_in_bf16() {
+    let arrays = npz(&golden("gguf/a-F16.logits.npz"));
+    let ids = arrays[arrays.keys().find(|key| key.ends_with("ids")).unwrap()].ids();
+    for (name, limit) in [("a-BF16", 1e-4), ("a-F16", 3e-4)] {
+        let model = open(&golden(&format!("gguf/{name}.gguf"))).unwrap().into_model().unwrap();
+        let exact = logits(&model, &ids);
+        let vocabulary = model.config().vocab_size;
+        let found = mean_divergence(&exact, &logits(&model.with_products(Products::BF16), &ids), vocabulary);
+        println!("{name}: {found:.2e} nats from the exact logits");
+        assert!(found > 0.0 && found < limit, "{name}: {found}");
+    }
+}
+
 #[test]
 fn blocks_in_integers_are_as_close_to_the_exact_logits_as_llama_cpp() {
     for name in ["a-Q8_0", "a-Q4_0", "b-Q4_K_M", "b-Q5_K_M", "b-Q6_K"] {

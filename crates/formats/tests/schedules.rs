@@ -27,6 +27,7 @@ fn models() -> Vec<(&'static str, Model)> {
         ("F16", float("a-F16")),
         ("BF16", float("a-BF16")),
         ("BF16 in bf16", float("a-BF16").with_products(Products::BF16)),
+        ("F16 in bf16", float("a-F16").with_products(Products::BF16)),
         ("Q4_0 widened", float("a-Q4_0")),
         ("Q4_0", packed("gguf/a-Q4_0.gguf")),
         ("Q8_0", packed("gguf/a-Q8_0.gguf")),

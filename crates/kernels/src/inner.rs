@@ -8,7 +8,8 @@
 //! many             a block of weights in panels, made by a task, which stays in the L2 cache; rows of x pass by
 //! ```
 //!
-//! Where both are `bf16`, pairs of columns are multiplied at a time, and all else is the same.
+//! In `bf16` pairs of columns are multiplied at a time, and all else is the same; weight rows of `f16` are rounded to it as they are
+//! loaded.
 //!
 //! A sum is a vector of sixteen lanes along the inner dimension, whose lanes are added up at the end in the order of
 //! [`dot`](crate::simd::dot). What a row gives depends neither on the rows beside it, nor on the number of threads, nor on the
@@ -24,7 +25,7 @@ use half::bf16;
 
 use crate::Threads;
 use crate::cache_line::{CacheLine, reserve};
-use crate::lanes::{Kernel, LANES, Lanes, add_pair, dispatch, with_pairs};
+use crate::lanes::{Half, Kernel, LANES, Lanes, add_pair, dispatch, with_pairs};
 use crate::matrix::Matrix;
 use crate::simd::reduce;
 use crate::threads::Chunks;
@@ -78,12 +79,12 @@ pub(crate) fn product(
     dispatch(Product { threads, out: &Chunks::new(out, 1), x: Rows::Wide(x), weight, inputs, outputs, accumulate });
 }
 
-/// [`product`] of numbers in `bf16`, whose products are added to sums in `f32` by pairs: see [`add_pair`].
-pub(crate) fn product_of_pairs(
+/// [`product`] of numbers in `bf16`, or rounded to it, whose products are added to sums in `f32` by pairs: see [`add_pair`].
+pub(crate) fn product_of_pairs<T: Half>(
     threads: &Threads,
     out: &mut [f32],
     x: &[bf16],
-    weight: &[bf16],
+    weight: &[T],
     inputs: usize,
     accumulate: bool,
 ) {
@@ -91,7 +92,7 @@ pub(crate) fn product_of_pairs(
         return;
     }
     let outputs = weight.len() / inputs;
-    let (out, matrix) = (Chunks::new(out, 1), Matrix::BF16(weight));
+    let (out, matrix) = (Chunks::new(out, 1), T::matrix(weight));
     let product = Product { threads, out: &out, x: Rows::Pairs(x), weight: matrix, inputs, outputs, accumulate };
     if with_pairs(product).is_none() {
         threads.run(outputs, |output| {
@@ -107,10 +108,10 @@ pub(crate) fn product_of_pairs(
 }
 
 /// The inner product, by plain code.
-fn dot_of_pairs(x: &[bf16], weight: &[bf16]) -> f32 {
+fn dot_of_pairs<T: Half>(x: &[bf16], weight: &[T]) -> f32 {
     let mut sums = [0.0; LANES];
-    for (x, weight) in x.chunks(Pairs::COLUMNS).zip(weight.chunks(Pairs::COLUMNS)) {
-        let (x, weight) = (padded(x), padded(weight));
+    for (x, weight) in x.chunks(2 * LANES).zip(weight.chunks(2 * LANES)) {
+        let (x, weight) = (padded(x), padded(weight).map(T::to_bf16));
         for (sum, (x, weight)) in sums.iter_mut().zip(x.as_chunks().0.iter().zip(weight.as_chunks().0)) {
             *sum = add_pair(*x, *weight, *sum);
         }
@@ -180,7 +181,7 @@ impl Product<'_> {
 
     /// Vectors of a row.
     fn vectors(&self) -> usize {
-        self.inputs.div_ceil(if matches!(self.x, Rows::Pairs(_)) { Pairs::COLUMNS } else { LANES })
+        self.inputs.div_ceil(if matches!(self.x, Rows::Pairs(_)) { 2 * LANES } else { LANES })
     }
 
     #[inline(always)]
@@ -191,14 +192,17 @@ impl Product<'_> {
             let panels = room(buffer, self.rows(), self.vectors(), C);
             match self.x {
                 Rows::Wide(rows) => lanes.run(Lay::<Wide<_>, C> { rows, inputs: self.inputs, panels }),
-                Rows::Pairs(rows) => lanes.run(Lay::<Pairs, C> { rows, inputs: self.inputs, panels }),
+                Rows::Pairs(rows) => lanes.run(Lay::<Pairs<_>, C> { rows, inputs: self.inputs, panels }),
             }
             self.threads.run(self.outputs.div_ceil(block), |task| {
                 let outputs = task * block..self.outputs.min((task + 1) * block);
                 let range = outputs.start * self.inputs..outputs.end * self.inputs;
                 match (self.weight, self.x) {
                     (Matrix::BF16(weight), Rows::Pairs(_)) => {
-                        self.stream::<L, Pairs, R, C>(lanes, &weight[range], panels, outputs);
+                        self.stream::<L, Pairs<_>, R, C>(lanes, &weight[range], panels, outputs);
+                    }
+                    (Matrix::F16(weight), Rows::Pairs(_)) => {
+                        self.stream::<L, Pairs<_>, R, C>(lanes, &weight[range], panels, outputs);
                     }
                     (Matrix::F32(weight), _) => {
                         self.stream::<L, Wide<_>, R, C>(lanes, &weight[range], panels, outputs);
@@ -256,7 +260,10 @@ impl Product<'_> {
                 let (panels, partial) = panels.split_at_mut(outputs.len().next_multiple_of(C) * vectors);
                 match (self.weight, self.x) {
                     (Matrix::BF16(rows), Rows::Pairs(_)) => {
-                        lanes.run(Lay::<Pairs, C> { rows: &rows[range], inputs, panels });
+                        lanes.run(Lay::<Pairs<_>, C> { rows: &rows[range], inputs, panels });
+                    }
+                    (Matrix::F16(rows), Rows::Pairs(_)) => {
+                        lanes.run(Lay::<Pairs<_>, C> { rows: &rows[range], inputs, panels });
                     }
                     (Matrix::F32(rows), _) => lanes.run(Lay::<Wide<_>, C> { rows: &rows[range], inputs, panels }),
                     (Matrix::F16(rows), _) => lanes.run(Lay::<Wide<_>, C> { rows: &rows[range], inputs, panels }),
@@ -285,7 +292,7 @@ impl Product<'_> {
                     }
                     Rows::Pairs(x) => {
                         let passing = &x[passing];
-                        lanes.run(Pass::<Pairs, R, C, true> {
+                        lanes.run(Pass::<Pairs<_>, R, C, true> {
                             product: &self,
                             passing,
                             panels,

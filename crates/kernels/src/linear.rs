@@ -2,15 +2,11 @@
 
 use std::cell::RefCell;
 
-use half::bf16;
-
 use crate::cache_line::{CacheLine, reserve};
 use crate::gemm::{Product, View, gemm};
 use crate::inner;
 use crate::input::Input;
 use crate::integer;
-use crate::lanes;
-use crate::precision;
 use crate::{Matrix, RowParts, Threads};
 
 /// Most elements of quantised weights that are widened at a time.
@@ -73,33 +69,6 @@ pub(crate) fn by_parts(
             }
         });
     }
-}
-
-/// [`forward`] in `bf16`: `x` is rounded to it, in `buffer`, and the products are added up in `f32` by pairs of columns, as the
-/// instruction for it (`vdpbf16ps`) has it: the second of a pair first, each sum rounded once, what is below the normal numbers
-/// taken for zero. The results are the same to the bit on any processor; without the instruction they come slowly
-/// ([`has_bf16_products`]).
-pub fn forward_bf16(
-    threads: &Threads,
-    out: &mut [f32],
-    x: &[f32],
-    buffer: &mut Vec<bf16>,
-    weight: &[bf16],
-    inputs: usize,
-    accumulate: bool,
-) {
-    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
-    assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
-    assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
-    buffer.resize(x.len(), bf16::ZERO);
-    precision::round(threads, buffer, x);
-    inner::product_of_pairs(threads, out, buffer, weight, inputs, accumulate);
-}
-
-/// Whether this processor has an instruction for products of `bf16`. It need not be faster than those of `f32`: see
-/// [`limits::bf16_peak`](crate::limits::bf16_peak).
-pub fn has_bf16_products() -> bool {
-    lanes::has_pairs()
 }
 
 /// [`forward`] of an input that is computed on the way: row by row as it is rounded where the weights are packed, otherwise
@@ -173,7 +142,7 @@ pub fn backward_weight(
 
 #[cfg(test)]
 mod tests {
-    use half::f16;
+    use half::{bf16, f16};
     use proptest::prelude::*;
 
     use super::*;

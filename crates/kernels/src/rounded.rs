@@ -1,17 +1,20 @@
-//! Products of matrices of `f32` whose factors are rounded to `bf16` on the way, with sums in `f32`: a linear layer and both its
-//! derivatives.
+//! Products of matrices whose factors are rounded to `bf16` on the way, with sums in `f32`: a linear layer and both its derivatives.
 //!
 //! ```text
 //! y = x W^T        dx = dy (W^T)^T        dW = dy^T (x^T)^T
 //! ```
 //!
 //! All three are inner products along rows, once what stands across is transposed while it is rounded; that costs little beside
-//! the products. The bits are those of [`linear::forward_bf16`], on any processor.
+//! the products.
+//!
+//! Products are added up by pairs of columns, as the instruction for it (`vdpbf16ps`) has it: the second of a pair first, each sum
+//! rounded once, what is below the normal numbers taken for zero. The results are the same to the bit on any processor; without
+//! the instruction they come slowly ([`limits::bf16_peak`](crate::limits::bf16_peak) tells).
 
 use half::bf16;
 
 use crate::inner::product_of_pairs;
-use crate::lanes::{Kernel, LANES, Lanes, dispatch};
+use crate::lanes::{Half, Kernel, LANES, Lanes, dispatch};
 use crate::linear;
 use crate::precision::{self, Stored};
 use crate::{Matrix, Threads};
@@ -22,7 +25,7 @@ pub enum Products {
     /// As they are, or widened to `f32`.
     #[default]
     F32,
-    /// Rounded to `bf16`, where weights are `f32` or `bf16`.
+    /// Rounded to `bf16`, where weights are `f32`, `f16` or `bf16`.
     BF16,
 }
 
@@ -48,9 +51,32 @@ pub struct Buffers {
     b: Vec<bf16>,
 }
 
+impl Buffers {
+    /// `weight` rounded, for several products with it, in the memory that each of them would round it in: to be given back by
+    /// [`Buffers::put_back`].
+    pub fn take_rounded(&mut self, threads: &Threads, weight: &[f32]) -> Vec<bf16> {
+        let mut rounded = std::mem::take(&mut self.b);
+        round(threads, &mut rounded, weight);
+        rounded
+    }
+
+    /// `weight`, `[outputs, inputs]`, rounded and transposed, for several [`backward_input_across`]; as
+    /// [`Buffers::take_rounded`].
+    pub fn take_across(&mut self, threads: &Threads, weight: &[f32], inputs: usize) -> Vec<bf16> {
+        let mut across = std::mem::take(&mut self.b);
+        round_across(threads, &mut across, weight, inputs);
+        across
+    }
+
+    /// Takes memory back.
+    pub fn put_back(&mut self, rounded: Vec<bf16>) {
+        self.b = rounded;
+    }
+}
+
 /// `out[n, o] (+)= sum over i of x[n, i] weight[o, i]`; adds if `accumulate`.
 ///
-/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`. Weights of other types than `f32` and `bf16` are
+/// `x` is `[N, inputs]`, `weight` `[outputs, inputs]`, `out` `[N, outputs]`. Quantised weights are
 /// multiplied as [`linear::forward`] does.
 pub fn forward(
     threads: &Threads,
@@ -63,11 +89,12 @@ pub fn forward(
 ) {
     match weight {
         Matrix::F32(weight) => {
-            let Buffers { a, b } = buffers;
-            round(threads, b, weight);
-            linear::forward_bf16(threads, out, x, a, b, inputs, accumulate);
+            let rounded = buffers.take_rounded(threads, weight);
+            forward_half(threads, out, x, &mut buffers.a, &rounded, inputs, accumulate);
+            buffers.put_back(rounded);
         }
-        Matrix::BF16(weight) => linear::forward_bf16(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
+        Matrix::F16(weight) => forward_half(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
+        Matrix::BF16(weight) => forward_half(threads, out, x, &mut buffers.a, weight, inputs, accumulate),
         Matrix::Joined(parts) => {
             linear::by_parts(out, x.len() / inputs, parts, inputs, accumulate, |out, part, accumulate| {
                 forward(threads, out, x, part, inputs, accumulate, buffers);
@@ -75,6 +102,23 @@ pub fn forward(
         }
         _ => linear::forward(threads, out, x, weight, inputs, accumulate),
     }
+}
+
+/// [`forward`] with weights of sixteen bits, which are not copied; `x` is rounded in `buffer`.
+fn forward_half<T: Half>(
+    threads: &Threads,
+    out: &mut [f32],
+    x: &[f32],
+    buffer: &mut Vec<bf16>,
+    weight: &[T],
+    inputs: usize,
+    accumulate: bool,
+) {
+    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    assert_eq!(x.len(), rows * inputs, "x is not [N, {inputs}]");
+    assert_eq!(out.len(), rows * outputs, "out is not [{rows}, {outputs}]");
+    round(threads, buffer, x);
+    product_of_pairs(threads, out, buffer, weight, inputs, accumulate);
 }
 
 /// The derivative by the input: `dx[n, i] (+)= sum over o of dout[n, o] weight[o, i]`; adds if `accumulate`.
@@ -89,12 +133,25 @@ pub fn backward_input(
     accumulate: bool,
     buffers: &mut Buffers,
 ) {
-    let (rows, outputs) = (dx.len() / inputs, weight.len() / inputs);
+    let across = buffers.take_across(threads, weight, inputs);
+    backward_input_across(threads, dx, dout, &across, inputs, accumulate, buffers);
+    buffers.put_back(across);
+}
+
+/// [`backward_input`] with the weights as [`Buffers::take_across`] gives them, `[inputs, outputs]`.
+pub fn backward_input_across(
+    threads: &Threads,
+    dx: &mut [f32],
+    dout: &[f32],
+    across: &[bf16],
+    inputs: usize,
+    accumulate: bool,
+    buffers: &mut Buffers,
+) {
+    let (rows, outputs) = (dx.len() / inputs, across.len() / inputs);
     assert_eq!(dout.len(), rows * outputs, "dout is not [{rows}, {outputs}]");
-    let Buffers { a, b } = buffers;
-    round(threads, a, dout);
-    round_across(threads, b, weight, inputs);
-    product_of_pairs(threads, dx, a, b, outputs, accumulate);
+    round(threads, &mut buffers.a, dout);
+    product_of_pairs(threads, dx, &buffers.a, across, outputs, accumulate);
 }
 
 /// The derivative by the weight: `dweight[o, i] (+)= sum over n of dout[n, o] x[n, i]`; adds if `accumulate`.
@@ -201,6 +258,14 @@ mod tests {
                 forward(&threads, &mut out, &x, Matrix::F32(&w), inputs, true, &mut buffers);
                 backward_input(&threads, &mut dx, &d, &w, inputs, false, &mut buffers);
                 backward_weight(&threads, &mut dw, &d, &x, inputs, true, &mut buffers);
+                // Rounded once for several products, the same.
+                let (mut out_again, mut dx_again) = (vec![1.0; d.len()], vec![f32::NAN; x.len()]);
+                let rounded = buffers.take_rounded(&threads, &w);
+                forward(&threads, &mut out_again, &x, Matrix::BF16(&rounded), inputs, true, &mut buffers);
+                buffers.put_back(rounded);
+                let across = buffers.take_across(&threads, &w, inputs);
+                backward_input_across(&threads, &mut dx_again, &d, &across, inputs, false, &mut buffers);
+                assert_eq!((&out_again, &dx_again), (&out, &dx));
                 (out, dx, dw)
             };
             let (out, dx, dw) = run(1);

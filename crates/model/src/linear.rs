@@ -69,7 +69,7 @@ pub struct Linear<'a> {
     pub site: Site,
     /// The adapters of the pass, each with rows of its own.
     pub changes: &'a [Change<'a>],
-    /// In which numbers a matrix of `f32` or `bf16` is multiplied.
+    /// In which numbers a matrix that is not quantised is multiplied.
     pub products: Products,
 }
 
@@ -85,6 +85,13 @@ pub struct LinearScratch {
     /// The output, where it is added to something else.
     output: Vec<f32>,
     rounded: rounded::Buffers,
+}
+
+impl LinearScratch {
+    /// Buffers of products with rounded factors.
+    pub fn rounded(&mut self) -> &mut rounded::Buffers {
+        &mut self.rounded
+    }
 }
 
 impl<'a> Linear<'a> {
@@ -112,7 +119,7 @@ impl<'a> Linear<'a> {
         let (rows, inputs) = input.shape();
         if self.deltas().next().is_none() {
             match (self.products, self.matrix) {
-                (Products::BF16, Matrix::F32(_) | Matrix::BF16(_) | Matrix::Joined(_)) => {
+                (Products::BF16, Matrix::F32(_) | Matrix::F16(_) | Matrix::BF16(_) | Matrix::Joined(_)) => {
                     let x = input.rows(threads, computed);
                     rounded::forward(threads, out, x, self.matrix, inputs, accumulate, rounded);
                 }

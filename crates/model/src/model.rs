@@ -130,8 +130,8 @@ impl Model {
 
     /// Puts a model together for speed: quantised matrices are packed for the integer kernels, where there are kernels for
     /// them. Their products are then taken in integers, with activations rounded to 8 bits; without packing, quantised weights
-    /// are widened again and again. Takes about as long as reading the weights once. Where all weights are `bf16`, activations
-    /// are rounded to it too if this processor is faster at such products ([`Products::fastest`]).
+    /// are widened again and again. Takes about as long as reading the weights once. Where all matrices have sixteen bits, they
+    /// (on the way) and activations are rounded to `bf16` if this processor is faster at such products ([`Products::fastest`]).
     ///
     /// `tensor` is asked for one tensor at a time, and what is packed is let go of before the next: memory holds it once. What comes
     /// packed stays where it is.
@@ -170,8 +170,11 @@ impl Model {
         };
         let weights = tensor_specs(&config).into_iter().map(weight).collect::<Result<Vec<_>, E>>()?;
         let matrices = || weights.iter().flat_map(Weight::parts).filter(|part| !part.is_vector());
-        let in_bf16 = matrices().all(|part| matches!(part.matrix(), Matrix::BF16(_)));
-        let products = if matrices().count() > 0 && in_bf16 { Products::fastest(threads) } else { Products::F32 };
+        let of_sixteen_bits = matrices().all(|part| matches!(part.matrix(), Matrix::F16(_) | Matrix::BF16(_)));
+        let products = match matrices().count() {
+            1.. if of_sixteen_bits => Products::fastest(threads),
+            _ => Products::F32,
+        };
         Ok(Self { config, weights, products })
     }
 
@@ -198,13 +201,13 @@ impl Model {
         Self { config: self.config.clone(), weights, products: Products::F32 }
     }
 
-    /// The same model, whose products with matrices of `f32` and `bf16` are taken in `products`.
+    /// The same model, whose products with matrices that are not quantised are taken in `products`.
     #[must_use]
     pub fn with_products(self, products: Products) -> Self {
         Self { products, ..self }
     }
 
-    /// In which numbers matrices of `f32` and `bf16` are multiplied.
+    /// In which numbers matrices that are not quantised are multiplied.
     pub fn products(&self) -> Products {
         self.products
     }

@@ -38,7 +38,7 @@ impl Derivatives {
     }
 }
 
-/// Where the derivatives by one layer's weights are added, for those that are trained; shapes as in
+/// Where the derivatives by one layer's weights are written or added, for those that are trained; shapes as in
 /// [`openelm_model::LayerWeights`].
 #[derive(Default)]
 pub(crate) struct LayerGradients<'a> {
@@ -94,11 +94,13 @@ pub(crate) struct BlockBackward<'a> {
     /// What the forward pass left.
     pub kept: &'a Activations,
     pub sequences: Sequences<'a>,
+    /// Whether the derivatives by matrices are added to what is there.
+    pub accumulate: bool,
 }
 
 impl BlockBackward<'_> {
-    /// Turns `stream`, the derivative by the block's output, into that by its input, both `[N, dim]`, and adds the
-    /// derivatives by the weights to `gradients`.
+    /// Turns `stream`, the derivative by the block's output, into that by its input, both `[N, dim]`, and writes the
+    /// derivatives by matrices to `gradients`, or adds them; those by vectors are added.
     pub fn run(&self, gradients: &mut LayerGradients<'_>, stream: &mut [f32], d: &mut Derivatives) {
         self.feed_forward(gradients, stream, d);
         self.attention(gradients, stream, d);
@@ -118,8 +120,8 @@ impl BlockBackward<'_> {
         output: Option<&[f32]>,
         scratch: &mut LinearBuffers,
     ) {
-        let lengths = self.lengths.of(linear.site);
-        linear::backward_weights(self.pass.threads, linear, gradients, derivative, (lengths, output), scratch);
+        let (threads, kept) = (self.pass.threads, (self.lengths.of(linear.site), output));
+        linear::backward_weights(threads, linear, gradients, self.accumulate, derivative, kept, scratch);
     }
 
     /// The derivative by what a last projection gave, from that by the stream behind it; `given` is what it gave where it is
@@ -166,7 +168,7 @@ impl BlockBackward<'_> {
         let dweight = gradients.ffn_norm.as_deref_mut();
         let dout = self.of_output(stream, (weights.ffn_norm, dweight), &kept.ffn_out, &mut d.given);
         fit(&mut d.gated, rows * inner);
-        linear::backward_input(threads, &proj_2, &mut d.gated, dout, inner, &mut d.scratch);
+        linear::backward_input(threads, &proj_2, None, &mut d.gated, dout, inner, &mut d.scratch);
         fit(&mut d.hidden, kept.hidden.len());
         fit(&mut d.gated_again, rows * inner);
         let network = config.feed_forward(layer);
@@ -180,7 +182,7 @@ impl BlockBackward<'_> {
             self.weights(&proj_1, &mut gradients.proj_1, (&d.hidden, input, dim), output, &mut d.scratch);
         }
         fit(&mut d.normed, rows * dim);
-        linear::backward_input(threads, &proj_1, &mut d.normed, &d.hidden, dim, &mut d.scratch);
+        linear::backward_input(threads, &proj_1, None, &mut d.normed, &d.hidden, dim, &mut d.scratch);
         let dweight = gradients.ffn_norm.as_deref_mut();
         self.add_of_input(stream, (weights.ffn_norm, dweight), &d.normed, &kept.mid);
     }
@@ -198,7 +200,7 @@ impl BlockBackward<'_> {
         let output = kept_output(&kept.attn_out);
         self.weights(&out_proj, &mut gradients.out_proj, (dout, &kept.attended, query_dim), output, &mut d.scratch);
         fit(&mut d.attended, rows * query_dim);
-        linear::backward_input(threads, &out_proj, &mut d.attended, dout, query_dim, &mut d.scratch);
+        linear::backward_input(threads, &out_proj, None, &mut d.attended, dout, query_dim, &mut d.scratch);
         fit(&mut d.q, rows * query_dim);
         fit(&mut d.k, rows * kv_dim);
         fit(&mut d.v, rows * kv_dim);
@@ -226,7 +228,7 @@ impl BlockBackward<'_> {
             let output = weights.qkv_bias.is_none().then_some(&kept.qkv[..]);
             self.weights(&qkv_proj, &mut gradients.qkv_proj, (&d.qkv, input, dim), output, &mut d.scratch);
         }
-        linear::backward_input(threads, &qkv_proj, &mut d.normed, &d.qkv, dim, &mut d.scratch);
+        linear::backward_input(threads, &qkv_proj, None, &mut d.normed, &d.qkv, dim, &mut d.scratch);
         let dweight = gradients.attn_norm.as_deref_mut();
         self.add_of_input(stream, (weights.attn_norm, dweight), &d.normed, x);
     }

@@ -267,7 +267,8 @@ impl Run<'_> {
         scratch + 3 * input + 2 * output + config.model_dim + 3 * self.rank
     }
 
-    /// Forward and backward each have the factors of the largest product once more.
+    /// Forward and backward each have the factors of the largest product once more. While the output projection is kept rounded for all
+    /// chunks of logits, in that memory, the input of a chunk has its own.
     fn rounded_factors(&self, widest: &Widest<'_>) -> u64 {
         if !self.rounded {
             return 0;
@@ -276,7 +277,8 @@ impl Run<'_> {
         let matrix = tensor_specs(config).iter().map(|spec| wide(spec.len())).max().unwrap_or(0);
         let row = widest(&|layer| config.ffn_hidden_dim(layer).max(config.qkv_dim(layer))).max(config.model_dim);
         let activations = self.rows.saturating_mul(wide(row));
-        2 * 2 * (activations + matrix.max(activations))
+        let chunk = self.rows.min(wide(LOSS_ROWS)) * wide(config.model_dim);
+        2 * (2 * (activations + matrix.max(activations)) + chunk)
     }
 }
 

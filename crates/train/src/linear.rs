@@ -11,6 +11,7 @@
 //! Where inputs are dropped, `x` stands for what is left of it in `dA` and `dB`, and the second part of `dx` passes where it did.
 //! Lengths of rows are not led through (Liu et al. 2024, section 4.3), as in PEFT and CoreNet.
 
+use half::bf16;
 use openelm_kernels::rounded::{self, Products};
 use openelm_kernels::{Matrix, Threads, dropout, gains, linear};
 use openelm_model::block::fit;
@@ -23,7 +24,7 @@ pub(crate) const LORA_A: &str = "lora_a";
 pub(crate) const LORA_B: &str = "lora_b";
 pub(crate) const MAGNITUDE: &str = "lora_magnitude";
 
-/// Where the derivatives by a layer's weights are added, for those that are trained.
+/// Where the derivatives by a layer's weights are written or added, for those that are trained.
 #[derive(Default)]
 pub(crate) struct LinearGradients<'a> {
     /// `[outputs, inputs]`.
@@ -34,6 +35,13 @@ pub(crate) struct LinearGradients<'a> {
     pub b: Option<&'a mut [f32]>,
     /// `[outputs]`.
     pub magnitude: Option<&'a mut [f32]>,
+}
+
+impl LinearBuffers {
+    /// Buffers of products with rounded factors.
+    pub fn rounded(&mut self) -> &mut rounded::Buffers {
+        &mut self.rounded
+    }
 }
 
 impl<'a> LinearGradients<'a> {
@@ -87,10 +95,12 @@ fn delta<'a>(linear: &Linear<'a>) -> Option<Delta<'a>> {
     linear.changes.first().and_then(|change| change.deltas.get(&linear.site)).copied()
 }
 
-/// Writes the derivative by the input, `dx`, `[N, inputs]`, from that by the output, `dout`, `[N, outputs]`.
+/// Writes the derivative by the input, `dx`, `[N, inputs]`, from that by the output, `dout`, `[N, outputs]`. `across` are the weights
+/// rounded and transposed, if they are so already.
 pub(crate) fn backward_input(
     threads: &Threads,
     linear: &Linear<'_>,
+    across: Option<&[bf16]>,
     dx: &mut [f32],
     dout: &[f32],
     inputs: usize,
@@ -99,8 +109,9 @@ pub(crate) fn backward_input(
     let LinearBuffers { dz, dinner, dropped, rounded, .. } = scratch;
     let delta = delta(linear);
     let dz = delta.as_ref().map_or(dout, |delta| through_gains(threads, dz, dout, delta));
-    match (linear.products, linear.matrix) {
-        (Products::BF16, Matrix::F32(weight)) => {
+    match (linear.products, linear.matrix, across) {
+        (_, _, Some(across)) => rounded::backward_input_across(threads, dx, dz, across, inputs, false, rounded),
+        (Products::BF16, Matrix::F32(weight), None) => {
             rounded::backward_input(threads, dx, dz, weight, inputs, false, rounded);
         }
         _ => linear::backward_input(threads, dx, dz, linear.matrix, inputs, false),
@@ -117,13 +128,14 @@ pub(crate) fn backward_input(
     }
 }
 
-/// Adds the derivatives by what is trained, from the input `x`, `[N, inputs]`, and the derivative by the output, `dout`,
-/// `[N, outputs]`. `lengths` are DoRA's, `[outputs]`; `output` is what the layer gave, if it was kept, `[N, outputs]`: it saves the
-/// product with the weights that the derivative by the magnitude would take.
+/// Writes the derivatives by what is trained, or adds them if `accumulate`, as those by a magnitude always are; from the input `x`,
+/// `[N, inputs]`, and the derivative by the output, `dout`, `[N, outputs]`. `lengths` are DoRA's, `[outputs]`; `output` is what the
+/// layer gave, if it was kept, `[N, outputs]`: it saves the product with the weights that the derivative by the magnitude would take.
 pub(crate) fn backward_weights(
     threads: &Threads,
     linear: &Linear<'_>,
     gradients: &mut LinearGradients<'_>,
+    accumulate: bool,
     (dout, x, inputs): (&[f32], &[f32], usize),
     (lengths, output): (Option<&[f32]>, Option<&[f32]>),
     scratch: &mut LinearBuffers,
@@ -131,9 +143,9 @@ pub(crate) fn backward_weights(
     if let Some(weight) = &mut gradients.weight {
         match linear.products {
             Products::BF16 => {
-                rounded::backward_weight(threads, weight, dout, x, inputs, true, &mut scratch.rounded);
+                rounded::backward_weight(threads, weight, dout, x, inputs, accumulate, &mut scratch.rounded);
             }
-            Products::F32 => linear::backward_weight(threads, weight, dout, x, inputs, true),
+            Products::F32 => linear::backward_weight(threads, weight, dout, x, inputs, accumulate),
         }
     }
     let Some(delta) = delta(linear) else { return };
@@ -164,20 +176,21 @@ pub(crate) fn backward_weights(
     }
     let dz = through_gains(threads, dz, dout, &delta);
     if let Some(b) = &mut gradients.b {
-        linear::backward_weight(threads, b, dz, inner, delta.rank, true);
+        linear::backward_weight(threads, b, dz, inner, delta.rank, accumulate);
     }
     if let Some(a) = &mut gradients.a {
         derivative_of_inner(threads, dinner, dz, &delta);
-        linear::backward_weight(threads, a, dinner, left, inputs, true);
+        linear::backward_weight(threads, a, dinner, left, inputs, accumulate);
     }
 }
 
-/// Adds the derivatives by the factors of a change to an embedding table, from that by its output, `dx`, `[ids, dim]`. The id
-/// `padding` has no column of A to learn.
+/// Writes the derivatives by the factors of a change to an embedding table, or adds them if `accumulate`; from that by its output,
+/// `dx`, `[ids, dim]`. The id `padding` has no column of A to learn.
 pub(crate) fn backward_embeddings(
     threads: &Threads,
     delta: &Delta<'_>,
     gradients: &mut LinearGradients<'_>,
+    accumulate: bool,
     (dx, ids, padding): (&[f32], &[u32], Option<u32>),
     scratch: &mut LinearBuffers,
 ) {
@@ -186,10 +199,14 @@ pub(crate) fn backward_embeddings(
         scratch.inner.clear();
         let factors = |&id: &u32| (0..rank).map(move |r| delta.scale * delta.a[r * vocabulary + id as usize]);
         scratch.inner.extend(ids.iter().flat_map(factors));
-        linear::backward_weight(threads, b, dx, &scratch.inner, rank, true);
+        linear::backward_weight(threads, b, dx, &scratch.inner, rank, accumulate);
     }
     if let Some(a) = &mut gradients.a {
         derivative_of_inner(threads, &mut scratch.dinner, dx, delta);
+        if !accumulate {
+            // Most columns meet no id.
+            a.fill(0.0);
+        }
         let rows = ids.iter().zip(scratch.dinner.chunks_exact(rank));
         for (&id, dinner) in rows.filter(|&(&id, _)| Some(id) != padding) {
             dinner.iter().enumerate().for_each(|(r, d)| a[r * vocabulary + id as usize] += d);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use openelm_kernels::cross_entropy::{self, LossSums};
 use openelm_kernels::rope::RopeTable;
 use openelm_kernels::rounded::Products;
-use openelm_kernels::{Input, Threads, embedding};
+use openelm_kernels::{Input, Matrix, Threads, embedding};
 use openelm_model::block::{self, Activations, BlockBuffers, KeysAndValues, Pass, Sequences, fit};
 use openelm_model::{Buffers, Change, Linear, LinearScratch, ModelConfig, Role, Site, Weights, forward};
 
@@ -19,6 +19,8 @@ use crate::trainable::{RowLengths, TrainableModel};
 
 /// Rows whose logits are in memory at a time.
 pub(crate) const LOSS_ROWS: usize = 256;
+/// Numbers that a task sets to zero.
+const CLEARED: usize = 1 << 18;
 
 const EMBEDDING: Site = Site::outside(Role::Embedding);
 const HEAD: Site = Site::outside(Role::Head);
@@ -184,21 +186,20 @@ impl Network {
             let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(view, sequences));
             let mut sums = LossSums::default();
             let rows = weighed.weights.rows();
-            for_each_chunk(sequences, |range, targets| {
-                self.project(view, range.clone());
-                sums += cross_entropy::forward(&self.threads, &mut self.logits, targets, rows.rows(range));
+            self.for_each_chunk(view, sequences, |network, range, targets| {
+                sums += cross_entropy::forward(&network.threads, &mut network.logits, targets, rows.rows(range));
             });
             loss(weighed, objective.amount(batch), sums)
         })
     }
 
-    /// Adds the derivatives of `scale` times the summed loss of `batch` to `gradients`; gives the (unscaled) loss. As soon
-    /// as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
+    /// Writes the derivatives of `scale` times the summed loss of `batch` to `gradients`, or adds them if `accumulate`; gives the
+    /// (unscaled) loss. As soon as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
     /// layers, the layers from last to first, the embedding table. With a key for `dropout`, an adapter drops inputs by it.
     pub fn gradients<'g, O: Objective>(
         &mut self,
         model: &TrainableModel,
-        gradients: &'g mut Parameters,
+        (gradients, accumulate): (&'g mut Parameters, bool),
         objective: &O,
         batch: &O::Batch,
         (scale, dropout): (f32, Option<u64>),
@@ -207,11 +208,15 @@ impl Network {
         let sequences = objective.sequences(batch);
         with_view(model, &self.threads.clone(), sequences, dropout, |view| {
             let layers = view.config.layers.len();
+            if !accumulate {
+                // They are small, and only ever added to.
+                gradients.clear_vectors();
+            }
             let mut gradients = gradients.parts(layers);
             self.forward(view, sequences, true);
             let weighed = objective.weigh(batch, &mut || self.target_log_probabilities(view, sequences));
             let derivative = HeadDerivative { weights: &weighed.weights, z_weight: objective.z_weight(), scale };
-            let sums = self.head(view, &mut gradients, sequences, derivative);
+            let sums = self.head(view, (&mut gradients, accumulate), sequences, derivative);
             ready(gradients.tail.start, gradients.tail.values);
             // Nobody asks for derivatives below the first tensor that is trained.
             let first = match gradients.embedding.is_empty() {
@@ -219,12 +224,12 @@ impl Network {
                 false => 0,
             };
             for (i, mut segment) in gradients.layers.into_iter().enumerate().skip(first).rev() {
-                self.block_backward(view, sequences, i, &mut LayerGradients::of(&mut segment));
+                self.block_backward(view, sequences, i, (&mut LayerGradients::of(&mut segment), accumulate));
                 ready(segment.start, segment.values);
             }
             let mut table = gradients.embedding;
             if !table.is_empty() {
-                self.embedding_backward(view, &sequences.inputs, &mut table);
+                self.embedding_backward(view, &sequences.inputs, (&mut table, accumulate));
                 ready(table.start, table.values);
             }
             loss(weighed, objective.amount(batch), sums)
@@ -246,14 +251,39 @@ impl Network {
         weights.norm.forward(threads, normed, last);
     }
 
-    /// Logits of the rows in `range`, from the output of the last norm.
-    fn project(&mut self, view: &View<'_>, range: Range<usize>) {
-        let View { config, ref weights, changes, .. } = *view;
+    /// Computes the logits of a chunk of rows after the other, from the output of the last norm, and shows `task` each with its
+    /// targets.
+    fn for_each_chunk(
+        &mut self,
+        view: &View<'_>,
+        batch: &Batch,
+        mut task: impl FnMut(&mut Self, Range<usize>, &[u32]),
+    ) {
+        let rounded = match (self.products, view.weights.head) {
+            (Products::BF16, Matrix::F32(weight)) => {
+                Some(self.blocks.scratch.rounded().take_rounded(&self.threads, weight))
+            }
+            _ => None,
+        };
+        let head = rounded.as_deref().map_or(view.weights.head, Matrix::BF16);
+        for (chunk, targets) in batch.targets.chunks(LOSS_ROWS).enumerate() {
+            let range = chunk * LOSS_ROWS..chunk * LOSS_ROWS + targets.len();
+            self.project(view, head, range.clone());
+            task(self, range, targets);
+        }
+        if let Some(rounded) = rounded {
+            self.blocks.scratch.rounded().put_back(rounded);
+        }
+    }
+
+    /// Logits of the rows in `range`, from the output of the last norm, by the output projection `head`.
+    fn project(&mut self, view: &View<'_>, head: Matrix<'_>, range: Range<usize>) {
+        let View { config, changes, .. } = *view;
         let (dim, rows) = (config.model_dim, range.len());
         fit(&mut self.logits, rows * config.vocab_size);
         let x = &self.normed[range.start * dim..range.end * dim];
         let changes: Vec<Change<'_>> = changes.iter().filter_map(|change| change.within(range.clone())).collect();
-        let head = Linear { matrix: weights.head, site: HEAD, changes: &changes, products: self.products };
+        let head = Linear { matrix: head, site: HEAD, changes: &changes, products: self.products };
         let (input, scratch) = (Input::Rows { x, inputs: dim }, &mut self.blocks.scratch);
         head.forward(&self.threads, &mut self.logits, input, scratch, false);
     }
@@ -261,9 +291,8 @@ impl Network {
     /// The logarithm of each target's probability, from the output of the last norm.
     fn target_log_probabilities(&mut self, view: &View<'_>, batch: &Batch) -> Vec<f64> {
         let mut found = vec![0.0; batch.targets.len()];
-        for_each_chunk(batch, |range, targets| {
-            self.project(view, range.clone());
-            cross_entropy::log_probabilities(&self.threads, &mut found[range], &mut self.logits, targets);
+        self.for_each_chunk(view, batch, |network, range, targets| {
+            cross_entropy::log_probabilities(&network.threads, &mut found[range], &mut network.logits, targets);
         });
         found
     }
@@ -273,7 +302,7 @@ impl Network {
     fn head(
         &mut self,
         view: &View<'_>,
-        gradients: &mut Parts<'_>,
+        (gradients, mut accumulate): (&mut Parts<'_>, bool),
         batch: &Batch,
         derivative: HeadDerivative<'_>,
     ) -> LossSums {
@@ -297,25 +326,36 @@ impl Network {
         // The derivative by the norm's output takes the place of that output, chunk by chunk.
         let mut dnormed = vec![0.0; LOSS_ROWS * dim];
         let head = Linear { matrix: weights.head, site: HEAD, changes, products: self.products };
-        for_each_chunk(batch, |range, targets| {
-            self.project(view, range.clone());
-            let normed = &mut self.normed[range.start * dim..range.end * dim];
+        let across = match (self.products, weights.head) {
+            (Products::BF16, Matrix::F32(weight)) => {
+                Some(self.derivatives.scratch().rounded().take_across(&self.threads, weight, dim))
+            }
+            _ => None,
+        };
+        self.for_each_chunk(view, batch, |network, range, targets| {
+            let Self { threads, derivatives, normed, logits, .. } = network;
+            let normed = &mut normed[range.start * dim..range.end * dim];
             let rows = rows.rows().rows(range);
-            sums += cross_entropy::forward_backward(&self.threads, &mut self.logits, targets, rows, z_weight, scale);
-            let (logits, scratch) = (&self.logits[..], self.derivatives.scratch());
+            sums += cross_entropy::forward_backward(threads, logits, targets, rows, z_weight, scale);
+            let (logits, scratch) = (&logits[..], derivatives.scratch());
             let derivative = (logits, &*normed, dim);
             linear::backward_weights(
-                &self.threads,
+                threads,
                 &head,
                 &mut head_gradients,
+                accumulate,
                 derivative,
                 (lengths.of(HEAD), None),
                 scratch,
             );
             let dnormed = &mut dnormed[..normed.len()];
-            linear::backward_input(&self.threads, &head, dnormed, logits, dim, scratch);
+            linear::backward_input(threads, &head, across.as_deref(), dnormed, logits, dim, scratch);
             normed.copy_from_slice(dnormed);
+            accumulate = true;
         });
+        if let Some(across) = across {
+            self.derivatives.scratch().rounded().put_back(across);
+        }
         self.stream.clear();
         self.stream.resize(batch.inputs.len() * dim, 0.0);
         let last = &self.blocks.streams[self.blocks.slots(config.layers.len(), true).from];
@@ -324,20 +364,31 @@ impl Network {
     }
 
     /// From the derivative by the first residual stream to those by the embedding table, or by the change to it.
-    fn embedding_backward(&mut self, view: &View<'_>, ids: &[u32], table: &mut Segment<'_>) {
+    fn embedding_backward(&mut self, view: &View<'_>, ids: &[u32], (table, accumulate): (&mut Segment<'_>, bool)) {
         let Self { threads, derivatives, stream, padding, .. } = self;
         let mut gradients = LinearGradients::of(table);
         if let Some(weight) = &mut gradients.weight {
+            // What a tied table is as an output projection is there already.
+            if !accumulate && !view.config.tied_embeddings {
+                // Most rows meet no id.
+                threads.for_each_chunk(weight, CLEARED, |_, rows| rows.fill(0.0));
+            }
             embedding::backward(threads, weight, ids, stream, view.config.model_dim, *padding);
         }
         if let Some(delta) = view.changes.first().and_then(|change| change.deltas.get(&EMBEDDING)) {
             let derivative = (&stream[..], ids, *padding);
-            linear::backward_embeddings(threads, delta, &mut gradients, derivative, derivatives.scratch());
+            linear::backward_embeddings(threads, delta, &mut gradients, accumulate, derivative, derivatives.scratch());
         }
     }
 
     /// The backward pass of the block `i`, with `self.stream` as the derivative by its output.
-    fn block_backward(&mut self, view: &View<'_>, batch: &Batch, i: usize, gradients: &mut LayerGradients<'_>) {
+    fn block_backward(
+        &mut self,
+        view: &View<'_>,
+        batch: &Batch,
+        i: usize,
+        (gradients, accumulate): (&mut LayerGradients<'_>, bool),
+    ) {
         let View { config, weights: ref all, changes, lengths } = *view;
         let Self { threads, rope, positions, blocks, derivatives, stream, products, .. } = self;
         let (pass, sequences) =
@@ -355,7 +406,7 @@ impl Network {
             rounded.activations(threads, &mut kept[slots.kept]);
         }
         let (x, kept) = (&blocks.streams[slots.from], &blocks.kept[slots.kept]);
-        let block = BlockBackward { pass: &pass, index: i, lengths, weights, x, kept, sequences };
+        let block = BlockBackward { pass: &pass, index: i, lengths, weights, x, kept, sequences, accumulate };
         block.run(gradients, stream, derivatives);
     }
 }
@@ -394,11 +445,5 @@ fn loss(weighed: Weighed, amount: f64, sums: LossSums) -> Loss {
         tokens: sums.rows,
         squared_log_partition: sums.squared_log_partition,
         metrics: weighed.metrics,
-    }
-}
-
-fn for_each_chunk(batch: &Batch, mut task: impl FnMut(Range<usize>, &[u32])) {
-    for (chunk, targets) in batch.targets.chunks(LOSS_ROWS).enumerate() {
-        task(chunk * LOSS_ROWS..chunk * LOSS_ROWS + targets.len(), targets);
     }
 }

@@ -54,6 +54,13 @@ impl Parameters {
         split(&self.specs, &mut self.values)
     }
 
+    /// Sets all vectors to zero.
+    pub(crate) fn clear_vectors(&mut self) {
+        for (_, values) in self.tensors_mut().filter(|(spec, _)| spec.shape.len() == 1) {
+            values.fill(0.0);
+        }
+    }
+
     /// Where the tensors lie that a backward pass completes together, in order.
     pub(crate) fn segments(&self) -> Vec<Range<usize>> {
         let mut end = 0;

@@ -1,6 +1,7 @@
 //! The gradients of an update, put together from micro-batches and ranks.
 //!
-//! An update's micro-batches are cut into *shares*. Within a share gradients are added up one after another in one buffer;
+//! An update's micro-batches are cut into *shares*. Within a share gradients are added up one after another in one buffer, which the
+//! first of them overwrites;
 //! the shares' sums are added in a binary tree, first those of a rank, then those of the ranks. The result is therefore the
 //! same to the bit on any number of ranks with the same number of shares. A rank with several shares keeps one more buffer
 //! for each level of its tree.
@@ -119,14 +120,13 @@ impl Reduction {
     }
 
     /// Takes in the `sum` of this rank's share `i`, which is not the last: adds the waiting sums as far as they are its
-    /// neighbours, and lets the result wait. Then clears `sum`.
+    /// neighbours, and lets the result wait. The next share begins anew in `sum`.
     pub fn carry(&mut self, threads: &Threads, i: usize, sum: &mut [f32]) {
         let level = i.trailing_ones() as usize;
         for waiting in &self.waiting[..level] {
             add_all(threads, sum, waiting);
         }
         self.waiting[level].copy_from_slice(sum);
-        clear(threads, sum);
     }
 
     /// The last of this rank's micro-batches: whatever `pass` says is complete, with its place among all gradients, is summed
@@ -216,11 +216,6 @@ impl Reduction {
     pub fn sharded(&self) -> bool {
         self.sharded
     }
-}
-
-/// Sets `sum` to zero, on all threads.
-pub(crate) fn clear(threads: &Threads, sum: &mut [f32]) {
-    threads.for_each_chunk(sum, BUCKET, |_, sum| sum.fill(0.0));
 }
 
 /// `sum += values`, on all threads.

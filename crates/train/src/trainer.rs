@@ -14,7 +14,7 @@ use crate::moments::Moments;
 use crate::network::{Keeping, Network};
 use crate::objective::{Loss, Objective};
 use crate::parameters::Parameters;
-use crate::reduction::{Distribution, Piece, Reduction, clear};
+use crate::reduction::{Distribution, Piece, Reduction};
 use crate::trainable::TrainableModel;
 
 /// Settings of the optimiser that stay the same from step to step; by default CoreNet's.
@@ -266,17 +266,18 @@ impl Trainer {
         let numbers = 4 + objective.metrics().len();
         let mut losses = Vec::with_capacity(numbers * micro_batches.len());
         let mut note = |loss: Loss| losses.extend(loss.numbers());
-        clear(threads, gradients.values_mut());
         let (each, last) = (micro_batches.len() / shares, micro_batches.len() - 1);
         for (i, batch) in micro_batches[..last].iter().enumerate() {
-            note(network.gradients(model, gradients, objective, batch, (scale(batch), key(i)), &mut |_, _| ()));
+            let sum = (&mut *gradients, !i.is_multiple_of(each));
+            note(network.gradients(model, sum, objective, batch, (scale(batch), key(i)), &mut |_, _| ()));
             if (i + 1).is_multiple_of(each) {
                 reduction.carry(threads, i / each, gradients.values_mut());
             }
         }
         let batch = &micro_batches[last];
         note(reduction.complete(threads, |ready| {
-            network.gradients(model, gradients, objective, batch, (scale(batch), key(last)), ready)
+            let sum = (gradients, !last.is_multiple_of(each));
+            network.gradients(model, sum, objective, batch, (scale(batch), key(last)), ready)
         })?);
         let losses = reduction.ranks().gather(&losses)?;
         Ok(losses.chunks_exact(numbers).map(Loss::from_numbers).collect())

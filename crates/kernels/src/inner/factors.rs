@@ -2,9 +2,7 @@
 
 use std::marker::PhantomData;
 
-use half::bf16;
-
-use crate::lanes::{Element, LANES, Lanes};
+use crate::lanes::{Element, Half, LANES, Lanes};
 
 /// What is multiplied: elements of rows that pass by, and vectors of rows in panels, which take as much as sixteen `f32`.
 pub(super) trait Factors: Sized {
@@ -59,18 +57,18 @@ impl<T: Element> Factors for Wide<T> {
     }
 }
 
-/// Pairs of `bf16`.
-pub(super) struct Pairs;
+/// Pairs of `bf16`, or of what is rounded to it.
+pub(super) struct Pairs<T>(PhantomData<T>);
 
-impl Factors for Pairs {
-    type Element = bf16;
+impl<T: Half> Factors for Pairs<T> {
+    type Element = T;
     const COLUMNS: usize = 2 * LANES;
     type Vector<L: Lanes> = L::Pairs;
 
     #[inline(always)]
-    unsafe fn load<L: Lanes>(lanes: L, from: *const bf16) -> L::Pairs {
+    unsafe fn load<L: Lanes>(lanes: L, from: *const T) -> L::Pairs {
         // SAFETY: as the caller says.
-        lanes.load_pairs(unsafe { &*from.cast() })
+        lanes.load_pairs(&T::round(lanes, unsafe { &*from.cast() }))
     }
 
     #[inline(always)]
@@ -79,9 +77,9 @@ impl Factors for Pairs {
     }
 
     #[inline(always)]
-    unsafe fn lay<L: Lanes>(_lanes: L, from: *const bf16) -> [f32; LANES] {
+    unsafe fn lay<L: Lanes>(lanes: L, from: *const T) -> [f32; LANES] {
         // SAFETY: as the caller says.
-        bytemuck::cast(unsafe { from.cast::<[bf16; 2 * LANES]>().read() })
+        bytemuck::cast(T::round(lanes, unsafe { &*from.cast() }))
     }
 
     #[inline(always)]

@@ -155,15 +155,48 @@ fn several_slices_blocks_and_tasks_are_put_together() {
 /// Compares products of `bf16` with those of the plain code, to the bit.
 fn check_pairs(rows: usize, outputs: usize, inputs: usize, threads: usize, scale: f32) {
     let brain = |x: Vec<f32>| x.into_iter().map(|x| bf16::from_f32(scale * x)).collect::<Vec<_>>();
-    let (x, weight) = (brain(values(rows * inputs, 0.4)), brain(values(outputs * inputs, 0.5)));
+    let x = brain(values(rows * inputs, 0.4));
+    let half: Vec<f16> = values(outputs * inputs, 0.5).into_iter().map(f16::from_f32).collect();
+    check_pairs_of(&x, &brain(values(outputs * inputs, 0.5)), inputs, threads);
+    check_pairs_of(&x, &half, inputs, threads);
+}
+
+fn check_pairs_of<T: Half>(x: &[bf16], weight: &[T], inputs: usize, threads: usize) {
+    let (rows, outputs) = (x.len() / inputs, weight.len() / inputs);
+    let rounded: Vec<bf16> = weight.iter().map(|w| w.to_bf16()).collect();
     for before in [None, Some(values(rows * outputs, 0.6))] {
         let mut out = before.clone().unwrap_or_else(|| vec![f32::NAN; rows * outputs]);
-        product_of_pairs(&Threads::new(threads), &mut out, &x, &weight, inputs, before.is_some());
+        product_of_pairs(&Threads::new(threads), &mut out, x, weight, inputs, before.is_some());
         for (i, found) in out.iter().enumerate() {
-            let (x, weight) = (&x[i / outputs * inputs..][..inputs], &weight[i % outputs * inputs..][..inputs]);
+            let (x, weight) = (&x[i / outputs * inputs..][..inputs], &rounded[i % outputs * inputs..][..inputs]);
             let sum = dot_of_pairs(x, weight);
             let expected = before.as_ref().map_or(sum, |before| before[i] + sum);
             assert_eq!(found.to_bits(), expected.to_bits(), "{rows} x {inputs} x {outputs}: {found}, not {expected}");
+        }
+    }
+}
+
+#[test]
+fn every_f16_is_rounded_to_bf16_as_by_the_plain_code() {
+    #[derive(Clone)]
+    struct Round([f16; 2 * LANES]);
+    impl Kernel for Round {
+        type Output = [bf16; 2 * LANES];
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> Self::Output {
+            f16::round(lanes, &self.0)
+        }
+    }
+    for first in (0..=u16::MAX).step_by(2 * LANES) {
+        let halves = std::array::from_fn(|i| f16::from_bits(first + i as u16));
+        let with_instruction = with_pairs(Round(halves)).map(|rounded| ("pairs", rounded));
+        for (name, rounded) in with_each(&Round(halves)).into_iter().chain(with_instruction) {
+            for (half, found) in halves.into_iter().zip(rounded) {
+                let expected = bf16::from_f32(half.to_f32());
+                let same = found.to_bits() == expected.to_bits() || half.is_nan() && found.is_nan();
+                assert!(same, "{name}: {half} gave {found} instead of {expected}");
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use pulp::f32x16;
 use pulp::x86::V4;
 
-use super::{Kernel, LANES, Lanes, add_pairs_plainly};
+use super::{Half, Kernel, LANES, Lanes, add_pairs_plainly};
 
 /// `PAIRS`: with products of pairs of `bf16`.
 #[derive(Clone, Copy)]
@@ -48,6 +48,17 @@ impl<const PAIRS: bool> Lanes for Avx512<PAIRS> {
     #[inline(always)]
     fn load_pairs(self, x: &[bf16; 2 * LANES]) -> __m512i {
         pulp::cast(*x)
+    }
+
+    #[inline(always)]
+    fn round_f16(self, x: &[f16; 2 * LANES]) -> [bf16; 2 * LANES] {
+        if PAIRS {
+            let [low, high]: [[f16; LANES]; 2] = pulp::cast(*x);
+            let (low, high) = (pulp::cast(self.load_f16(&low)), pulp::cast(self.load_f16(&high)));
+            // SAFETY: the value in `self` is the proof of the instruction; the vectors are of the same size, any bits are numbers.
+            return unsafe { transmute::<__m512bh, [bf16; 2 * LANES]>(_mm512_cvtne2ps_pbh(high, low)) };
+        }
+        x.map(Half::to_bf16)
     }
 
     #[inline(always)]

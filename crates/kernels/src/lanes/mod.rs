@@ -17,6 +17,7 @@ mod wasm;
 
 use half::{bf16, f16};
 
+use crate::matrix::Matrix;
 pub(crate) use crate::simd::LANES;
 #[cfg(all(target_family = "wasm", target_feature = "simd128"))]
 pub(crate) use wasm::widen_halves;
@@ -46,6 +47,11 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     type Pairs: Copy;
 
     fn load_pairs(self, x: &[bf16; 2 * LANES]) -> Self::Pairs;
+    /// Thirty-two `f16`, rounded to `bf16`; ties go to even.
+    #[inline(always)]
+    fn round_f16(self, x: &[f16; 2 * LANES]) -> [bf16; 2 * LANES] {
+        x.map(Half::to_bf16)
+    }
     /// `sum + x1 y1 + x0 y0` in each lane, as [`add_pair`] has it.
     fn add_pairs(self, x: Self::Pairs, y: Self::Pairs, sum: Self::Vector) -> Self::Vector;
     /// The sum over the lanes of each vector, in the order of [`reduce`](crate::simd::reduce).
@@ -84,6 +90,46 @@ element!(f32, load);
 element!(f16, load_f16);
 element!(bf16, load_bf16);
 element!(i8, load_i8);
+
+/// A number of sixteen bits, which enters products of pairs as `bf16`.
+pub(crate) trait Half: Element {
+    fn to_bf16(self) -> bf16;
+    fn round<L: Lanes>(lanes: L, x: &[Self; 2 * LANES]) -> [bf16; 2 * LANES];
+    /// Rows of such numbers.
+    fn matrix(rows: &[Self]) -> Matrix<'_>;
+}
+
+impl Half for bf16 {
+    #[inline(always)]
+    fn to_bf16(self) -> bf16 {
+        self
+    }
+
+    #[inline(always)]
+    fn round<L: Lanes>(_lanes: L, x: &[Self; 2 * LANES]) -> [bf16; 2 * LANES] {
+        *x
+    }
+
+    fn matrix(rows: &[Self]) -> Matrix<'_> {
+        Matrix::BF16(rows)
+    }
+}
+
+impl Half for f16 {
+    #[inline(always)]
+    fn to_bf16(self) -> bf16 {
+        bf16::from_f32(self.to_f32())
+    }
+
+    #[inline(always)]
+    fn round<L: Lanes>(lanes: L, x: &[Self; 2 * LANES]) -> [bf16; 2 * LANES] {
+        lanes.round_f16(x)
+    }
+
+    fn matrix(rows: &[Self]) -> Matrix<'_> {
+        Matrix::F16(rows)
+    }
+}
 
 /// Work that is compiled for each instruction set.
 pub(crate) trait Kernel {
@@ -134,7 +180,8 @@ pub(crate) fn with_pairs<J: Kernel>(job: J) -> Option<J::Output> {
     }
 }
 
-/// Whether it does.
+/// Whether it does: for those who measure, which WebAssembly cannot.
+#[cfg(not(target_family = "wasm"))]
 pub(crate) fn has_pairs() -> bool {
     #[cfg(target_arch = "x86_64")]
     return avx512::Avx512::<true>::try_new().is_some();
