@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 triple=aarch64-apple-ios target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export IPHONEOS_DEPLOYMENT_TARGET=16.0
-build=(cargo rustc --locked --profile size -p openelm-ffi --no-default-features --features uniffi --crate-type staticlib
+build=(cargo rustc --locked --profile size -p openelm-ffi --no-default-features --features uniffi,jinja --crate-type staticlib
   --target "$triple")
 if [ -d "$(rustc --print sysroot)/lib/rustlib/$triple/lib" ]; then
   "${build[@]}"

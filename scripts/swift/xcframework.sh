@@ -9,7 +9,7 @@ triples=(aarch64-apple-ios aarch64-apple-ios-sim x86_64-apple-ios aarch64-apple-
 rustup target add "${triples[@]}"
 export IPHONEOS_DEPLOYMENT_TARGET=16.0 MACOSX_DEPLOYMENT_TARGET=13.0
 for triple in "${triples[@]}"; do
-  cargo rustc --locked --profile size -p openelm-ffi --no-default-features --features uniffi --crate-type staticlib --target "$triple"
+  cargo rustc --locked --profile size -p openelm-ffi --no-default-features --features uniffi,jinja --crate-type staticlib --target "$triple"
 done
 # The metadata that Swift is generated from are stripped from the libraries above.
 cargo rustc --locked --release -p openelm-ffi --features uniffi --crate-type cdylib

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 pub use openelm::BUILTIN;
-use openelm::builtin;
+use openelm::stored;
 use openelm_formats::{FormatError, StoredModel, StoredTokenizer};
 use openelm_model::Tokenizer;
 
@@ -26,7 +26,7 @@ impl ModelOptions {
     /// The model, not loaded yet, and its tokenizer.
     pub fn open(&self) -> Result<(StoredModel, Tokenizer)> {
         let model = open(&self.model, self.tokenizer.as_deref())?;
-        let tokenizer = tokenizer_of(&model)?;
+        let tokenizer = model.open_tokenizer()?;
         let (pieces, rows) = (tokenizer.vocab_size(), model.config.vocab_size);
         // Fewer pieces than rows is common: vocabularies are padded.
         anyhow::ensure!(
@@ -38,18 +38,14 @@ impl ModelOptions {
 
     /// The model alone, where it is opened again.
     pub fn stored(&self) -> Result<StoredModel, FormatError> {
-        open_located(&locate(&self.model).unwrap_or_else(|_| self.model.clone()))
+        stored(&locate(&self.model).unwrap_or_else(|_| self.model.clone()), None)
     }
 }
 
 /// The model at `path` or pulled by that name, or the built-in one for the name `builtin`, not loaded yet; with another
 /// tokenizer than its own if one is given.
 pub fn open(path: &Path, tokenizer: Option<&Path>) -> Result<StoredModel> {
-    let mut model = open_located(&locate(path)?)?;
-    if let Some(file) = tokenizer {
-        model.tokenizer = Some(StoredTokenizer::File(file.to_owned()));
-    }
-    Ok(model)
+    Ok(stored(&locate(path)?, tokenizer)?)
 }
 
 /// Where the model is that `path` names: there, or where it was pulled to.
@@ -57,22 +53,11 @@ pub fn locate(path: &Path) -> Result<PathBuf> {
     if path == Path::new(BUILTIN) { Ok(path.to_owned()) } else { located(path) }
 }
 
-/// The model at a path that [`locate`] gave.
-pub fn open_located(path: &Path) -> Result<StoredModel, FormatError> {
-    if path == Path::new(BUILTIN) { builtin() } else { openelm_formats::open(path) }
-}
-
-/// The tokenizer that comes with `model`.
-pub fn tokenizer_of(model: &StoredModel) -> Result<Tokenizer> {
-    let missing = || FormatError::NoTokenizer { path: model.path.clone(), what: "" };
-    Ok(model.tokenizer.as_ref().ok_or_else(missing)?.open()?)
-}
-
 /// The tokenizer at `path`: a tokenizer's file, that of the model there or pulled by that name, or the built-in one for the
 /// name `builtin`.
 pub fn load_tokenizer(path: &Path) -> Result<Tokenizer> {
     if path == Path::new(BUILTIN) || path.extension().is_some_and(|extension| extension == "gguf") {
-        return tokenizer_of(&open(path, None)?);
+        return Ok(open(path, None)?.open_tokenizer()?);
     }
     Ok(StoredTokenizer::File(located(path)?).open()?)
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use openelm_formats::FormatError;
 use openelm_model::EngineError;
 
 /// An evaluation that cannot be made.
@@ -74,6 +75,12 @@ pub enum EvalError {
     /// A model without a token to begin with.
     #[error("the tokenizer has no token that begins or ends a text, which a request without context needs")]
     NoPrefix,
+    /// Texts are to begin with a token that there is not.
+    #[error("the tokenizer has no token that begins a text, and texts were to begin with one")]
+    NoBos,
+    /// The model cannot be read.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// Logits that are infinite or no numbers.
     #[error("the model's logits are not finite; it is damaged, or an activation left the range of its floats")]
     NotFinite,

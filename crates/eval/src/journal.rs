@@ -40,11 +40,12 @@ struct Line {
 }
 
 impl Journal {
-    /// The journal in `folder`, of the model that `identity` tells from all others; begins one if there is none.
+    /// The journal in `folder`, of the model that `identity` tells from all others; begins one, and the folder, if there is none.
     ///
     /// # Errors
     /// If it is another model's, if another process writes it, or if it cannot be read or written.
     pub fn open(folder: &Path, identity: &serde_json::Value) -> Result<Self, EvalError> {
+        std::fs::create_dir_all(folder).map_err(EvalError::io(folder))?;
         let path = folder.join(NAME);
         let wrong = |reason: &str| EvalError::Results { path: path.clone(), reason: reason.to_owned() };
         let mut file =

@@ -29,6 +29,7 @@ mod results;
 mod run;
 mod schedule;
 mod shots;
+mod subject;
 mod task;
 mod template;
 
@@ -44,6 +45,7 @@ pub use results::{
 pub use run::{DataFile, Evaluation, Options, Prepared, Progress, TaskResult, distinct, keys, prepare};
 pub use schedule::{Done, Scorer, tokens_in_memory};
 pub use shots::Shots;
+pub use subject::{Running, Subject};
 pub use task::{
     Data, Group, Harness, Library, Mean, Member, Rendered, Renderer, Selection, ShotOrder, ShotSource, Task, TaskName,
 };

@@ -202,7 +202,7 @@ impl Prepared<'_> {
 /// A model at work on tasks.
 pub struct Evaluation<'a> {
     /// What scores.
-    pub scorer: Scorer,
+    pub scorer: &'a mut Scorer,
     /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
     /// How.

@@ -45,9 +45,10 @@ fn evaluate(
     let selection = library.select(&TaskName::parse(name).unwrap(), 0).unwrap();
     let sources = Sources { folder: Some(docs.to_owned()), hub: None };
     let tasks = prepare(&selection.tasks(), &sources, &options).unwrap();
-    let scorer = Scorer::new(engine, None, options.context);
+    let mut scorer = Scorer::new(engine, None, options.context);
     let stop = AtomicBool::new(false);
-    let mut evaluation = Evaluation { scorer, tokenizer, options, journal: Journal::default(), stop: &stop };
+    let mut evaluation =
+        Evaluation { scorer: &mut scorer, tokenizer, options, journal: Journal::default(), stop: &stop };
     evaluation.run(tasks, Some(folder), &mut |_| {}).unwrap().remove(0).1
 }
 

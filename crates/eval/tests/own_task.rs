@@ -105,8 +105,8 @@ fn evaluate(
 ) -> Result<(TaskResult, usize), EvalError> {
     let tokenizer = Tokenizer::open(&model()).unwrap();
     let options = Options::new(true, 256);
-    let scorer = Scorer::new(engine(threads), None, options.context);
-    let mut evaluation = Evaluation { scorer, tokenizer: &tokenizer, options, journal, stop };
+    let mut scorer = Scorer::new(engine(threads), None, options.context);
+    let mut evaluation = Evaluation { scorer: &mut scorer, tokenizer: &tokenizer, options, journal, stop };
     let results = evaluation.run(tasks, folder, &mut |_| {});
     Ok((results?.remove(0).1, evaluation.scorer.computed()))
 }
@@ -202,9 +202,9 @@ fn results_are_read_as_they_were_written_and_groups_are_means() {
     let tasks = prepare(&openelm_eval::distinct(&selections), &nowhere(), &options).unwrap();
     assert_eq!([tasks[0].key(), tasks[1].key()], ["animals-0shot", "animals-2shot"]);
     let stop = AtomicBool::new(false);
-    let scorer = Scorer::new(engine(2), None, 256);
+    let mut scorer = Scorer::new(engine(2), None, 256);
     let mut evaluation = Evaluation {
-        scorer,
+        scorer: &mut scorer,
         tokenizer: &tokenizer,
         options: options.clone(),
         journal: Journal::default(),
@@ -284,9 +284,9 @@ fn what_does_not_fit_the_context_loses_its_beginning_and_is_counted() {
     let tasks = prepare(&selection.tasks(), &nowhere(), &options).unwrap();
     let tokenizer = Tokenizer::open(&model()).unwrap();
     let stop = AtomicBool::new(false);
-    let scorer = Scorer::new(engine(2), None, 48);
+    let mut scorer = Scorer::new(engine(2), None, 48);
     let mut evaluation =
-        Evaluation { scorer, tokenizer: &tokenizer, options, journal: Journal::default(), stop: &stop };
+        Evaluation { scorer: &mut scorer, tokenizer: &tokenizer, options, journal: Journal::default(), stop: &stop };
     let result = evaluation.run(tasks, None, &mut |_| {}).unwrap().remove(0).1;
     assert_eq!((result.truncated, result.requests), (result.requests, 119));
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use openelm_kernels::quant::BlockFormat;
 use openelm_kernels::{Heads, MappedFile, Packed, Threads};
-use openelm_model::{DType, Encoding, Loaded, Model, ModelConfig, Stack, Tensor, TensorSpec, tensor_specs};
+use openelm_model::{DType, Encoding, Loaded, Model, ModelConfig, Stack, Tensor, TensorSpec, Tokenizer, tensor_specs};
 
 use serde_json::Value;
 
@@ -238,6 +238,15 @@ impl StoredModel {
             config["vocab_size"] = rows.into();
         }
         Ok(())
+    }
+
+    /// The tokenizer that comes with the model.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn open_tokenizer(&self) -> Result<Tokenizer, FormatError> {
+        let missing = || FormatError::NoTokenizer { path: self.path.clone(), what: "" };
+        Ok(self.tokenizer.as_ref().ok_or_else(missing)?.open()?)
     }
 
     /// The model, ready to run fast: quantised matrices are packed for the integer kernels (see [`Model::packing`]), one after

@@ -26,7 +26,7 @@ mod session;
 pub use builtin::{BUILTIN, builtin};
 pub use conversations::Conversations;
 pub use error::Error;
-pub use model::{LoadOptions, Model};
+pub use model::{LoadOptions, Model, stored};
 pub use openelm_formats::Format;
 pub use openelm_model::{
     CacheType, ChatError, ChatTemplate, Finish, Footprint, Generation, GenerationError, GenerationOptions as Options,

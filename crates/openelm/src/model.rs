@@ -29,15 +29,6 @@ pub struct LoadOptions {
 }
 
 impl LoadOptions {
-    /// The model at `path`, found and checked but not loaded.
-    fn find(&self, path: &Path) -> Result<StoredModel, FormatError> {
-        let mut stored = open_stored(path)?;
-        if let Some(file) = &self.tokenizer {
-            stored.tokenizer = Some(StoredTokenizer::File(file.clone()));
-        }
-        Ok(stored)
-    }
-
     fn context(&self, stored: &StoredModel) -> usize {
         self.context.unwrap_or(stored.config.context_length)
     }
@@ -47,12 +38,27 @@ impl LoadOptions {
     }
 }
 
-fn open_stored(path: &Path) -> Result<StoredModel, FormatError> {
-    #[cfg(feature = "builtin")]
-    if path == Path::new(crate::BUILTIN) {
-        return crate::builtin();
+/// The model at `path`, of any format, found and checked but not loaded; with another tokenizer than its own if a file of one is
+/// given. Where a model was compiled in, its name stands for it.
+///
+/// # Errors
+/// If there is no model, or a damaged one; the message names the file.
+pub fn stored(path: &Path, tokenizer: Option<&Path>) -> Result<StoredModel, FormatError> {
+    let mut stored = compiled_in(path).unwrap_or_else(|| openelm_formats::open(path))?;
+    if let Some(file) = tokenizer {
+        stored.tokenizer = Some(StoredTokenizer::File(file.to_owned()));
     }
-    openelm_formats::open(path)
+    Ok(stored)
+}
+
+#[cfg(feature = "builtin")]
+fn compiled_in(path: &Path) -> Option<Result<StoredModel, FormatError>> {
+    (path == Path::new(crate::BUILTIN)).then(crate::builtin)
+}
+
+#[cfg(not(feature = "builtin"))]
+fn compiled_in(_: &Path) -> Option<Result<StoredModel, FormatError>> {
+    None
 }
 
 /// A model that is ready to run, with its tokenizer. Clones share it.
@@ -81,7 +87,7 @@ impl Model {
     /// # Errors
     /// See [`Error`]; the message names the file.
     pub fn open_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self, Error> {
-        Self::load(options.find(path.as_ref())?, options, Threads::new(options.threads))
+        Self::load(stored(path.as_ref(), options.tokenizer.as_deref())?, options, Threads::new(options.threads))
     }
 
     /// The model in the bytes of a `.gguf` file, for apps without files; `name` stands for the path in messages. It runs on
@@ -94,8 +100,7 @@ impl Model {
     }
 
     fn load(stored: StoredModel, options: &LoadOptions, threads: Threads) -> Result<Self, Error> {
-        let missing = || FormatError::NoTokenizer { path: stored.path.clone(), what: "" };
-        let tokenizer = stored.tokenizer.as_ref().ok_or_else(missing)?.open()?;
+        let tokenizer = stored.open_tokenizer()?;
         let (pieces, rows) = (tokenizer.vocab_size(), stored.config.vocab_size);
         if pieces > rows {
             return Err(Error::Vocabulary { path: stored.path, pieces, rows });
@@ -116,7 +121,7 @@ impl Model {
     /// # Errors
     /// If there is no model, or a damaged one.
     pub fn footprint(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Footprint, Error> {
-        Ok(options.footprint(&options.find(path.as_ref())?))
+        Ok(options.footprint(&stored(path.as_ref(), options.tokenizer.as_deref())?))
     }
 
     /// Reads all of the bundle at `path` and compares it with its hashes, as an app does once behind a download; opening looks at

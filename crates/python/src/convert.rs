@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use openelm_formats::Target;
 use openelm_formats::gguf::Quantisation;
-use openelm_formats::{FormatError, StoredTokenizer, Target};
 use openelm_model::DType;
 use openelm_model::kernels::Threads;
 use openelm_model::kernels::quant::{AffineFormat, BlockFormat};
 use pyo3::prelude::*;
 
-use crate::error::exception;
+use crate::error::Failure;
 
 /// Writes the model at `source` to `target` in another format: `"hf"`, `"corenet"`, `"mlx"` or `"gguf"`. Returns warnings.
 ///
@@ -39,14 +39,8 @@ pub fn convert(
             ControlFlow::Break(())
         }
     };
-    let work = || -> Result<Vec<String>, Refused> {
-        let mut model = match source.as_os_str() == openelm::BUILTIN {
-            true => openelm::builtin()?,
-            false => openelm_formats::open(&source)?,
-        };
-        if let Some(file) = tokenizer {
-            model.tokenizer = Some(StoredTokenizer::File(file));
-        }
+    let work = || -> Result<Vec<String>, Failure> {
+        let model = openelm::stored(&source, tokenizer.as_deref())?;
         let dtype = dtype.map_or(Ok(model.natural_dtype()), float)?;
         let form = form(to, dtype, bits, group_size, quantisation)?;
         let mut warnings = model.notes.clone();
@@ -58,21 +52,7 @@ pub fn convert(
     if let Some(error) = interrupted.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
         return Err(error);
     }
-    done.map_err(|refused| match refused {
-        Refused::File(error) => exception(py, "ModelFileError", error.to_string()),
-        Refused::Option(sentence) => exception(py, "InputError", sentence),
-    })
-}
-
-enum Refused {
-    File(FormatError),
-    Option(String),
-}
-
-impl From<FormatError> for Refused {
-    fn from(error: FormatError) -> Self {
-        Self::File(error)
-    }
+    done.map_err(|failure| failure.raised(py))
 }
 
 fn form(
@@ -81,8 +61,8 @@ fn form(
     bits: Option<usize>,
     group_size: usize,
     quantisation: Option<&str>,
-) -> Result<Target, Refused> {
-    let refuse = |sentence: String| Err(Refused::Option(sentence));
+) -> Result<Target, Failure> {
+    let refuse = |sentence: String| Err(Failure::input(sentence));
     match (to, bits, quantisation) {
         ("hf", None, None) => Ok(Target::HuggingFace(dtype)),
         ("corenet", None, None) => Ok(Target::CoreNet(dtype)),
@@ -102,16 +82,16 @@ fn form(
     }
 }
 
-fn float(name: &str) -> Result<DType, Refused> {
+fn float(name: &str) -> Result<DType, Failure> {
     match name {
         "float32" => Ok(DType::F32),
         "float16" => Ok(DType::F16),
         "bfloat16" => Ok(DType::BF16),
-        _ => Err(Refused::Option(format!("{name:?} is no dtype; there are float32, float16 and bfloat16"))),
+        _ => Err(Failure::input(format!("{name:?} is no dtype; there are float32, float16 and bfloat16"))),
     }
 }
 
-fn blocks(name: &str) -> Result<BlockFormat, Refused> {
+fn blocks(name: &str) -> Result<BlockFormat, Failure> {
     match name.to_ascii_lowercase().as_str() {
         "q4_0" => Ok(BlockFormat::Q4_0),
         "q4_1" => Ok(BlockFormat::Q4_1),
@@ -121,7 +101,7 @@ fn blocks(name: &str) -> Result<BlockFormat, Refused> {
         "q4_k" => Ok(BlockFormat::Q4_K),
         "q5_k" => Ok(BlockFormat::Q5_K),
         "q6_k" => Ok(BlockFormat::Q6_K),
-        _ => Err(Refused::Option(format!(
+        _ => Err(Failure::input(format!(
             "{name:?} is no quantisation; there are q4_0, q4_1, q5_0, q5_1, q8_0, q4_K, q5_K and q6_K"
         ))),
     }

@@ -1,15 +1,12 @@
 //! A text in the making, as an iterator.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use openelm_ffi as ffi;
 use pyo3::prelude::*;
 
 use crate::error::detached;
-
-/// How often a wait for a token looks after Ctrl-C.
-const SIGNALS: Duration = Duration::from_millis(100);
+use crate::interruptible::SIGNALS;
 
 /// Some text, and the tokens drawn since the piece before.
 #[pyclass(frozen, get_all, module = "openelm")]

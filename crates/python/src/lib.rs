@@ -3,15 +3,22 @@
 
 mod convert;
 mod error;
+mod evaluate;
 mod generation;
+mod interruptible;
+mod log;
 mod model;
 mod session;
+mod source;
 mod tokenizer;
+mod tune;
 
 #[pyo3::pymodule]
 mod _openelm {
     #[pymodule_export]
     use crate::convert::convert;
+    #[pymodule_export]
+    use crate::evaluate::evaluate;
     #[pymodule_export]
     use crate::generation::{Generation, Piece};
     #[pymodule_export]
@@ -20,4 +27,6 @@ mod _openelm {
     use crate::session::Session;
     #[pymodule_export]
     use crate::tokenizer::Tokenizer;
+    #[pymodule_export]
+    use crate::tune::{tune, tune_recipe};
 }

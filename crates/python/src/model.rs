@@ -9,7 +9,7 @@ use openelm_model::{EngineError, Feed, Logits, Rows};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::error::{detached, exception};
+use crate::error::{Failure, detached};
 use crate::session::Session;
 use crate::tokenizer::Tokenizer;
 
@@ -38,7 +38,8 @@ fn options(
         "f16" => ffi::CacheType::F16,
         "int8" => ffi::CacheType::Int8,
         other => {
-            return Err(exception(py, "InputError", format!("the cache is {other:?}; it must be f32, f16 or int8")));
+            let sentence = format!("the cache is {other:?}; it must be f32, f16 or int8");
+            return Err(Failure::input(sentence).raised(py));
         }
     };
     let tokenizer = tokenizer.map(|path| path.display().to_string());
@@ -78,6 +79,10 @@ pub fn footprint<'py>(
 #[pyclass(frozen, module = "openelm", subclass)]
 pub struct Model {
     inner: Arc<ffi::Model>,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its tokenizer's file, if one was given.
+    pub tokenizer: Option<PathBuf>,
 }
 
 #[pymethods]
@@ -97,8 +102,10 @@ impl Model {
         tokenizer: Option<PathBuf>,
         chat_template: Option<String>,
     ) -> PyResult<Self> {
-        let options = ffi::LoadOptions { chat_template, ..options(py, threads, cache, context, memory, tokenizer)? };
-        Ok(Self { inner: detached(py, || ffi::Model::open(path.display().to_string(), options))? })
+        let options = options(py, threads, cache, context, memory, tokenizer.clone())?;
+        let options = ffi::LoadOptions { chat_template, ..options };
+        let inner = detached(py, || ffi::Model::open(path.display().to_string(), options))?;
+        Ok(Self { inner, path, tokenizer })
     }
 
     /// What the model is: name, format, sizes.

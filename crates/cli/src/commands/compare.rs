@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{AdapterOptions, ThreadOptions, parse_ids};
 use crate::input::read_file;
-use crate::model::{open, tokenizer_of};
+use crate::model::open;
 
 /// Say how far the logits of two models are apart on a text.
 #[derive(Args)]
@@ -86,9 +86,9 @@ pub fn run(arguments: Arguments) -> Result<()> {
 /// The ids of `text`, which must be the same for both models: otherwise their logits are not about the same.
 fn common_ids(first: &StoredModel, second: &StoredModel, text: &str) -> Result<Vec<u32>> {
     let with = if first.tokenizer.is_some() { first } else { second };
-    let ids = tokenizer_of(with)?.encode_prompt(text);
+    let ids = with.open_tokenizer()?.encode_prompt(text);
     if second.tokenizer.is_some() {
-        let others = tokenizer_of(second)?.encode_prompt(text);
+        let others = second.open_tokenizer()?.encode_prompt(text);
         ensure!(
             ids == others,
             "the tokenizers of the two models take the text apart differently; give --tokenizer or --ids"

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::compare::{TextOptions, as_json, as_text};
 use super::{AdapterArgument, DTypeArgument, ThreadOptions, encodings, open_adapters, shown};
 use crate::interrupt::Stop;
-use crate::model::{open, tokenizer_of};
+use crate::model::open;
 use crate::tell;
 
 /// Write a model, or an adapter for it, in another format, and say how far its logits moved.
@@ -224,7 +224,7 @@ pub fn moved(model: &StoredModel, written: &StoredModel, text: &str, threads: &T
         tell("note: there is no tokenizer, so that the logits were not compared; give one with --tokenizer");
         return Ok(None);
     }
-    let ids = tokenizer_of(model)?.encode_prompt(text);
+    let ids = model.open_tokenizer()?.encode_prompt(text);
     Ok(Some(compare(model, written, &ids, threads).context("the model is written, but cannot be compared")?))
 }
 

@@ -11,7 +11,7 @@ use openelm_model::{Session, check_finite};
 use super::parse_ids;
 use super::running::RunningOptions;
 use crate::input::read_file;
-use crate::model::{open, tokenizer_of};
+use crate::model::open;
 
 /// Print the logits of every position as JSON: `{"shape":[tokens,vocabulary],"logits":[[…],…]}`.
 #[derive(Args)]
@@ -58,7 +58,7 @@ fn ids(input: &Input, model: &StoredModel) -> Result<Vec<u32>> {
         return serde_json::from_str(&read_file(file)?)
             .with_context(|| format!("{}: expected a list of ids", file.display()));
     }
-    Ok(tokenizer_of(model)?.encode_prompt(text.as_deref().unwrap_or_default()))
+    Ok(model.open_tokenizer()?.encode_prompt(text.as_deref().unwrap_or_default()))
 }
 
 /// Before anything is printed: half an object is worse than none.

@@ -68,18 +68,13 @@ pub fn note_on_threads(threads: u16) {
 pub struct ArithmeticOptions {
     /// Widen quantised weights to f32 instead of rounding activations to 8 bits: slower, and takes the memory of f32 weights
     #[arg(long)]
-    exact: bool,
+    pub exact: bool,
 }
 
 impl ArithmeticOptions {
     /// Bytes that the weights of `stored` take in memory.
     pub fn weight_bytes(&self, stored: &StoredModel) -> usize {
         if self.exact { stored.config.weight_bytes(Precision::F32) } else { stored.size() }
-    }
-
-    /// How products with quantised weights are made, in a word.
-    pub fn name(&self) -> &'static str {
-        if self.exact { "widened" } else { "integers" }
     }
 
     /// The model, ready to run.

@@ -50,7 +50,7 @@ impl RunningOptions {
 }
 
 /// All `adapters`, ready to run in `engine`, if there are any.
-pub fn combined(adapters: &[(Adapter, f32)], engine: &Engine) -> Option<Arc<AdapterWeights>> {
+fn combined(adapters: &[(Adapter, f32)], engine: &Engine) -> Option<Arc<AdapterWeights>> {
     let adapters: Vec<(&Adapter, f32)> = adapters.iter().map(|(adapter, weight)| (adapter, *weight)).collect();
     (!adapters.is_empty()).then(|| Arc::new(AdapterWeights::combined(&adapters, engine.model(), engine.threads())))
 }

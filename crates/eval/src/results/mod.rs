@@ -75,6 +75,15 @@ impl Results {
         }
     }
 
+    /// What a reader of the scores should know.
+    pub fn notes(&self) -> Vec<String> {
+        let cut = self.tasks.iter().filter(|(_, result)| result.truncated > 0);
+        let note = |(key, TaskResult { truncated, requests, .. }): (&String, &TaskResult)| {
+            format!("{key}: {truncated} of {requests} requests lost their beginning: they did not fit the context")
+        };
+        cut.map(note).collect()
+    }
+
     /// Reads the results in `folder`.
     ///
     /// # Errors

@@ -1,10 +1,13 @@
 //! Conversations, and the text as which a model was taught to read them.
 
+#[cfg(feature = "jinja")]
 mod jinja;
+#[cfg(feature = "jinja")]
 mod json;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "jinja")]
 use self::jinja::Jinja;
 use crate::tokenizer::Tokenizer;
 
@@ -65,6 +68,9 @@ pub enum ChatError {
         /// Its own words.
         reason: String,
     },
+    /// A template in Jinja, in a build that reads none.
+    #[error("this build has no feature `jinja`, which reads chat templates")]
+    NoJinja,
     /// A speaker that the template does not know.
     #[error("message {number} is by {role:?}; this chat template knows system, user and assistant")]
     Role {
@@ -97,6 +103,7 @@ pub struct ChatTemplate(Kind);
 #[derive(Debug, Clone)]
 enum Kind {
     OpenElmInstruct,
+    #[cfg(feature = "jinja")]
     Jinja(Jinja),
 }
 
@@ -105,9 +112,19 @@ impl ChatTemplate {
     /// none). It is bounded in time and memory, and reaches neither files nor anything else but the conversation and the date.
     ///
     /// # Errors
-    /// If it is no template, or longer than any.
+    /// If it is no template, or longer than any, or the feature `jinja` is not built in.
+    #[cfg(feature = "jinja")]
     pub fn from_source(source: &str, bos: &str, eos: &str) -> Result<Self, ChatError> {
         Ok(Self(Kind::Jinja(Jinja::new(source, bos, eos)?)))
+    }
+
+    /// Refuses a template in Jinja: the feature `jinja` is not built in.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(feature = "jinja"))]
+    pub fn from_source(_source: &str, _bos: &str, _eos: &str) -> Result<Self, ChatError> {
+        Err(ChatError::NoJinja)
     }
 
     /// The same for the control tokens of `tokenizer`.
@@ -132,6 +149,7 @@ impl ChatTemplate {
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, ChatError> {
         match &self.0 {
             Kind::OpenElmInstruct => openelm_instruct(messages, add_generation_prompt),
+            #[cfg(feature = "jinja")]
             Kind::Jinja(jinja) => jinja.render(messages, add_generation_prompt),
         }
     }

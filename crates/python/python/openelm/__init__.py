@@ -11,6 +11,11 @@ Texts that go on are sessions::
     first = "".join(piece.text for piece in session.generate("Once upon a time", max_tokens=20))
     more = "".join(piece.text for piece in session.generate("", max_tokens=20))
 
+Models are tuned and measured as by the command::
+
+    tuned = openelm.tune("OpenELM-270M", "mine.jsonl", output="runs/mine")
+    scores = openelm.evaluate("OpenELM-270M", "arc_easy", data="datasets", adapter=tuned.checkpoint)["results"]
+
 A script written for transformers takes its two imports from :mod:`openelm.transformers`.
 """
 
@@ -27,6 +32,8 @@ from ._openelm import (
     version,
 )
 from .errors import BusyError, InputError, ModelFileError, OpenElmError, OutOfMemoryError
+from .evaluation import evaluate
+from .training import Tuned, tune, tune_recipe
 
 __version__ = version()
 __all__ = [
@@ -40,12 +47,16 @@ __all__ = [
     "Piece",
     "Session",
     "Tokenizer",
+    "Tuned",
     "available_memory",
     "convert",
+    "evaluate",
     "footprint",
     "generate",
     "load",
     "stream_generate",
+    "tune",
+    "tune_recipe",
     "verify_bundle",
 ]
 

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Optional, Union, final
+from typing import Callable, Literal, Optional, Union, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,51 @@ def convert(
     ``dtype`` is for floats (default: as the model has them), ``bits`` (2, 3, 4, 5, 6, 8) and ``group_size`` (32, 64, 128) are for
     mlx, ``quantisation`` (``"q4_0"`` to ``"q6_K"``) is for gguf. Nothing that exists is overwritten; Ctrl-C leaves nothing behind.
     """
+
+def tune(
+    model: Union[Model, _Path],
+    data: Sequence[str],
+    *,
+    output: _Path,
+    method: str,
+    pairs: bool,
+    tokenizer: Optional[_Path],
+    changes: Sequence[str],
+    threads: int,
+    on_step: Optional[Callable[[str], object]],
+) -> tuple[Path, Path]:
+    """What :func:`openelm.tune` calls: ``changes`` are ``dotted.key=value``, an update is a line of the log. Returns the output
+    folder and the newest checkpoint."""
+
+def tune_recipe(
+    path: _Path,
+    *,
+    changes: Sequence[str],
+    threads: int,
+    on_step: Optional[Callable[[str], object]],
+) -> tuple[Path, Path]:
+    """What :func:`openelm.tune_recipe` calls; see :func:`tune`."""
+
+def evaluate(
+    model: Union[Model, _Path],
+    tasks: Sequence[str],
+    *,
+    data: Optional[_Path],
+    num_fewshot: int,
+    limit: Optional[int],
+    adapter: Optional[_Path],
+    seed: int,
+    harness: str,
+    bos: Optional[bool],
+    context: Optional[int],
+    cache: str,
+    exact: bool,
+    output: Optional[_Path],
+    tokenizer: Optional[_Path],
+    threads: int,
+    on_progress: Optional[Callable[[str, float], object]],
+) -> str:
+    """What :func:`openelm.evaluate` calls: the results as ``results.json`` has them."""
 
 @final
 class Tokenizer:

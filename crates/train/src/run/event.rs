@@ -1,5 +1,6 @@
 //! What happens in a run, for whoever watches it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use openelm_model::ModelConfig;
@@ -58,6 +59,52 @@ pub enum Event<'a> {
     Sampled(SampleEntry),
     /// A checkpoint is on the disk.
     Saved(PathBuf),
+}
+
+impl Event<'_> {
+    /// What there is to say about an event that is no update, line by line.
+    pub fn described(&self) -> Vec<String> {
+        match self {
+            Self::Started { config, from, .. } => {
+                let (millions, layers) = (config.parameters() as f64 / 1e6, config.layers.len());
+                let model = format!("{millions:.2} M parameters in {layers} layers, {} pieces", config.vocab_size);
+                let from = from.as_ref().map(|from| format!("going on from {}", from.display()));
+                [Some(model), from].into_iter().flatten().collect()
+            }
+            Self::RecipeChanged { changes, before } => {
+                let kept = format!("the recipe is not the one of before, which is kept as {}", before.display());
+                [kept].into_iter().chain(changes.clone()).collect()
+            }
+            Self::LogMended { path, lines } => {
+                let first = lines.first().copied().unwrap_or_default();
+                vec![format!(
+                    "{}: left out what was no entry: {} lines from line {first} on",
+                    path.display(),
+                    lines.len()
+                )]
+            }
+            Self::Preparing { .. } | Self::Step(_) | Self::Read(_) => Vec::new(),
+            Self::Prepared(what) => vec![what.clone()],
+            Self::Measured(entry) => {
+                vec![format!("step {}: {}", entry.step, named(&entry.metrics))]
+            }
+            Self::Validated(entry) => {
+                let (step, corpus, loss) = (entry.step, &entry.corpus, entry.validation_loss);
+                // Means of whole sequences are no perplexity.
+                let rest = match entry.validation_metrics.is_empty() {
+                    true => format!("perplexity {:.2}", loss.exp()),
+                    false => named(&entry.validation_metrics),
+                };
+                vec![format!("step {step}: loss on {corpus} {loss:.4}, {rest}")]
+            }
+            Self::Sampled(entry) => vec![format!("step {}: {}{}", entry.step, entry.prompt, entry.text)],
+            Self::Saved(path) => vec![format!("saved {}", path.display())],
+        }
+    }
+}
+
+fn named(metrics: &BTreeMap<String, f64>) -> String {
+    metrics.iter().map(|(name, mean)| format!("{name} {mean:.4}")).collect::<Vec<_>>().join("  ")
 }
 
 /// How a run ended.

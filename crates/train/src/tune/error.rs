@@ -31,6 +31,9 @@ pub enum TuneError {
         /// What the system says.
         source: io::Error,
     },
+    /// There is a file where checkpoints and logs would go.
+    #[error("{} is a file; output is a folder", .0.display())]
+    Output(PathBuf),
     /// No example is left to learn from, or to measure.
     #[error("{what} has no example: {reason}")]
     Empty {

@@ -43,8 +43,8 @@ pub use lesson::{Lesson, Lessons, PreferenceObjective};
 use preference::Preference;
 pub use preference::PreferenceLoss;
 pub use recipe::{
-    AdapterKind, AdapterRecipe, BaseRecipe, ExamplesRecipe, Learn, PreferenceRecipe, RowSource, TargetNumbers,
-    TargetRecipe, TooLong, TuneRecipe, TuneScheduleRecipe, TuneTrainRecipe,
+    AdapterKind, AdapterRecipe, BaseRecipe, Beginning, ExamplesRecipe, Learn, PreferenceRecipe, RowSource,
+    TargetNumbers, TargetRecipe, TooLong, TuneRecipe, TuneScheduleRecipe, TuneTrainRecipe,
 };
 use reference::Reference;
 use start::Base;
@@ -68,6 +68,9 @@ pub fn tune_on(
     stop: &AtomicBool,
     watch: &mut dyn FnMut(Event),
 ) -> Result<Option<Outcome>, RunError> {
+    if recipe.output.is_file() {
+        return Err(TuneError::Output(recipe.output.clone()).into());
+    }
     let mut recipe = recipe.clone();
     let before = || Some(TuneRecipe::load(&recipe.output.join("recipe.toml"), &[]).ok()?.train.precision);
     recipe.train.precision = precision::decided(recipe.train.precision, before, true, &*ranks, &threads)?;

@@ -16,7 +16,7 @@ use openelm_model::ModelConfig;
 
 use super::{AdapterOptions, CacheOption, MemoryOptions, note_on_threads, refusal};
 use crate::interrupt::leave_on_interrupt;
-use crate::model::{BUILTIN, locate, open_located};
+use crate::model::{BUILTIN, locate};
 use crate::tell;
 use scratch::Scratch;
 
@@ -116,7 +116,7 @@ fn sources(arguments: &Arguments) -> Result<Vec<Source<'_>>> {
     let path = locate(&arguments.model)?;
     let opener = || -> Box<dyn Fn() -> Result<StoredModel, FormatError>> {
         let path = path.clone();
-        Box::new(move || open_located(&path))
+        Box::new(move || openelm::stored(&path, None))
     };
     if formats.is_empty() {
         return Ok(vec![Source::Stored(opener())]);

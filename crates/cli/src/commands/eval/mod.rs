@@ -5,7 +5,6 @@ mod sources;
 mod subject;
 mod sweep;
 
-use std::fs;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use openelm_bench::WeightFormat;
 use openelm_eval::{
-    Column, Earlier, EvalError, Evaluation, Harness, Journal, Library, Prepared, Results, Selection, TaskName, chart,
+    Column, Earlier, EvalError, Harness, Journal, Library, Prepared, Results, Selection, Subject, TaskName, chart,
     distinct, markdown, paper_table, prepare, published, rows,
 };
 use openelm_formats::atomic;
@@ -25,7 +24,6 @@ use crate::interrupt::Stop;
 use crate::model::ModelOptions;
 use crate::tell;
 use progress::Display;
-use subject::Subject;
 
 /// Documents that take long enough for an interruption to matter.
 const MANY: usize = 500;
@@ -166,21 +164,18 @@ impl Arguments {
 
     fn subject(&self) -> Result<Subject> {
         let (stored, tokenizer) = self.model.open()?;
-        Subject::load(self, stored, tokenizer)
+        subject::load(self, stored, tokenizer)
     }
 }
 
 /// Evaluates `selections`; with an output folder everything goes there.
-fn evaluate(arguments: &Arguments, subject: Subject, selections: &[Selection]) -> Result<Results> {
+fn evaluate(arguments: &Arguments, mut subject: Subject, selections: &[Selection]) -> Result<Results> {
     let sources = sources::of(arguments.data.clone());
     let tasks = distinct(selections);
     let prepared = prepare(&tasks, &sources, &subject.options)?;
     let output = arguments.output.as_deref();
     let journal = match output {
-        Some(folder) => {
-            fs::create_dir_all(folder).with_context(|| shown(folder))?;
-            Journal::open(folder, &subject.identity)?
-        }
+        Some(folder) => Journal::open(folder, &subject.identity)?,
         None => {
             if prepared.iter().map(Prepared::documents).sum::<usize>() > MANY {
                 tell("nothing is kept of this run if it is interrupted; --output FOLDER keeps every finished request");
@@ -196,12 +191,10 @@ fn evaluate(arguments: &Arguments, subject: Subject, selections: &[Selection]) -
         None => "stopping; nothing is kept without --output",
     })?;
     let display = Display::new();
-    let Subject { name, identity, options, scorer, tokenizer } = subject;
-    let mut evaluation =
-        Evaluation { scorer, tokenizer: &tokenizer, options: options.clone(), journal, stop: stop.flag() };
-    let results = evaluation.run(prepared, output, &mut |progress| display.show(progress));
+    let results =
+        subject.evaluate(selections, prepared, journal, output, stop.flag(), &mut |progress| display.show(progress));
     if let Err(EvalError::Stopped) | Ok(_) = results {
-        display.finish(evaluation.scorer.computed());
+        display.finish(subject.scorer.computed());
     } else {
         display.clear();
     }
@@ -212,18 +205,7 @@ fn evaluate(arguments: &Arguments, subject: Subject, selections: &[Selection]) -
         }
         results => results?,
     };
-    for (key, result) in &results {
-        if result.truncated > 0 {
-            tell(format!(
-                "{key}: {} of {} requests lost their beginning: they did not fit the context",
-                result.truncated, result.requests
-            ));
-        }
-    }
-    let mut identity = identity;
-    identity["name"] = name.into();
-    let results = Results::new(identity, &options, selections, results);
-    output.map_or(Ok(()), |folder| results.write(folder))?;
+    results.notes().iter().for_each(tell);
     Ok(results)
 }
 

@@ -8,13 +8,12 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use indicatif::HumanBytes;
 use openelm_bench::{Source, Subject as Encoded};
-use openelm_eval::{Earlier, Evaluation, Journal, Metric, Results, Selection, distinct, prepare, table as table_of};
+use openelm_eval::{Earlier, Journal, Metric, Results, Selection, distinct, prepare, table as table_of};
 use openelm_formats::{Comparison, StoredModel, compare};
 use serde_json::{Value, json};
 
 use super::progress::Display;
-use super::subject::Subject;
-use super::{Arguments, sources};
+use super::{Arguments, sources, subject};
 use crate::interrupt::Stop;
 use crate::tell;
 
@@ -71,18 +70,18 @@ fn line(
     tell(format!("weights {format}"));
     let bytes = stored.size();
     let tokenizer = arguments.model.open()?.1;
-    let Subject { identity, options, scorer, tokenizer, .. } = Subject::load(arguments, stored, tokenizer)?;
-    let prepared = prepare(&distinct(selections), &sources::of(arguments.data.clone()), &options)?;
-    let journal = Journal::default();
-    let mut evaluation =
-        Evaluation { scorer, tokenizer: &tokenizer, options: options.clone(), journal, stop: stop.flag() };
+    let mut subject = subject::load(arguments, stored, tokenizer)?;
+    subject.name = format.clone();
+    let prepared = prepare(&distinct(selections), &sources::of(arguments.data.clone()), &subject.options)?;
     let (display, begin) = (Display::new(), Instant::now());
-    let tasks = evaluation.run(prepared, Some(folder), &mut |progress| display.show(progress));
-    let tokens = evaluation.scorer.computed();
+    let results =
+        subject.evaluate(selections, prepared, Journal::default(), Some(folder), stop.flag(), &mut |progress| {
+            display.show(progress)
+        });
+    let tokens = subject.scorer.computed();
     display.finish(tokens);
     stop.check()?;
-    let results = Results::new(identity, &options, selections, tasks?);
-    results.write(folder)?;
+    let results = results?;
     let tokens_per_second = tokens as f64 / begin.elapsed().as_secs_f64().max(1e-9);
     Ok(Line { format, bytes, tokens_per_second, distance: None, results, flips: BTreeMap::new() })
 }

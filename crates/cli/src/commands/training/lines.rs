@@ -1,6 +1,5 @@
 //! A run as lines, for files and pipes; the dashboard shows the rarer ones too.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use indicatif::HumanDuration;
@@ -45,48 +44,8 @@ impl Lines {
             )),
             _ => {}
         }
-        describe(event).iter().for_each(tell);
+        event.described().iter().for_each(tell);
     }
-}
-
-/// What there is to say about an event that is no update.
-pub fn describe(event: &Event) -> Vec<String> {
-    match event {
-        Event::Started { config, from, .. } => {
-            let (millions, layers) = (config.parameters() as f64 / 1e6, config.layers.len());
-            let model = format!("{millions:.2} M parameters in {layers} layers, {} pieces", config.vocab_size);
-            let from = from.as_ref().map(|from| format!("going on from {}", from.display()));
-            [Some(model), from].into_iter().flatten().collect()
-        }
-        Event::RecipeChanged { changes, before } => {
-            let kept = format!("the recipe is not the one of before, which is kept as {}", before.display());
-            [kept].into_iter().chain(changes.clone()).collect()
-        }
-        Event::LogMended { path, lines } => {
-            let first = lines.first().copied().unwrap_or_default();
-            vec![format!("{}: left out what was no entry: {} lines from line {first} on", path.display(), lines.len())]
-        }
-        Event::Preparing { .. } | Event::Step(_) | Event::Read(_) => Vec::new(),
-        Event::Prepared(what) => vec![what.clone()],
-        Event::Measured(entry) => {
-            vec![format!("step {}: {}", entry.step, named(&entry.metrics))]
-        }
-        Event::Validated(entry) => {
-            let (step, corpus, loss) = (entry.step, &entry.corpus, entry.validation_loss);
-            // Means of whole sequences are no perplexity.
-            let rest = match entry.validation_metrics.is_empty() {
-                true => format!("perplexity {:.2}", loss.exp()),
-                false => named(&entry.validation_metrics),
-            };
-            vec![format!("step {step}: loss on {corpus} {loss:.4}, {rest}")]
-        }
-        Event::Sampled(entry) => vec![format!("step {}: {}{}", entry.step, entry.prompt, entry.text)],
-        Event::Saved(path) => vec![format!("saved {}", path.display())],
-    }
-}
-
-fn named(metrics: &BTreeMap<String, f64>) -> String {
-    metrics.iter().map(|(name, mean)| format!("{name} {mean:.4}")).collect::<Vec<_>>().join("  ")
 }
 
 /// How long the rest of a run will take, by the mean since its start: updates are all alike.

@@ -13,7 +13,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Borders, Chart, Dataset, Gauge, GraphType, Paragraph, Wrap};
 
 use super::Outline;
-use super::lines::{Clock, describe};
+use super::lines::Clock;
 use super::summary::Smoothed;
 
 /// Points of a curve; when there are more, every other one goes.
@@ -123,7 +123,7 @@ impl View {
             | Event::Sampled(_)
             | Event::Saved(_) => {}
         }
-        self.news.extend(describe(event));
+        self.news.extend(event.described());
         let surplus = self.news.len().saturating_sub(NEWS);
         self.news.drain(..surplus);
     }

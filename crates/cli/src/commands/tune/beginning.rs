@@ -1,21 +1,12 @@
-//! A run without a recipe: numbers that suit most, which the run writes down as a recipe.
+//! A run without a recipe, as it is asked for on the command line.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use openelm_train::tune::{
-    AdapterKind, AdapterRecipe, BaseRecipe, ExamplesRecipe, PreferenceRecipe, RowSource, TooLong, TuneRecipe,
-    TuneScheduleRecipe, TuneTrainRecipe,
-};
-use openelm_train::{CheckpointRecipe, LogRecipe, SpikeRecipe};
+use openelm_train::tune::{self, AdapterKind, BaseRecipe, TuneRecipe};
 
 use crate::model::BUILTIN;
-
-/// Longest example in tokens; longer ones are left out, or pairs cut.
-const MAX_LENGTH: usize = 1024;
-/// Share of the examples that are held out.
-const HELD_OUT: f64 = 0.05;
 
 /// What stands in the place of a recipe.
 #[derive(Args)]
@@ -51,29 +42,14 @@ impl Beginning {
             .with_context(|| format!("--model {}", path.display()))?
             .config
             .context_length;
-        let sources = self.data.iter().map(|path| RowSource { path: path.clone(), format: None }).collect();
-        let too_long = if self.dpo { TooLong::Cut } else { TooLong::Drop };
-        let max_length = Some(context.min(MAX_LENGTH));
-        let kind = if self.dora { AdapterKind::Dora } else { AdapterKind::Lora };
-        // A preference needs smaller steps than an answer, and all weights smaller ones than a few.
-        let max_lr = match (self.full, self.dpo) {
-            (false, false) => 2e-4,
-            (false, true) => 5e-5,
-            (true, false) => 2e-5,
-            (true, true) => 2e-6,
-        };
-        Ok(TuneRecipe {
+        let adapter = if self.dora { AdapterKind::Dora } else { AdapterKind::Lora };
+        let beginning = tune::Beginning {
             output: self.output.clone(),
             model: BaseRecipe { path, tokenizer: None, exact: false },
-            data: ExamplesRecipe { held_out: HELD_OUT, max_length, too_long, ..ExamplesRecipe::new(sources) },
-            adapter: (!self.full).then(|| AdapterRecipe { kind, ..AdapterRecipe::default() }),
-            preference: self.dpo.then(PreferenceRecipe::default),
-            train: TuneTrainRecipe::default(),
-            optimizer: TuneRecipe::optimizer(),
-            schedule: TuneScheduleRecipe { max_lr, ..TuneScheduleRecipe::default() },
-            log: LogRecipe { validate_every: 50, ..LogRecipe::default() },
-            checkpoint: CheckpointRecipe { every: 200, ..CheckpointRecipe::default() },
-            spike: SpikeRecipe::default(),
-        })
+            data: self.data.clone(),
+            adapter: (!self.full).then_some(adapter),
+            pairs: self.dpo,
+        };
+        Ok(beginning.recipe(context))
     }
 }

@@ -5,7 +5,7 @@ mod beginning;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
 use openelm_train::TrainingFootprint;
 use openelm_train::collective::Collective;
@@ -66,7 +66,6 @@ fn train(arguments: Arguments, ranks: Arc<dyn Collective>) -> Result<Option<Ende
     };
     let stored = open(&recipe.model.path, recipe.model.tokenizer.as_deref())?;
     stored.notes.iter().for_each(tell);
-    ensure!(!recipe.output.is_file(), "{} is a file; output is a folder", recipe.output.display());
     recipe.max_length(&stored.config)?;
     let footprint = TrainingFootprint::tuning(&stored.config, stored.size() as u64, &recipe, ranks.ranks());
     let memory = room_for(&footprint, &arguments.memory)?;

@@ -1,6 +1,7 @@
 //! What a tuning run is: a TOML file with every number in it.
 
 mod adapter;
+mod beginning;
 mod examples;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::recipe::{
 use crate::schedule::Schedule;
 pub(crate) use adapter::means;
 pub use adapter::{AdapterKind, AdapterRecipe, TargetNumbers, TargetRecipe};
+pub use beginning::Beginning;
 pub use examples::{ExamplesRecipe, Learn, RowSource, TooLong};
 
 /// A tuning run: supervised, or by preferences where there is a `preference`; of all weights, or of an adapter where there is an
