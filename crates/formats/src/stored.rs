@@ -246,7 +246,7 @@ impl StoredModel {
     /// If there is none, or it cannot be read.
     pub fn open_tokenizer(&self) -> Result<Tokenizer, FormatError> {
         let missing = || FormatError::NoTokenizer { path: self.path.clone(), what: "" };
-        Ok(self.tokenizer.as_ref().ok_or_else(missing)?.open()?)
+        self.tokenizer.as_ref().ok_or_else(missing)?.open()
     }
 
     /// The model, ready to run fast: quantised matrices are packed for the integer kernels (see [`Model::packing`]), one after
