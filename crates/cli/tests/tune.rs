@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use openelm_testing::golden;
 use support::{openelm, output, path, refused};
 
 fn examples(folder: &Path) -> String {
@@ -114,4 +115,11 @@ fn what_cannot_be_is_said_in_one_sentence() {
     says(&["--set", "adapter.targets=[\"nothing\"]"], "\"nothing\" matches no module of the model");
     says(&["--set", "adapter.rank=0"], "adapter.rank is 0; it must be at least 1");
     says(&["--set", "data.max_length=100000"], "data.max_length is 100000; the model's context has");
+    // A tokenizer of a larger model.
+    let (tiny, other) = (golden("tiny/hf"), golden("../../models/storyteller/tokenizer.model"));
+    let (tiny, other) = (format!("model.path={}", tiny.display()), format!("model.tokenizer={}", other.display()));
+    says(
+        &["--set", &tiny, "--set", &other, "--set", "data.max_length=16"],
+        "the tokenizer has 4096 pieces but the model only 96",
+    );
 }

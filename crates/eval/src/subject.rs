@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use openelm_formats::{StoredModel, fingerprint, fingerprint_of_adapter};
 use openelm_kernels::Threads;
+use openelm_kernels::rounded::Products;
 use openelm_model::{Adapter, AdapterWeights, CacheType, Engine, Tokenizer};
 use serde_json::{Value, json};
 
@@ -59,16 +60,22 @@ impl Subject {
         let known =
             |(adapter, weight): &(_, f32)| json!({ "sha256": fingerprint_of_adapter(adapter), "weight": weight });
         let name = stored.path.display().to_string();
-        let identity = json!({
+        let mut identity = json!({
             "sha256": fingerprint(&stored)?,
             "format": stored.format.to_string(),
             "weights": stored.main_encoding().to_string(),
             "parameters": stored.config.parameters(),
             "adapters": adapters.iter().map(known).collect::<Vec<_>>(),
-            "arithmetic": if exact { "widened" } else { "integers" },
             "cache": format!("{cache:?}").to_lowercase(),
         });
         let model = if exact { stored.into_model()?.widened() } else { stored.into_packed_model(&threads)? };
+        // Whether weights of sixteen bits are multiplied as such is the machine's choice.
+        identity["arithmetic"] = match (exact, model.products()) {
+            (true, _) => "widened",
+            (false, Products::F32) => "integers",
+            (false, Products::BF16) => "bf16",
+        }
+        .into();
         let adapters: Vec<(&Adapter, f32)> = adapters.iter().map(|(adapter, weight)| (adapter, *weight)).collect();
         let weights = (!adapters.is_empty()).then(|| AdapterWeights::combined(&adapters, &model, &threads));
         let engine = Engine::new(model, threads).with_cache(cache);

@@ -35,9 +35,7 @@ impl From<openelm::Error> for OpenElmError {
             openelm::Error::Generation(_) | openelm::Error::Engine(_) | openelm::Error::Chat(_) => {
                 Self::Input(sentence)
             }
-            openelm::Error::Format(_) | openelm::Error::Vocabulary { .. } | openelm::Error::NoTemplate(_) => {
-                Self::File(sentence)
-            }
+            openelm::Error::Format(_) | openelm::Error::NoTemplate(_) => Self::File(sentence),
         }
     }
 }

@@ -103,6 +103,16 @@ pub enum FormatError {
         /// What the tokenizer would have to be, with a space before; or nothing.
         what: &'static str,
     },
+    /// A tokenizer of another model.
+    #[error("{}: the tokenizer has {pieces} pieces but the model only {rows}; they do not belong together", path.display())]
+    Vocabulary {
+        /// The model.
+        path: PathBuf,
+        /// Pieces of the tokenizer.
+        pieces: usize,
+        /// Rows of the embedding table.
+        rows: usize,
+    },
     /// A chat template that is none.
     #[error("{}: {source}", path.display())]
     ChatTemplate {

@@ -243,10 +243,24 @@ impl StoredModel {
     /// The tokenizer that comes with the model.
     ///
     /// # Errors
-    /// If there is none, or it cannot be read.
+    /// If there is none, it cannot be read, or it is another model's.
     pub fn open_tokenizer(&self) -> Result<Tokenizer, FormatError> {
         let missing = || FormatError::NoTokenizer { path: self.path.clone(), what: "" };
-        self.tokenizer.as_ref().ok_or_else(missing)?.open()
+        let tokenizer = self.tokenizer.as_ref().ok_or_else(missing)?.open()?;
+        self.check_vocabulary(&tokenizer)?;
+        Ok(tokenizer)
+    }
+
+    /// Whether the model has a row for each piece of `tokenizer`. Fewer pieces than rows are common: vocabularies are padded.
+    ///
+    /// # Errors
+    /// If there are more pieces.
+    pub fn check_vocabulary(&self, tokenizer: &Tokenizer) -> Result<(), FormatError> {
+        let (pieces, rows) = (tokenizer.vocab_size(), self.config.vocab_size);
+        if pieces > rows {
+            return Err(FormatError::Vocabulary { path: self.path.clone(), pieces, rows });
+        }
+        Ok(())
     }
 
     /// The model, ready to run fast: quantised matrices are packed for the integer kernels (see [`Model::packing`]), one after

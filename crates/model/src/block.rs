@@ -143,7 +143,10 @@ impl<'a> Pass<'a> {
                 last.forward(self.threads, given, input, scratch, false);
                 residual::add(self.threads, out, given);
             }
-            NormPlacement::Before => last.forward(self.threads, out, input, scratch, true),
+            NormPlacement::Before => {
+                given.clear();
+                last.forward(self.threads, out, input, scratch, true);
+            }
             NormPlacement::Behind => {
                 fit(given, out.len());
                 last.forward(self.threads, given, input, scratch, false);

@@ -1,7 +1,5 @@
 //! What can go wrong.
 
-use std::path::PathBuf;
-
 use openelm_formats::FormatError;
 use openelm_model::{ChatError, EngineError, GenerationError, MemoryError};
 
@@ -14,16 +12,6 @@ pub enum Error {
     /// The model and a session would not fit into memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// Tokenizer and model do not belong together.
-    #[error("{}: the tokenizer has {pieces} pieces but the model only {rows}; they do not belong together", path.display())]
-    Vocabulary {
-        /// The model.
-        path: PathBuf,
-        /// Pieces of the tokenizer.
-        pieces: usize,
-        /// Rows of the embedding table.
-        rows: usize,
-    },
     /// The adapter was made for another model.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -100,12 +100,7 @@ impl Model {
     }
 
     fn load(stored: StoredModel, options: &LoadOptions, threads: Threads) -> Result<Self, Error> {
-        let tokenizer = stored.open_tokenizer()?;
-        let (pieces, rows) = (tokenizer.vocab_size(), stored.config.vocab_size);
-        if pieces > rows {
-            return Err(Error::Vocabulary { path: stored.path, pieces, rows });
-        }
-        let tokenizer = Arc::new(tokenizer);
+        let tokenizer = Arc::new(stored.open_tokenizer()?);
         let conversations = Conversations::new(&stored, options.chat_template.as_deref(), tokenizer.clone())?;
         if let Some(available) = options.memory.or_else(available_memory) {
             options.footprint(&stored).check(available)?;

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 
 use openelm_eval::{
-    Harness, Journal, Library, Options, Progress, Running, Selection, Sources, Subject, TaskName, distinct, prepare,
-    tokens_in_memory,
+    EvalError, Harness, Journal, Library, Options, Progress, Running, Selection, Sources, Subject, TaskName, distinct,
+    prepare, tokens_in_memory,
 };
 use openelm_formats::adapter;
 use openelm_model::kernels::Threads;
@@ -82,7 +82,12 @@ pub fn evaluate(
         let results = subject.evaluate(&selections, prepared, journal, output, stop, &mut |progress| {
             let Progress { task, done, of, .. } = progress;
             tell(Told::Progress(task.to_owned(), done as f64 / of.max(1) as f64));
-        })?;
+        });
+        let results = match results {
+            // What asked for it is raised.
+            Err(EvalError::Stopped) => return Ok(String::new()),
+            results => results?,
+        };
         results.notes().iter().for_each(warn);
         Ok(serde_json::to_string(&results).unwrap_or_default())
     };

@@ -14,8 +14,9 @@ use crate::error::Failure;
 /// How often a wait looks after Ctrl-C.
 pub const SIGNALS: Duration = Duration::from_millis(100);
 
-/// Does `work`, which tells by the channel how it gets on, and `hear`s of that here; other Python threads run meanwhile. Ctrl-C, or
-/// an exception of `hear`, asks `work` to stop by its flag, and is raised once it has.
+/// Does `work`, which tells by the channel how it gets on, and tells it on to `hear`; other Python threads run meanwhile. Ctrl-C, or
+/// an exception of `hear`, asks `work` to stop by its flag, and is raised once it has; with what went wrong on the way there, if
+/// something did, as its cause.
 pub fn interruptible<T: Send, M: Send>(
     py: Python<'_>,
     work: impl FnOnce(&AtomicBool, &SyncSender<M>) -> Result<T, Failure> + Send,
@@ -46,6 +47,13 @@ pub fn interruptible<T: Send, M: Send>(
             (worker.join().unwrap_or_else(|panic| resume_unwind(panic)), raised)
         })
     });
-    raised?;
-    result.map_err(Failure::from).flatten().map_err(|failure| failure.raised(py))
+    let result = result.map_err(Failure::from).flatten();
+    match (raised, result) {
+        (Err(raised), Err(failure)) => {
+            raised.set_cause(py, Some(failure.raised(py)));
+            Err(raised)
+        }
+        (Err(raised), _) => Err(raised),
+        (Ok(()), result) => result.map_err(|failure| failure.raised(py)),
+    }
 }

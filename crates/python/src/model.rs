@@ -105,7 +105,10 @@ impl Model {
         let options = options(py, threads, cache, context, memory, tokenizer.clone())?;
         let options = ffi::LoadOptions { chat_template, ..options };
         let inner = detached(py, || ffi::Model::open(path.display().to_string(), options))?;
-        Ok(Self { inner, path, tokenizer })
+        // The folder that Python works in may change before the files are opened again.
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let path = if path.as_os_str() == openelm::BUILTIN { path } else { absolute(path) };
+        Ok(Self { inner, path, tokenizer: tokenizer.map(absolute) })
     }
 
     /// What the model is: name, format, sizes.

@@ -194,8 +194,9 @@ impl Network {
     }
 
     /// Writes the derivatives of `scale` times the summed loss of `batch` to `gradients`, or adds them if `accumulate`; gives the
-    /// (unscaled) loss. As soon as a segment of the gradients is complete, `ready` gets it and its place among all of them: what follows the
-    /// layers, the layers from last to first, the embedding table. With a key for `dropout`, an adapter drops inputs by it.
+    /// (unscaled) loss. As soon as a segment of the gradients is complete, `ready` gets it and its place among all of them: what
+    /// follows the layers, the layers from last to first, the embedding table. With a key for `dropout`, an adapter drops inputs by
+    /// it.
     pub fn gradients<'g, O: Objective>(
         &mut self,
         model: &TrainableModel,

@@ -1,10 +1,9 @@
 //! The gradients of an update, put together from micro-batches and ranks.
 //!
 //! An update's micro-batches are cut into *shares*. Within a share gradients are added up one after another in one buffer, which the
-//! first of them overwrites;
-//! the shares' sums are added in a binary tree, first those of a rank, then those of the ranks. The result is therefore the
-//! same to the bit on any number of ranks with the same number of shares. A rank with several shares keeps one more buffer
-//! for each level of its tree.
+//! first of them overwrites; the shares' sums are added in a binary tree, first those of a rank, then those of the ranks. The result
+//! is therefore the same to the bit on any number of ranks with the same number of shares. A rank with several shares keeps one more
+//! buffer for each level of its tree.
 //!
 //! While the backward pass of a rank's last micro-batch goes down the layers, a thread reduces the gradients of those
 //! above, bucket by bucket. What computes the gradients is none of this file's business.

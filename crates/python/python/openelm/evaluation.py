@@ -37,19 +37,23 @@ def evaluate(
     data sets as JSONL: ``arc_easy.test.jsonl``; nothing is downloaded.
 
     The dict is like that of ``lm_eval.simple_evaluate``: ``results`` and ``groups`` (``acc,none``, ``acc_stderr,none``; ``score,none`` of
-    a group whose members count by different metrics), ``versions``, ``n-shot``, ``n-samples``, ``config``. Under ``openelm`` it has everything as ``results.json`` does: chance, data files and their
-    hashes, requests that did not fit.
+    a group whose members count by different metrics), ``versions``, ``n-shot``, ``n-samples``, ``config``. Under ``openelm`` it has
+    everything as ``results.json`` does: chance, data files and their hashes, requests that did not fit.
 
     With ``output``, a folder, results, each document and finished requests go there, and the same call goes on where it was
     interrupted. ``on_progress`` is called with the task at work and the share of all work that is done. Other Python threads run
-    meanwhile. Ctrl-C, or an exception of ``on_progress``, ends the work between two requests and is raised then.
+    meanwhile. Ctrl-C, or an exception of ``on_progress``, ends the work between two requests, once the model is loaded, and is raised
+    then.
 
     Raises :class:`openelm.OpenElmError`, with the sentence of the command.
     """
+    names = [name for name in (tasks.split(",") if isinstance(tasks, str) else tasks) if name.strip()]
+    if not names:
+        raise ValueError("tasks: there is none")
     found = json.loads(
         _openelm.evaluate(
             model,
-            tasks.split(",") if isinstance(tasks, str) else tasks,
+            names,
             data=data,
             num_fewshot=num_fewshot,
             limit=limit,

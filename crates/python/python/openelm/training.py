@@ -47,8 +47,8 @@ def tune(
     ``data`` is a file, a pattern or a folder, or a list of them: JSONL or JSON lists of ``messages``, ``instruction`` and ``output``,
     ``prompt`` and ``completion``, or ``text``; with ``dpo`` of ``prompt``, ``chosen`` and ``rejected``. ``method`` is ``"lora"``,
     ``"dora"`` or ``"full"``. What is not said is as ``openelm tune`` has it: one epoch, rank 16, a twentieth of the examples held
-    out. ``changes`` are of any value of the recipe, ``{"train.accumulation": 2}``; the recipe is written into ``output``, beside the log
-    and the checkpoints.
+    out. ``changes`` are of values of the recipe that are numbers, texts, truth values or lists of them: ``{"train.accumulation": 2}``.
+    The recipe is written into ``output``, beside the log and the checkpoints.
 
     ``on_step`` is called with each update's entry of the log: ``step``, ``tokens``, ``epoch``, ``loss``, ``lr``, ``gradient_norm``,
     ``tokens_per_second``. Other Python threads run meanwhile. Ctrl-C, or an exception of ``on_step``, finishes the update under way,
@@ -86,7 +86,7 @@ def tune_recipe(
     threads: int = 0,
     on_step: Optional[_OnStep] = None,
 ) -> Tuned:
-    """Tunes by the recipe in the file ``recipe``, with ``changes`` of its values; see :func:`tune`."""
+    """Tunes by the recipe in the file ``recipe``, with ``changes`` of its values; see :func:`tune`. Models in it are paths."""
     folder, checkpoint = _openelm.tune_recipe(
         recipe, changes=_sets(changes or {}), threads=threads, on_step=_decoding(on_step)
     )
@@ -94,8 +94,12 @@ def tune_recipe(
 
 
 def _sets(changes: dict[str, Any]) -> list[str]:
-    """Numbers, texts, truth values and lists are in JSON what they are in TOML."""
-    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    """Numbers, texts, truth values and lists are in JSON what they are in TOML; nothing else is allowed."""
+    for key, value in changes.items():
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, (bool, int, float, str, os.PathLike)):
+                raise TypeError(f"changes: {key} is {value!r}; it must be a number, a text, a truth value or a list of them")
+    return [f"{key}={json.dumps(value, ensure_ascii=False, default=os.fspath)}" for key, value in changes.items()]
 
 
 def _decoding(on_step: Optional[_OnStep]) -> Optional[Callable[[str], object]]:

@@ -98,6 +98,7 @@ impl<'r> Tuning<'r> {
     fn load(recipe: &'r TuneRecipe, stored: StoredModel, threads: &Threads) -> Result<Self, TuneError> {
         let missing = || FormatError::NoTokenizer { path: stored.path.clone(), what: "" };
         let tokenizer = RunTokenizer::of(stored.tokenizer.as_ref().ok_or_else(missing)?)?;
+        stored.check_vocabulary(&tokenizer.tokenizer)?;
         let templates = Templates::of(recipe.data.template.as_ref(), &stored, &tokenizer.tokenizer)?;
         let base = Base::load(stored, recipe, threads)?;
         let objective = match &recipe.preference {
