@@ -120,6 +120,6 @@ fn what_cannot_be_is_said_in_one_sentence() {
     let (tiny, other) = (format!("model.path={}", tiny.display()), format!("model.tokenizer={}", other.display()));
     says(
         &["--set", &tiny, "--set", &other, "--set", "data.max_length=16"],
-        "the tokenizer has 4096 pieces but the model only 96",
+        "the tokenizer has 4096 pieces but the model only 512",
     );
 }
