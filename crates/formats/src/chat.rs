@@ -10,12 +10,10 @@ use crate::{FormatError, StoredModel, open, text};
 /// How the model at `path`, of any format, reads conversations; `None` if it does not say.
 ///
 /// # Errors
-/// If the model cannot be read, has no tokenizer, or its template is none.
+/// If the model cannot be read, has no tokenizer of its own, or its template is none.
 pub fn chat_template(path: &Path) -> Result<Option<ChatTemplate>, FormatError> {
     let model = open(path)?;
-    let missing = || FormatError::NoTokenizer { path: path.to_owned(), what: "" };
-    let tokenizer = model.tokenizer.as_ref().ok_or_else(missing)?.open()?;
-    model.chat_template(&tokenizer)
+    model.chat_template(&model.open_tokenizer()?)
 }
 
 impl StoredModel {

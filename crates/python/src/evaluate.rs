@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use crate::error::Failure;
 use crate::interruptible::interruptible;
 use crate::log::Said;
+use crate::model::cache_type;
 use crate::source::{Source, stored};
 
 /// Evaluates `model` on `tasks`. Gives the results as `results.json` has them.
@@ -59,7 +60,7 @@ pub fn evaluate(
         let stored = stored(&place)?;
         stored.notes.iter().for_each(warn);
         let tokenizer = stored.open_tokenizer()?;
-        let (config, cache) = (&stored.config, cache_type(cache)?);
+        let (config, cache) = (&stored.config, CacheType::from(cache_type(cache)?));
         let context = context.map_or(config.context_length, NonZeroUsize::get);
         if let Some(available) = available_memory() {
             let weights = if exact { config.weight_bytes(Precision::F32) } else { stored.size() };
@@ -104,13 +105,4 @@ enum Told {
     Progress(String, f64),
     /// What the command would print.
     Said(Said),
-}
-
-fn cache_type(name: &str) -> Result<CacheType, Failure> {
-    match name {
-        "f32" => Ok(CacheType::F32),
-        "f16" => Ok(CacheType::F16),
-        "int8" => Ok(CacheType::Int8),
-        _ => Err(Failure::input(format!("the cache is {name:?}; it must be f32, f16 or int8"))),
-    }
 }

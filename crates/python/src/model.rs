@@ -33,17 +33,19 @@ fn options(
     memory: Option<u64>,
     tokenizer: Option<PathBuf>,
 ) -> PyResult<ffi::LoadOptions> {
-    let cache = match cache {
-        "f32" => ffi::CacheType::F32,
-        "f16" => ffi::CacheType::F16,
-        "int8" => ffi::CacheType::Int8,
-        other => {
-            let sentence = format!("the cache is {other:?}; it must be f32, f16 or int8");
-            return Err(Failure::input(sentence).raised(py));
-        }
-    };
+    let cache = cache_type(cache).map_err(|failure| failure.raised(py))?;
     let tokenizer = tokenizer.map(|path| path.display().to_string());
     Ok(ffi::LoadOptions { threads, cache, context, memory, tokenizer, chat_template: None })
+}
+
+/// How keys and values are stored, by its name.
+pub fn cache_type(name: &str) -> Result<ffi::CacheType, Failure> {
+    match name {
+        "f32" => Ok(ffi::CacheType::F32),
+        "f16" => Ok(ffi::CacheType::F16),
+        "int8" => Ok(ffi::CacheType::Int8),
+        _ => Err(Failure::input(format!("the cache is {name:?}; it must be f32, f16 or int8"))),
+    }
 }
 
 /// Reads all of the bundle at `path` and compares it with its hashes, as one does once behind a download.

@@ -168,7 +168,7 @@ impl BlockBackward<'_> {
         let dweight = gradients.ffn_norm.as_deref_mut();
         let dout = self.of_output(stream, (weights.ffn_norm, dweight), &kept.ffn_out, &mut d.given);
         fit(&mut d.gated, rows * inner);
-        linear::backward_input(threads, &proj_2, None, &mut d.gated, dout, inner, &mut d.scratch);
+        linear::backward_input(threads, &proj_2, &mut d.gated, dout, inner, &mut d.scratch);
         fit(&mut d.hidden, kept.hidden.len());
         fit(&mut d.gated_again, rows * inner);
         let network = config.feed_forward(layer);
@@ -182,7 +182,7 @@ impl BlockBackward<'_> {
             self.weights(&proj_1, &mut gradients.proj_1, (&d.hidden, input, dim), output, &mut d.scratch);
         }
         fit(&mut d.normed, rows * dim);
-        linear::backward_input(threads, &proj_1, None, &mut d.normed, &d.hidden, dim, &mut d.scratch);
+        linear::backward_input(threads, &proj_1, &mut d.normed, &d.hidden, dim, &mut d.scratch);
         let dweight = gradients.ffn_norm.as_deref_mut();
         self.add_of_input(stream, (weights.ffn_norm, dweight), &d.normed, &kept.mid);
     }
@@ -200,7 +200,7 @@ impl BlockBackward<'_> {
         let output = kept_output(&kept.attn_out);
         self.weights(&out_proj, &mut gradients.out_proj, (dout, &kept.attended, query_dim), output, &mut d.scratch);
         fit(&mut d.attended, rows * query_dim);
-        linear::backward_input(threads, &out_proj, None, &mut d.attended, dout, query_dim, &mut d.scratch);
+        linear::backward_input(threads, &out_proj, &mut d.attended, dout, query_dim, &mut d.scratch);
         fit(&mut d.q, rows * query_dim);
         fit(&mut d.k, rows * kv_dim);
         fit(&mut d.v, rows * kv_dim);
@@ -228,7 +228,7 @@ impl BlockBackward<'_> {
             let output = weights.qkv_bias.is_none().then_some(&kept.qkv[..]);
             self.weights(&qkv_proj, &mut gradients.qkv_proj, (&d.qkv, input, dim), output, &mut d.scratch);
         }
-        linear::backward_input(threads, &qkv_proj, None, &mut d.normed, &d.qkv, dim, &mut d.scratch);
+        linear::backward_input(threads, &qkv_proj, &mut d.normed, &d.qkv, dim, &mut d.scratch);
         let dweight = gradients.attn_norm.as_deref_mut();
         self.add_of_input(stream, (weights.attn_norm, dweight), &d.normed, x);
     }

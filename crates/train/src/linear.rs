@@ -37,13 +37,6 @@ pub(crate) struct LinearGradients<'a> {
     pub magnitude: Option<&'a mut [f32]>,
 }
 
-impl LinearBuffers {
-    /// Buffers of products with rounded factors.
-    pub fn rounded(&mut self) -> &mut rounded::Buffers {
-        &mut self.rounded
-    }
-}
-
 impl<'a> LinearGradients<'a> {
     /// The place for the tensor `part` of the module: `weight`, or one of an adapter's; `None` if there is no such.
     pub fn part(&mut self, part: &str) -> Option<&mut Option<&'a mut [f32]>> {
@@ -90,14 +83,32 @@ pub(crate) struct LinearBuffers {
     rounded: rounded::Buffers,
 }
 
+impl LinearBuffers {
+    /// Buffers of products with rounded factors.
+    pub fn rounded(&mut self) -> &mut rounded::Buffers {
+        &mut self.rounded
+    }
+}
+
 /// The change to a layer of which all rows of a pass have the same.
 fn delta<'a>(linear: &Linear<'a>) -> Option<Delta<'a>> {
     linear.changes.first().and_then(|change| change.deltas.get(&linear.site)).copied()
 }
 
-/// Writes the derivative by the input, `dx`, `[N, inputs]`, from that by the output, `dout`, `[N, outputs]`. `across` are the weights
-/// rounded and transposed, if they are so already.
+/// Writes the derivative by the input, `dx`, `[N, inputs]`, from that by the output, `dout`, `[N, outputs]`.
 pub(crate) fn backward_input(
+    threads: &Threads,
+    linear: &Linear<'_>,
+    dx: &mut [f32],
+    dout: &[f32],
+    inputs: usize,
+    scratch: &mut LinearBuffers,
+) {
+    backward_input_across(threads, linear, None, dx, dout, inputs, scratch);
+}
+
+/// [`backward_input`], with the weights rounded and transposed, `across`, if they are so already.
+pub(crate) fn backward_input_across(
     threads: &Threads,
     linear: &Linear<'_>,
     across: Option<&[bf16]>,

@@ -350,7 +350,7 @@ impl Network {
                 scratch,
             );
             let dnormed = &mut dnormed[..normed.len()];
-            linear::backward_input(threads, &head, across.as_deref(), dnormed, logits, dim, scratch);
+            linear::backward_input_across(threads, &head, across.as_deref(), dnormed, logits, dim, scratch);
             normed.copy_from_slice(dnormed);
             accumulate = true;
         });
